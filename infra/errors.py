@@ -1,0 +1,60 @@
+"""Errors of sources, the store and compute; branches of the tree drawn in `speech.errors`.
+
+    InputError
+    ├── SourceError              the source cannot be read as asked; never retried
+    │   ├── SourceNotFound       no such file, object or page (404, 410)
+    │   ├── SourceDenied         401, 403, or no permission to read
+    │   ├── SourceForbidden      an address or scheme that is never fetched (private, loopback, metadata)
+    │   └── SourceTooLarge       above the byte cap
+    └── OutputNotWritable        the output folder cannot be written
+    StorageFull                  no space left where the store or the output lives
+    ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
+    TransientError
+    ├── DownloadFailed           stalled, cut short, or a 5xx, after the download's own resumes
+    └── StageTimeout             a stage outlived the time-out computed from the recording's duration
+"""
+
+from __future__ import annotations
+
+from speech.errors import InputError, StenoError, TransientError
+
+
+class SourceError(InputError):
+    code = "source"
+
+
+class SourceNotFound(SourceError):
+    code = "source_not_found"
+
+
+class SourceDenied(SourceError):
+    code = "source_denied"
+
+
+class SourceForbidden(SourceError):
+    code = "source_forbidden"
+
+
+class SourceTooLarge(SourceError):
+    code = "source_too_large"
+
+
+class OutputNotWritable(InputError):
+    code = "output_not_writable"
+
+
+class StorageFull(StenoError):
+    code = "storage_full"
+    exit_code = 5
+
+
+class ArtifactMissing(TransientError):
+    code = "artifact_missing"
+
+
+class DownloadFailed(TransientError):
+    code = "download_failed"
+
+
+class StageTimeout(TransientError):
+    code = "stage_timeout"

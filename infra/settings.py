@@ -1,0 +1,93 @@
+"""Settings, one small model per domain, read from the environment (`STENO_…`) or a `.env` file.
+
+Nested values use a double underscore: `STENO_LIMITS__MAX_BYTES=2000000000`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class LimitSettings(BaseModel):
+    """Caps on what a single recording may cost."""
+
+    max_bytes: int = Field(8 * 2**30, gt=0, description="Largest source, in bytes, as downloaded.")
+    max_duration: float = Field(12 * 3600.0, gt=0, description="Longest recording, in seconds.")
+
+
+class NetSettings(BaseModel):
+    """How sources are fetched over the network."""
+
+    connect_timeout: float = Field(10.0, gt=0, description="Seconds to connect.")
+    stall_timeout: float = Field(30.0, gt=0, description="Seconds without a byte before a download counts as stalled.")
+    max_redirects: int = Field(5, ge=0)
+    resumes: int = Field(4, ge=0, description="How often a broken download is resumed before it fails.")
+    allow_hosts: tuple[str, ...] = Field(
+        (), description="Host names or addresses that may be fetched although they are private, e.g. an intranet server."
+    )
+
+
+class S3Settings(BaseModel):
+    """Where `s3://` leads, for sources and for the store. Credentials left empty come from the usual AWS chain."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    key: SecretStr | None = None
+    secret: SecretStr | None = None
+    token: SecretStr | None = None
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+
+
+class ComputeSettings(BaseModel):
+    """Where stages run, and with what."""
+
+    backend: Literal["local"] = "local"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = Field("auto", description="CTranslate2's: int8, float16, int8_float16, float32; auto decides by device.")
+    threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 decides from the number of cores.")
+
+
+class StenoSettings(BaseSettings):
+    """All settings of Stenoflow."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STENO_", env_nested_delimiter="__", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    home: Path = Field(Path("~/.stenoflow"), description="Where everything lives that is not told otherwise.")
+    store: str = Field("", description="fsspec URL of the artifact store; a folder under `home` when empty, `s3://bucket/prefix` to share it.")
+    scratch: Path | None = Field(None, description="Folder for downloads under way and local copies of remote artifacts.")
+    models_dir: Path | None = Field(None, description="Folder for joined and converted weights.")
+    model: str = Field("auto", description="The Whisper model used when a request names none.")
+    offline: bool = Field(False, description="Never ask the model hub, whatever is missing.")
+    limits: LimitSettings = LimitSettings()
+    net: NetSettings = NetSettings()
+    s3: S3Settings = S3Settings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @property
+    def home_path(self) -> Path:
+        return self.home.expanduser().absolute()
+
+    @property
+    def store_url(self) -> str:
+        return self.store or str(self.home_path / "store")
+
+    @property
+    def scratch_path(self) -> Path:
+        return (self.scratch or self.home_path / "scratch").expanduser().absolute()
+
+    @property
+    def models_path(self) -> Path:
+        return (self.models_dir or self.home_path / "models").expanduser().absolute()
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> StenoSettings:
+    """The process's settings, read once. Tests call `get_settings.cache_clear()` after changing the environment."""
+    return StenoSettings()

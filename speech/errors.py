@@ -1,0 +1,143 @@
+"""Every error the engine raises, and whether trying again can help.
+
+    StenoError
+    ├── InputError               the request or the recording is at fault; never retried
+    │   ├── InvalidOption        an option's value is refused (unknown language, min_speakers > max_speakers)
+    │   ├── UnknownModel         no model of that name, hub id or folder
+    │   └── MediaError           the recording cannot be used
+    │       ├── EmptyMedia       zero bytes, or a container without a single sample
+    │       ├── UnreadableMedia  no decoder recognises the bytes
+    │       ├── CorruptMedia     recognised, but the payload does not decode
+    │       ├── TruncatedMedia   less audio than the container promises
+    │       ├── NoAudioTrack     a video without sound
+    │       ├── ForbiddenMedia   playlists and containers that point at other files or hosts
+    │       └── MediaTooLong     above the duration cap
+    ├── AccessError              a model may not be read with these credentials; never retried
+    │   ├── GatedModel           the licence was not accepted, or the token is missing or wrong
+    │   └── ModelUnavailable     not on this machine, and the hub may not or cannot be asked
+    ├── EngineMissing            the `[engine]` extra is not installed here
+    ├── ChecksumMismatch         weights on disk are not the ones that were pinned
+    ├── OutOfMemory              again, with half the batch
+    ├── StageCancelled           the run was cancelled while the stage was at work
+    └── TransientError           again, with back-off: network, preemption, a lost worker
+
+`infra.errors` grows the same tree by what sources, the store and remote compute can raise.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Retry(Enum):
+    """Whether trying the same thing again can help."""
+
+    NEVER = "never"
+    SMALLER = "smaller"
+    """Again, with half the batch."""
+    LATER = "later"
+    """Again, after a back-off."""
+
+
+class StenoError(Exception):
+    """Root of all errors a user can meet.
+
+    The message is one clear sentence that says what is wrong and what to do. `code` is stable and
+    machine-readable; `exit_code` is the command line's.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    retry: ClassVar[Retry] = Retry.NEVER
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class InputError(StenoError):
+    code = "input"
+    exit_code = 3
+
+
+class InvalidOption(InputError):
+    code = "invalid_option"
+    exit_code = 2
+
+
+class UnknownModel(InputError):
+    code = "unknown_model"
+    exit_code = 2
+
+
+class MediaError(InputError):
+    code = "media"
+
+
+class EmptyMedia(MediaError):
+    code = "empty_media"
+
+
+class UnreadableMedia(MediaError):
+    code = "unreadable_media"
+
+
+class CorruptMedia(MediaError):
+    code = "corrupt_media"
+
+
+class TruncatedMedia(MediaError):
+    code = "truncated_media"
+
+
+class NoAudioTrack(MediaError):
+    code = "no_audio_track"
+
+
+class ForbiddenMedia(MediaError):
+    code = "forbidden_media"
+
+
+class MediaTooLong(MediaError):
+    code = "media_too_long"
+
+
+class AccessError(StenoError):
+    code = "access"
+    exit_code = 4
+
+
+class GatedModel(AccessError):
+    code = "gated_model"
+
+
+class ModelUnavailable(AccessError):
+    code = "model_unavailable"
+
+
+class EngineMissing(StenoError):
+    code = "engine_missing"
+    exit_code = 4
+
+
+class ChecksumMismatch(StenoError):
+    code = "checksum_mismatch"
+    exit_code = 4
+
+
+class OutOfMemory(StenoError):
+    code = "out_of_memory"
+    exit_code = 5
+    retry = Retry.SMALLER
+
+
+class StageCancelled(StenoError):
+    code = "cancelled"
+    exit_code = 130
+
+
+class TransientError(StenoError):
+    code = "transient"
+    exit_code = 6
+    retry = Retry.LATER

@@ -1,0 +1,204 @@
+"""The typed values that pass between the stages, all frozen, all JSON.
+
+Times are seconds as floats, counted from the recording's first sample. Names follow WhisperX where
+WhisperX has one (`segments`, `words`, `word_segments`, `score`, `speaker`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every normalised recording."""
+
+StageName = Literal["segment", "asr", "align", "embed", "cluster", "merge"]
+Timing = Literal["wav2vec2", "attention", "interpolated"]
+SpeakerSource = Literal["overlap", "nearest"]
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about field names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelInfo(Frozen):
+    """Which weights did the work."""
+
+    name: str
+    revision: str = Field(description="Pinned revision: a hub commit, `name==version` of a package, or a content hash.")
+    origin: str = Field(description="Where the weights were read from: `package`, `hub` or `folder`.")
+
+
+class Probe(Frozen):
+    """What the source's container said of itself."""
+
+    container: str
+    codec: str
+    sample_rate: int = Field(description="Hz, of the source's audio stream.")
+    channels: int
+    bit_rate: int | None = None
+    declared_duration: float | None = Field(None, description="Seconds, from the container; None if it does not say.")
+    has_video: bool = False
+
+
+class AudioInfo(Frozen):
+    """A normalised recording: 16 kHz mono FLAC."""
+
+    sha256: str = Field(description="Hex SHA-256 of the little-endian int16 samples; the recording's identity.")
+    samples: int
+    duration: float
+    probe: Probe
+    warnings: tuple[str, ...] = ()
+
+
+class Region(Frozen):
+    """A stretch of audio in which someone speaks."""
+
+    start: float
+    end: float
+
+
+class Chunk(Frozen):
+    """What ASR decodes at once: at most 30 s, cut at silences."""
+
+    start: float
+    end: float
+    regions: tuple[Region, ...]
+
+
+class AsrSegment(Frozen):
+    """The text of one chunk, as Whisper gave it."""
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float = 0.0
+
+
+class AsrResult(Frozen):
+    language: str
+    language_probability: float | None = Field(None, description="None when the language was given.")
+    segments: tuple[AsrSegment, ...]
+    model: ModelInfo
+    warnings: tuple[str, ...] = ()
+
+
+class Word(Frozen):
+    """One word with its time; `score` in 0…1 is the aligner's confidence."""
+
+    word: str
+    start: float
+    end: float
+    score: float
+    timing: Timing
+    speaker: str | None = None
+    speaker_source: SpeakerSource | None = Field(
+        None, description="`overlap`: the word lies in a turn; `nearest`: in none, the nearest turn's speaker was taken."
+    )
+
+
+class Segment(Frozen):
+    """A sentence or a speaker's part of one."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str | None = None
+    avg_logprob: float | None = None
+    words: tuple[Word, ...] = ()
+
+
+class AlignResult(Frozen):
+    segments: tuple[Segment, ...]
+    model: ModelInfo
+    method: Literal["wav2vec2", "attention"]
+    warnings: tuple[str, ...] = ()
+
+
+class Turn(Frozen):
+    """One speaker active from `start` to `end`; turns of different speakers may overlap."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class Diarization(Frozen):
+    turns: tuple[Turn, ...]
+    exclusive_turns: tuple[Turn, ...] = Field(description="The same without overlap: the louder speaker only.")
+    speakers: tuple[str, ...]
+    speaker_embeddings: dict[str, tuple[float, ...]] = {}
+    models: dict[str, ModelInfo] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class Transcript(Frozen):
+    """The merged result, as `json` renders it."""
+
+    language: str
+    language_probability: float | None = None
+    duration: float
+    segments: tuple[Segment, ...]
+    word_segments: tuple[Word, ...]
+    turns: tuple[Turn, ...] = ()
+    speakers: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    models: dict[str, ModelInfo] = {}
+    versions: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+# -- parameters of each stage: all that changes its output, and nothing else ------------------------------------------
+
+
+class SegmentParams(Frozen):
+    model: str = "auto"
+
+
+class AsrParams(Frozen):
+    model: str = "auto"
+    language: str | None = None
+    task: Literal["transcribe", "translate"] = "transcribe"
+    beam_size: int = 5
+    initial_prompt: str | None = None
+    hotwords: str | None = None
+
+
+class AlignParams(Frozen):
+    model: str = "auto"
+    asr_model: str = "auto"
+    """Whisper weights for the cross-attention fall-back; the ones that made the text."""
+
+
+class EmbedParams(Frozen):
+    model: str = "auto"
+
+
+class ClusterParams(Frozen):
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    embedding_model: str = "auto"
+
+
+class MergeParams(Frozen):
+    options: dict[str, Any] = {}
+    """The request's effective options, echoed in the transcript."""
+
+
+class RuntimeOptions(Frozen):
+    """How a stage is run here; never part of its key."""
+
+    batch_size: int = 8
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = "auto"
+    threads: int = 0
+    """0: decided from the number of cores."""
+    models_dir: str | None = None
+    offline: bool = False

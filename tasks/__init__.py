@@ -1,0 +1,1 @@
+"""One Prefect task per node of the transcription graph."""
