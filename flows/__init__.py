@@ -1,1 +1,5 @@
 """The Prefect flows and the command line that runs them."""
+
+from infra.telemetry import hush
+
+hush()

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from infra.artifacts import ArtifactRef
 from speech.errors import StenoError
 from speech.schema import Frozen
+from tasks.report import StageReport
 
-StageState = Literal["computed", "cached", "skipped", "failed"]
-
-
-class StageReport(Frozen):
-    """What one stage of one run did."""
-
-    stage: str
-    """`fetch`, `segment`, `asr`, `align`, `embed`, `diarize`, `merge` or `export`."""
-    state: StageState
-    seconds: float = 0.0
-    """Wall seconds in this run, waiting for retries included."""
-    compute_seconds: float | None = None
-    """The stage's own work, models loaded included; of the run that computed it when the result was reused."""
-    attempts: int = 0
-    """Executions in this run; 0 when the result was reused or the stage skipped."""
-    backend: str = ""
-    device: str = ""
-    batch_size: int | None = None
-    key: str = ""
-    detail: str = ""
-    """Why the stage was skipped or failed; never transcript text."""
+__all__ = ["DiarizationFailed", "StageReport", "TranscribeResult"]
 
 
 class TranscribeResult(Frozen):
@@ -51,7 +32,7 @@ class TranscribeResult(Frozen):
     error: str | None = None
 
 
-class DiarizationFailed(StenoError):
+class DiarizationFailed(StenoError):  # noqa: N818
     """The transcript was exported, without the speakers that were asked for; running again repeats only diarization."""
 
     code: ClassVar[str] = "diarization_failed"

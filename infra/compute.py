@@ -11,20 +11,29 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from infra.artifacts import SUFFIXES, ArtifactRef, StageOutcome
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from speech.errors import StageCancelled
+from speech.errors import EngineMissing, StageCancelled
 from speech.schema import Frozen, RuntimeOptions, StageName
 from speech.stages import STAGES, run_stage
 
 ProgressSink = Callable[[float], None]
 """Told the fraction done, 0…1; called from worker threads."""
+
+T = TypeVar("T")
+
+STOP_GRACE = 30.0
+"""Seconds that a cancelled stage is given to reach its next batch before it is no longer waited for."""
+
+# Stages keep their own threads: the event loop's default pool also resolves host names and reads records.
+_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="stage")
 
 _RUN_FACTS = ("load_seconds", "device", "batch_size")
 
@@ -44,6 +53,40 @@ class Compute(Protocol):
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome: ...
 
 
+async def in_thread(work: Callable[[ProgressSink], T], progress: ProgressSink, name: str) -> T:
+    """Run `work(report)` in a thread of its own and return its result; the event loop stays free.
+
+    When the awaiting task is cancelled, the next `report` raises StageCancelled inside `work`, and this returns only
+    once `work` has ended, or after `STOP_GRACE` seconds, when it is left to end by itself.
+    """
+    cancelled = threading.Event()
+
+    def report(fraction: float) -> None:
+        if cancelled.is_set():
+            raise StageCancelled(f"The {name} stage was cancelled.")
+        progress(min(max(fraction, 0.0), 1.0))
+
+    running = asyncio.get_running_loop().run_in_executor(_threads, work, report)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancelled.set()
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({running}, timeout=STOP_GRACE)
+        raise
+
+
+@contextlib.contextmanager
+def engine_required() -> Iterator[None]:
+    """Say in one sentence that the speech engine is not installed, where its import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EngineMissing(
+            f"The speech engine is not installed here ({error.name} is missing); install `stenoflow[engine]`."
+        ) from error
+
+
 class LocalCompute:
     """Runs stages in threads of this process, so that models are loaded once and the event loop stays free.
 
@@ -54,21 +97,7 @@ class LocalCompute:
         self.store = store
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
-        cancelled = threading.Event()
-
-        def report(fraction: float) -> None:
-            if cancelled.is_set():
-                raise StageCancelled(f"The {job.stage} stage was cancelled.")
-            progress(min(max(fraction, 0.0), 1.0))
-
-        work = asyncio.get_running_loop().run_in_executor(None, self._run, job, report)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            cancelled.set()
-            with contextlib.suppress(Exception):
-                await work
-            raise
+        return await in_thread(lambda report: self._run(job, report), progress, job.stage)
 
     def _run(self, job: StageJob, report: ProgressSink) -> StageOutcome:
         began = time.perf_counter()
@@ -79,14 +108,28 @@ class LocalCompute:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{job.stage}-", dir=self.store.scratch)))
             inputs: Mapping[str, Path] = {name: stack.enter_context(self.store.local(ref)) for name, ref in job.inputs.items()}
             output = folder / f"output{SUFFIXES[kind]}"  # type: ignore[index]
-            meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report)
+            with engine_required():
+                meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report)
             facts = {name: meta.pop(name) for name in _RUN_FACTS if name in meta}
             artifact = self.store.put(output, kind, meta=meta)  # type: ignore[arg-type]
         report(1.0)
-        return StageOutcome(artifact=artifact, seconds=round(time.perf_counter() - began, 3), backend="local", key=job.key, **facts)
+        return StageOutcome(
+            artifact=artifact, seconds=round(time.perf_counter() - began, 3), backend="local", key=job.key, **facts
+        )
+
+
+_opened: tuple[StenoSettings, Store] | None = None
+
+
+def get_store(settings: StenoSettings | None = None) -> Store:
+    """The store that the settings name, kept open: connecting to an object store is slow."""
+    global _opened  # noqa: PLW0603
+    settings = settings or get_settings()
+    if _opened is None or _opened[0] is not settings:
+        _opened = (settings, Store.from_settings(settings))
+    return _opened[1]
 
 
 def get_compute(settings: StenoSettings | None = None) -> Compute:
     """The backend that the settings name."""
-    settings = settings or get_settings()
-    return LocalCompute(Store.from_settings(settings))
+    return LocalCompute(get_store(settings))

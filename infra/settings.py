@@ -25,10 +25,12 @@ class NetSettings(BaseModel):
 
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to connect.")
     stall_timeout: float = Field(30.0, gt=0, description="Seconds without a byte before a download counts as stalled.")
+    min_rate: float = Field(1024.0, ge=0, description="Bytes per second; a download slower than this for a stall_timeout counts as stalled.")
+    max_seconds: float = Field(12 * 3600.0, gt=0, description="Longest download, in seconds, resumes included.")
     max_redirects: int = Field(5, ge=0)
     resumes: int = Field(4, ge=0, description="How often a broken download is resumed before it fails.")
     allow_hosts: tuple[str, ...] = Field(
-        (), description="Host names or addresses that may be fetched although they are private, e.g. an intranet server."
+        (), description="Hosts, addresses or networks that may be fetched although they are private; `:port` limits an entry to it."
     )
 
 
@@ -52,6 +54,21 @@ class ComputeSettings(BaseModel):
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 decides from the number of cores.")
 
 
+class RetrySettings(BaseModel):
+    """How often a stage is tried again after an error that may pass, and after which pause."""
+
+    attempts: int = Field(3, ge=0, le=10, description="Retries after transient errors; halving the batch does not count.")
+    delay: float = Field(2.0, ge=0, description="Seconds before the first retry; each further one waits three times as long, with jitter.")
+    max_delay: float = Field(60.0, ge=0, description="Longest pause, in seconds.")
+
+
+class TimeoutSettings(BaseModel):
+    """How long one attempt at a stage may take."""
+
+    floor: float = Field(600.0, gt=0, description="Seconds that every stage may take, however short the recording.")
+    factor: float = Field(20.0, gt=0, description="Seconds per second of audio.")
+
+
 class StenoSettings(BaseSettings):
     """All settings of Stenoflow."""
 
@@ -69,6 +86,8 @@ class StenoSettings(BaseSettings):
     net: NetSettings = NetSettings()
     s3: S3Settings = S3Settings()
     compute: ComputeSettings = ComputeSettings()
+    retry: RetrySettings = RetrySettings()
+    timeout: TimeoutSettings = TimeoutSettings()
 
     @property
     def home_path(self) -> Path:

@@ -1,1 +1,5 @@
 """One Prefect task per node of the transcription graph."""
+
+from infra.telemetry import hush
+
+hush()

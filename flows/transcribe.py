@@ -1,0 +1,202 @@
+"""One recording, end to end. This is the whole pipeline; each step is one click away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, NamedTuple, cast
+
+from infra.sources import display_name
+from prefect import flow
+from prefect.states import Failed
+
+from flows.report import publish_report
+from flows.request import TranscribeRequest
+from flows.result import DiarizationFailed, TranscribeResult
+from infra.artifacts import ArtifactRef
+from tasks.align import align
+from tasks.asr import asr
+from tasks.cluster import cluster
+from tasks.embed import embed
+from tasks.export import Exported, Output, check_output, export
+from tasks.fetch import fetch
+from tasks.merge import merge
+from tasks.models import Models, resolve_aligner, resolve_models
+from tasks.recording import Recording
+from tasks.records import RecordStorage
+from tasks.report import RunLog, describe
+from tasks.segment import segment
+
+
+def _run_name() -> str:
+    from prefect.runtime import flow_run
+
+    request = flow_run.parameters["request"]
+    return str(display_name(request["source"] if isinstance(request, dict) else request.source))
+
+
+@flow(name="transcribe", flow_run_name=_run_name, persist_result=False, result_storage=RecordStorage())
+async def transcribe(request: TranscribeRequest) -> TranscribeResult:
+    """Turn one recording into a speaker-attributed, word-timed transcript.
+
+    Raises the errors of `speech.errors` and `infra.errors`, and DiarizationFailed when the transcript could be written
+    without speakers only.
+
+    Args:
+        request: The recording, the options, and where the files go.
+    """
+    began = time.perf_counter()
+    log = RunLog()
+    output = _output(request)
+    await check_output(output)
+    models = await resolve_models(request.model, request.language, request.align_model, align=request.align)
+
+    recording = await fetch(log, request.source, allow_truncated=request.allow_truncated)
+    segmentation = (await segment(log, recording, models)).artifact
+    text, turns = await asyncio.gather(
+        _words(log, request, recording, segmentation, models),
+        _speakers(log, request, recording, segmentation, models),
+        return_exceptions=True,  # a failed diarization must not end ASR, nor lose its text
+    )
+    if isinstance(text, BaseException):
+        raise text
+    if isinstance(turns, asyncio.CancelledError):
+        raise turns
+    failure = turns if isinstance(turns, BaseException) else None
+    diarization = None if isinstance(turns, BaseException) else turns
+
+    options = _echo(request, models, text, failed=failure is not None)
+    transcript = (
+        await merge(log, recording, text.asr, alignment=text.alignment, diarization=diarization, options=options)
+    ).artifact
+    exported = await export(log, transcript, output, recording.stem)
+
+    result = _result(log, recording, transcript, exported, failure=failure, seconds=time.perf_counter() - began)
+    await publish_report(result)
+    if failure is not None and request.on_diarization_failure == "fail":
+        return cast(TranscribeResult, _partial(result))
+    return result
+
+
+class _Text(NamedTuple):
+    asr: ArtifactRef
+    alignment: ArtifactRef | None
+    aligner: str | None
+
+
+async def _words(
+    log: RunLog, request: TranscribeRequest, recording: Recording, segmentation: ArtifactRef, models: Models
+) -> _Text:
+    """The branch of the words: asr, then align."""
+    text = await asr(
+        log,
+        recording,
+        segmentation,
+        models,
+        language=request.language,
+        task=request.task,
+        initial_prompt=request.initial_prompt,
+        hotwords=request.hotwords,
+        batch_size=request.batch_size,
+    )
+    if not request.align:
+        log.skip("align", "not asked for")
+        return _Text(text.artifact, None, None)
+    # A translation is English whatever was spoken.
+    language = "en" if request.task == "translate" else text.artifact.meta["language"]
+    aligner = await resolve_aligner(request.align_model, language, models.asr)
+    words = await align(log, recording, text.artifact, models, aligner, batch_size=request.batch_size)
+    return _Text(text.artifact, words.artifact, aligner.name)
+
+
+async def _speakers(
+    log: RunLog, request: TranscribeRequest, recording: Recording, segmentation: ArtifactRef, models: Models
+) -> ArtifactRef | None:
+    """The branch of the speakers: embed, then cluster."""
+    if not request.diarize:
+        log.skip("embed", "not asked for")
+        log.skip("diarize", "not asked for")
+        return None
+    voices = await embed(log, recording, segmentation, models, batch_size=request.batch_size)
+    turns = await cluster(
+        log,
+        recording,
+        segmentation,
+        voices.artifact,
+        models,
+        num_speakers=request.num_speakers,
+        min_speakers=request.min_speakers,
+        max_speakers=request.max_speakers,
+    )
+    return turns.artifact
+
+
+def _output(request: TranscribeRequest) -> Output:
+    return Output(
+        formats=request.formats,
+        output_dir=request.output_dir,
+        output_file=request.output_file,
+        render=request.model_dump(include={"highlight_words", "max_line_width", "max_line_count"}),
+    )
+
+
+def _echo(request: TranscribeRequest, models: Models, text: _Text, *, failed: bool) -> dict[str, Any]:
+    """The effective options, as the transcript repeats them: those that shape it, not where it comes from or goes."""
+    asked = request.model_dump(
+        mode="json",
+        include={
+            "language",
+            "task",
+            "align",
+            "diarize",
+            "num_speakers",
+            "min_speakers",
+            "max_speakers",
+            "initial_prompt",
+            "hotwords",
+        },
+    )
+    used = {
+        "model": models.asr.name,
+        "align_model": text.aligner,
+        "diarization_model": models.diarization.name if request.diarize else None,
+    }
+    return asked | used | ({"diarization": "failed"} if failed else {})
+
+
+def _result(
+    log: RunLog,
+    recording: Recording,
+    transcript: ArtifactRef,
+    exported: Exported,
+    *,
+    failure: BaseException | None,
+    seconds: float,
+) -> TranscribeResult:
+    error = describe(failure) if failure is not None else None
+    if error:
+        log.note(f"Speakers are missing because diarization failed: {error}")
+    return TranscribeResult(
+        source_name=recording.name,
+        transcript=transcript,
+        files=exported.files,
+        language=exported.language,
+        language_probability=exported.language_probability,
+        duration=recording.duration,
+        words=exported.words,
+        speakers=exported.speakers,
+        stages=log.in_order(),
+        warnings=tuple(log.warnings),
+        degraded=failure is not None,
+        total_seconds=round(seconds, 3),
+        error=error,
+    )
+
+
+def _partial(result: TranscribeResult) -> Any:
+    """A failed state that says what was saved. Whoever awaits the flow gets DiarizationFailed, with the result in it."""
+    message = (
+        f"Exported without speakers, because diarization failed: {result.error} "
+        "Run again (or press Retry): the text is kept, only diarization, merge and export are repeated."
+    )
+    return Failed(name="Partial", message=message, data=DiarizationFailed(message, result))

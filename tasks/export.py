@@ -1,0 +1,199 @@
+"""The transcript in every format asked for; rendering only, never a model."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+
+from infra.artifacts import ArtifactRef
+from infra.compute import ProgressSink, get_store, in_thread
+from infra.errors import OutputNotWritable, StorageFull
+from infra.settings import StenoSettings, get_settings
+from infra.store import s3_options
+from speech.schema import Frozen, Transcript
+from tasks.report import RunLog, current_attempts, progress_of, started
+from tasks.stage import retry_condition, with_retries
+
+
+class Output(Frozen):
+    """Where the files go, and what they look like."""
+
+    formats: tuple[str, ...]
+    output_dir: str
+    output_file: str | None = None
+    render: dict[str, Any]
+    """Fields of `speech.formats.RenderOptions`."""
+
+    def targets(self, stem: str) -> dict[str, str]:
+        """Format to path or URL."""
+        if self.output_file:
+            return {self.output_file.rpartition(".")[2].lower(): _joined(self.output_dir, self.output_file)}
+        return {format_: _joined(self.output_dir, f"{stem}.{format_}") for format_ in self.formats}
+
+
+class ExportCall(Frozen):
+    transcript: ArtifactRef
+    output: Output
+    stem: str
+
+
+class Exported(Frozen):
+    """The files, and the few facts of the transcript that the run reports."""
+
+    files: dict[str, str]
+    language: str
+    language_probability: float | None = None
+    duration: float
+    words: int
+    speakers: int
+    warnings: tuple[str, ...] = ()
+
+
+async def export(log: RunLog, transcript: ArtifactRef, output: Output, stem: str) -> Exported:
+    """Write the files. Raises OutputNotWritable, StorageFull."""
+    call = ExportCall(transcript=transcript, output=output, stem=stem)
+    exported = Exported.model_validate(await log.perform("export", with_retries(export_task), call))
+    log.note(*exported.warnings)
+    return exported
+
+
+async def check_output(output: Output) -> None:
+    """Refuse an output that cannot be written before anything is downloaded or computed. Raises OutputNotWritable."""
+    target = next(iter(output.targets("-").values()))
+    await in_thread(lambda _: _check_target(target, get_settings()), lambda _: None, "export")
+
+
+async def _export(call: ExportCall) -> dict[str, Any]:
+    current_attempts().begin(1)
+    started("export")
+    exported = await in_thread(lambda report: _render_and_write(call, report), progress_of("export"), "export")
+    return exported.model_dump(mode="json")
+
+
+export_task: Task[Any, Any] = Task(
+    fn=_export,
+    name="export",
+    task_run_name="export {call.stem}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=retry_condition,
+)
+
+
+def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
+    from speech.formats import RenderOptions, render
+
+    settings = get_settings()
+    with get_store(settings).local(call.transcript) as path:
+        transcript = Transcript.model_validate_json(path.read_bytes())
+    options = RenderOptions(**call.output.render)
+    targets = call.output.targets(call.stem)
+    rendered = {target: render(transcript, format_, options) for format_, target in targets.items()}
+    _write_all(rendered, settings, report)
+    return Exported(
+        files=targets,
+        language=transcript.language,
+        language_probability=transcript.language_probability,
+        duration=transcript.duration,
+        words=len(transcript.word_segments),
+        speakers=len(transcript.speakers),
+        warnings=transcript.warnings,
+    )
+
+
+def _write_all(rendered: Mapping[str, str], settings: StenoSettings, report: ProgressSink) -> None:
+    for done, (target, text) in enumerate(rendered.items()):
+        report(done / len(rendered))
+        with _refusals(target):
+            if _is_url(target):
+                _write_remote(target, text.encode(), settings)
+            else:
+                _write_local(Path(target), text.encode())
+
+
+def _write_local(target: Path, content: bytes) -> None:
+    """Write whole or not at all: aside, then moved."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def _write_remote(target: str, content: bytes, settings: StenoSettings) -> None:
+    fs, path = _filesystem(target, settings)
+    fs.pipe_file(path, content)
+
+
+def _check_target(target: str, settings: StenoSettings) -> None:
+    with _refusals(target):
+        if target.startswith("s3://"):
+            fs, path = _filesystem(target, settings)
+            bucket = path.partition("/")[0]
+            if not fs.exists(bucket):
+                raise OutputNotWritable(
+                    f"There is no bucket {bucket!r} to write the files to; create it or choose another --output-dir."
+                )
+        elif not _is_url(target):
+            if Path(target).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=Path(target).parent):
+                pass
+
+
+def _filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    options = s3_options(settings.s3) if url.startswith("s3://") else {}
+    fs, path = url_to_fs(url, **options)
+    return fs, str(path)
+
+
+@contextlib.contextmanager
+def _refusals(target: str) -> Iterator[None]:
+    """Say which output was refused and why, in our own errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"No space left while writing {_for_people(target)}; free some, or choose another --output-dir."
+            ) from error
+        why = error.strerror or type(error).__name__
+        raise OutputNotWritable(
+            f"The output {_for_people(target)} cannot be written ({why}); choose another --output-dir."
+        ) from error
+
+
+def _is_url(target: str) -> bool:
+    return "://" in target
+
+
+def _joined(folder: str, name: str) -> str:
+    if _is_url(name) or _is_url(folder):
+        return name if _is_url(name) else f"{folder.rstrip('/')}/{name}"
+    return str((Path(folder).expanduser() / Path(name).expanduser()).absolute())
+
+
+def _for_people(target: str) -> str:
+    """A path as it is; a URL without credentials and query."""
+    if not _is_url(target):
+        return target
+    scheme, _, rest = target.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

@@ -1,0 +1,57 @@
+"""Which weights a run uses, decided once, before anything is downloaded or computed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from infra.settings import StenoSettings, get_settings
+from speech.models import Resolved, resolve_align, resolve_asr, resolve_diarization
+
+
+@dataclass(frozen=True)
+class Models:
+    """The resolved weights of one run."""
+
+    asr: Resolved
+    diarization: Resolved
+    """Segmentation and speaker embedding; they are chosen together."""
+
+
+async def resolve_models(model: str, language: str | None, align_model: str, *, align: bool) -> Models:
+    """Names to pinned revisions; `auto` is the settings' model.
+
+    A typing error, a gated or a missing model is met here, in milliseconds. Raises UnknownModel, InvalidOption,
+    ModelUnavailable, GatedModel.
+    """
+    return await asyncio.to_thread(_resolve, get_settings(), model, language, align_model, align)
+
+
+async def resolve_aligner(align_model: str, language: str, asr: Resolved) -> Resolved:
+    """What gives the words of `language` their times."""
+    return await asyncio.to_thread(_aligner, get_settings(), align_model, language, asr)
+
+
+def argument(model: Resolved) -> str:
+    """The name under which a stage finds these very weights again."""
+    if model.kind == "attention":
+        return "attention"
+    return model.location if model.origin == "folder" else model.name
+
+
+def pinned(model: Resolved) -> str:
+    """The weights' identity, for a stage's key."""
+    return f"{model.kind}:{model.name}@{model.revision}"
+
+
+def _resolve(settings: StenoSettings, model: str, language: str | None, align_model: str, align: bool) -> Models:
+    name = settings.model if model == "auto" else model
+    asr = resolve_asr(name, language, models_dir=settings.models_path, offline=settings.offline)
+    if align and (language or align_model != "auto"):
+        _aligner(settings, align_model, language or "en", asr)
+    diarization = resolve_diarization("auto", models_dir=settings.models_path, offline=settings.offline)
+    return Models(asr, diarization)
+
+
+def _aligner(settings: StenoSettings, align_model: str, language: str, asr: Resolved) -> Resolved:
+    return resolve_align(align_model, language, asr, models_dir=settings.models_path, offline=settings.offline)

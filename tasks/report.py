@@ -1,0 +1,192 @@
+"""What each stage of a run did, as it happens (events) and afterwards (reports)."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from prefect import Task, get_run_logger
+from prefect.context import FlowRunContext, TaskRunContext
+
+from infra.artifacts import StageOutcome
+from infra.compute import ProgressSink
+from infra.progress import StageEvent, publish
+from infra.settings import get_settings
+from speech.errors import Retry, StageCancelled, StenoError
+from speech.schema import Frozen
+
+StageState = Literal["computed", "cached", "skipped", "failed"]
+
+STAGES_IN_ORDER = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
+
+SHOWN_AS = {"cluster": "diarize"}
+"""Stages whose public name differs from the engine's."""
+
+
+class StageReport(Frozen):
+    """What one stage of one run did."""
+
+    stage: str
+    """`fetch`, `segment`, `asr`, `align`, `embed`, `diarize`, `merge` or `export`."""
+    state: StageState
+    seconds: float = 0.0
+    """Wall seconds in this run, pauses before retries included."""
+    compute_seconds: float | None = None
+    """The stage's own work, models loaded included; of the run that computed it when the result was reused."""
+    attempts: int = 0
+    """Executions in this run; 0 when the result was reused or the stage skipped."""
+    backend: str = ""
+    device: str = ""
+    batch_size: int | None = None
+    key: str = ""
+    detail: str = ""
+    """Why the stage was skipped or failed; never transcript text."""
+
+
+@dataclass
+class Attempts:
+    """The executions of one task run, and what the next one may be."""
+
+    count: int = 0
+    transient: int = 0
+    batch_size: int | None = None
+
+    def begin(self, batch_size: int) -> int:
+        """Count an execution; the batch size to run it with."""
+        self.count += 1
+        self.batch_size = self.batch_size or batch_size
+        return self.batch_size
+
+    def again_after(self, error: object) -> bool:
+        """Whether to try again, by what the error says of itself; out of memory halves the batch."""
+        retry = error.retry if isinstance(error, StenoError) else _retry_of_foreign(error)
+        if retry is Retry.SMALLER and self.batch_size and self.batch_size > 1:
+            self.batch_size //= 2
+            return True
+        if retry is Retry.LATER:
+            self.transient += 1
+            return self.transient <= get_settings().retry.attempts
+        return False
+
+
+def _retry_of_foreign(error: object) -> Retry:
+    """Connections that break below the store arrive as Python's own errors."""
+    return Retry.LATER if isinstance(error, ConnectionError) else Retry.NEVER
+
+
+_attempts: ContextVar[Attempts | None] = ContextVar("steno_attempts", default=None)
+
+
+def current_attempts() -> Attempts:
+    """Those of the task run that is executing in this context."""
+    attempts = _attempts.get()
+    if attempts is None:
+        attempts = Attempts()
+        _attempts.set(attempts)
+    return attempts
+
+
+def run_id() -> str:
+    """The flow run's id; empty outside one."""
+    if (task := TaskRunContext.get()) is not None and task.task_run.flow_run_id:
+        return str(task.task_run.flow_run_id)
+    flow = FlowRunContext.get()
+    return str(flow.flow_run.id) if flow is not None and flow.flow_run is not None else ""
+
+
+def progress_of(stage: str, detail: str = "") -> ProgressSink:
+    """A sink that publishes the fraction done; it may be called from any thread."""
+    run = run_id()
+    return lambda fraction: publish(StageEvent(run, stage, "progress", fraction, detail=detail))
+
+
+def started(stage: str, detail: str = "") -> None:
+    """Say that the stage is being executed, rather than reused."""
+    publish(StageEvent(run_id(), stage, "started", detail=detail))
+
+
+@dataclass
+class RunLog:
+    """Runs the tasks of one flow run and keeps what each did."""
+
+    duration: float | None = None
+    """Of the recording, in seconds, once it is known."""
+    reports: dict[str, StageReport] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def skip(self, stage: str, why: str) -> None:
+        self._keep(StageReport(stage=stage, state="skipped", detail=why))
+
+    async def perform(self, stage: str, task: Task[Any, Any], call: Any) -> Any:
+        """Run the task and return its value, or raise its error; either way its report is kept."""
+        attempts = Attempts()
+        token = _attempts.set(attempts)
+        began = time.perf_counter()
+        try:
+            state = await task(call, return_state=True)
+            value = await state.aresult()
+        except BaseException as error:
+            detail = "cancelled" if not isinstance(error, Exception) else describe(error)
+            self._keep(StageReport(stage=stage, state="failed", seconds=_since(began), attempts=attempts.count, detail=detail))
+            raise
+        finally:
+            _attempts.reset(token)
+        cached = state.name == "Cached" or bool(isinstance(value, dict) and value.get("reused"))
+        self._keep(_succeeded(stage, value, cached, _since(began), attempts.count))
+        return value
+
+    def note(self, *warnings: str) -> None:
+        """Keep warnings, each once."""
+        self.warnings += [warning for warning in dict.fromkeys(warnings) if warning not in self.warnings]
+
+    def in_order(self) -> tuple[StageReport, ...]:
+        return tuple(self.reports[stage] for stage in STAGES_IN_ORDER if stage in self.reports)
+
+    def _keep(self, report: StageReport) -> None:
+        self.reports[report.stage] = report
+        state: Any = "completed" if report.state == "computed" else report.state
+        detail = report.detail or " ".join(filter(None, (report.backend, report.device)))
+        publish(StageEvent(run_id(), report.stage, state, float(report.state != "failed"), report.seconds, detail))
+        _write_log(report, self.duration)
+
+
+def _succeeded(stage: str, value: Any, cached: bool, seconds: float, attempts: int) -> StageReport:
+    state: StageState = "cached" if cached else "computed"
+    facts: dict[str, Any] = {}
+    if isinstance(value, dict) and "artifact" in value and value.get("key"):
+        outcome = StageOutcome.model_validate(value)
+        facts = {
+            "compute_seconds": outcome.seconds,
+            "backend": outcome.backend,
+            "device": outcome.device,
+            "batch_size": outcome.batch_size,
+            "key": outcome.key,
+        }
+    return StageReport(stage=stage, state=state, seconds=seconds, attempts=attempts, **facts)
+
+
+def _write_log(report: StageReport, duration: float | None) -> None:
+    logger = get_run_logger()
+    if report.state == "skipped":
+        logger.info("%s skipped: %s", report.stage, report.detail)
+    elif report.state == "failed":
+        logger.warning(
+            "%s failed after %.1f s and %d attempts: %s", report.stage, report.seconds, report.attempts, report.detail
+        )
+    else:
+        pace = f", {duration / report.seconds:.1f}x real time" if duration and report.seconds > 0 else ""
+        where = f", {report.backend} {report.device}, key {report.key[:12]}" if report.key else ""
+        logger.info("%s %s in %.1f s%s%s", report.stage, report.state, report.seconds, pace, where)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one sentence for people; of errors that are not ours only the kind, as their text may hold anything."""
+    if isinstance(error, StageCancelled):
+        return "cancelled"
+    return error.message if isinstance(error, StenoError) else f"unexpected {type(error).__name__}"
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 3)

@@ -1,0 +1,147 @@
+"""How every computed stage becomes a Prefect task: its cache key, its record, its retries and its time-out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+
+from infra import compute
+from infra.artifacts import ArtifactRef, StageOutcome
+from infra.errors import StageTimeout
+from infra.keys import stage_key
+from infra.settings import RetrySettings, StenoSettings, get_settings
+from speech.schema import Frozen, RuntimeOptions, StageName
+from speech.stages import STAGES
+from tasks.records import RecordStorage
+from tasks.report import SHOWN_AS, RunLog, current_attempts, progress_of, started
+
+_MAX_HALVINGS = 8
+"""A batch is at most 256."""
+
+_MODEL_NAMES = {"model", "asr_model", "embedding_model"}
+"""Parameters that only say where the weights are found; their pinned revisions are in the key instead."""
+
+
+class StageCall(Frozen):
+    """All that a computed stage is asked."""
+
+    stage: StageName
+    inputs: dict[str, ArtifactRef]
+    """By kind."""
+    params: dict[str, Any]
+    models: dict[str, str]
+    """Role to pinned revision."""
+    duration: float
+    """Seconds of audio, which the time-out is scaled to."""
+    batch_size: int = 8
+    label: str = ""
+    """What tells this task run from its siblings in Prefect's views: the model."""
+
+    @property
+    def key(self) -> str:
+        params = {name: value for name, value in self.params.items() if name not in _MODEL_NAMES}
+        hashes = {kind: ref.sha256 for kind, ref in self.inputs.items()}
+        return stage_key(self.stage, STAGES[self.stage].version, hashes, params, self.models)
+
+    @property
+    def shown_as(self) -> str:
+        return SHOWN_AS.get(self.stage, self.stage)
+
+
+@dataclass
+class StageKey(CachePolicy):
+    """A computed stage's cache key: inputs, parameters and model revisions; never batch size, device or file names."""
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        call: StageCall = inputs["call"]
+        return call.key
+
+
+async def compute_stage(call: StageCall) -> dict[str, Any]:
+    """Compute the stage on the backend in force; its `StageOutcome`, as plain JSON so that any version can read it."""
+    settings = get_settings()
+    attempts = current_attempts()
+    batch_size = attempts.begin(call.batch_size)
+    started(call.shown_as, detail=_attempt_detail(attempts.count, batch_size, call.batch_size))
+    job = compute.StageJob(
+        stage=call.stage, key=call.key, inputs=call.inputs, params=call.params, runtime=_runtime(settings, batch_size)
+    )
+    limit = time_limit(call.duration, settings)
+    scope = asyncio.timeout(limit)
+    try:
+        async with scope:
+            outcome = await compute.get_compute(settings).run(job, progress_of(call.shown_as))
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise StageTimeout(
+            f"The {call.shown_as} stage did not finish within {limit:.0f} s; raise STENO_TIMEOUT__FACTOR or use a smaller model."
+        ) from None
+    return outcome.model_dump(mode="json")
+
+
+def retry_condition(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Ask the error itself whether trying again can help."""
+    return current_attempts().again_after(state.data)
+
+
+def stage_task(stage: StageName) -> Task[Any, Any]:
+    """The Prefect task of one computed stage."""
+    return Task(
+        fn=compute_stage,
+        name=SHOWN_AS.get(stage, stage),
+        task_run_name=f"{SHOWN_AS.get(stage, stage)} {{call.label}}",
+        cache_policy=StageKey(),
+        persist_result=True,
+        result_storage=RecordStorage(),
+        result_serializer="json",
+        cache_result_in_memory=False,
+        retry_condition_fn=retry_condition,
+    )
+
+
+async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> StageOutcome:
+    """Have the stage computed, or its record reused, and reported in `log`."""
+    value = await log.perform(call.shown_as, with_retries(task), call)
+    return StageOutcome.model_validate(value)
+
+
+def with_retries(task: Task[Any, Any]) -> Task[Any, Any]:
+    """The task with the pauses that the settings ask for. `retry_condition` decides; this only bounds."""
+    retry = get_settings().retry
+    return task.with_options(retries=retry.attempts + _MAX_HALVINGS, retry_delay_seconds=pauses(retry), retry_jitter_factor=0.5)
+
+
+def pauses(retry: RetrySettings) -> list[float]:
+    """Seconds before each retry: 2, 6, 18 … by default, up to the longest allowed."""
+    return [min(retry.delay * 3**step, retry.max_delay) for step in range(max(retry.attempts, 1))]
+
+
+def time_limit(duration: float, settings: StenoSettings) -> float:
+    """Seconds that one attempt at a stage may take on a recording of `duration` seconds."""
+    return max(settings.timeout.floor, settings.timeout.factor * duration)
+
+
+def _runtime(settings: StenoSettings, batch_size: int) -> RuntimeOptions:
+    local = settings.compute
+    return RuntimeOptions(
+        batch_size=batch_size,
+        device=local.device,
+        compute_type=local.compute_type,
+        threads=local.threads,
+        models_dir=str(settings.models_path),
+        offline=settings.offline,
+    )
+
+
+def _attempt_detail(count: int, batch_size: int, asked: int) -> str:
+    detail = f"attempt {count}" if count > 1 else ""
+    return f"{detail} with batch {batch_size}".strip() if batch_size != asked else detail
