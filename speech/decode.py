@@ -1,0 +1,259 @@
+"""From packets to one stream of samples whose times are those a player shows.
+
+    packets ─► frames ─► blocks of about a second, gaps filled with silence ─► mono ─► 16 kHz int16
+
+Everything is streamed: of the recording itself nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speech.errors import MediaTooLong
+from speech.mixdown import Block, Int16, Mixer, Resampler, as_float
+from speech.probe import Media, capitalised
+from speech.schema import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.packet import Packet
+
+GAP = 0.1
+"""Seconds that time stamps may run ahead of the samples before silence is put in, as `aresample=min_hard_comp` does."""
+
+_JUMP = 10.0
+"""Seconds; a larger step in a broadcast stream is a reset of its clock, not silence (ffmpeg's `-dts_delta_threshold`)."""
+
+_RESETTING = {"mpegts", "mpeg", "wtv", "dhav"}
+_CONTINUOUS = {"flac", "wav", "w64", "aiff", "au", "caf", "tta", "wv", "ape", "tak", "mp3", "aac", "ac3", "eac3"}
+"""Demuxers of formats that cannot leave time out: a gap is damage."""
+
+_DEMUX_ERRORS = 1000
+"""Reading stops after so many failures in a row."""
+
+
+@dataclass
+class Tally:
+    """What was met on the way; read when the decoding has ended."""
+
+    position: float = 0.0
+    """Seconds so far, gaps included."""
+    bytes_read: int = 0
+    """Position in the file."""
+    packets: int = 0
+    failed: int = 0
+    failed_at_end: int = 0
+    """Failed packets since the last good one."""
+    packet_bytes: int = 0
+    failed_bytes: int = 0
+    gaps: int = 0
+    gap_seconds: float = 0.0
+    damaged_seconds: float = 0.0
+    """The part of `gap_seconds` where bytes were lost."""
+    samples: int = 0
+    """Decoded sample times, of all rates."""
+
+    @property
+    def lost_seconds(self) -> float:
+        """Seconds that did not decode: by the bytes of failed packets, or by the holes in time, whichever is more."""
+        share = self.failed_bytes / self.packet_bytes if self.packet_bytes else 0.0
+        return max(share * self.position, self.damaged_seconds)
+
+
+class _Gap(NamedTuple):
+    seconds: float
+    damaged: bool
+
+
+def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: str) -> Iterator[Int16]:
+    """The recording as blocks of 16 kHz mono samples; exactly round(duration x 16000) of them, and at least one.
+
+    Raises MediaTooLong as soon as more than `max_duration` seconds have been decoded.
+    """
+    resampler = Resampler()
+    for block in _blocks(media, tally, max_duration, name):
+        yield from resampler.feed(mixer.mix(block), block.rate)
+    yield from resampler.finish()
+
+
+def too_long(name: str, max_duration: float) -> MediaTooLong:
+    return MediaTooLong(
+        f"{capitalised(name)} is longer than the {max_duration / 3600:g} h that are accepted; split it, or raise the limit on the duration."
+    )
+
+
+# -- packets and frames -----------------------------------------------------------------------------------------------
+
+
+def _frames(media: Media, tally: Tally) -> Iterator[tuple[AudioFrame, int]]:
+    """Decoded frames, each with the bytes that were skipped in the file just before its packet."""
+    expected: int | None = None
+    page = -1
+    for packet in _packets(media, tally):
+        skipped = 0
+        if packet.size and packet.pos is not None:
+            if expected is not None and packet.pos != page:
+                skipped = packet.pos - expected
+            # Packets of one Ogg page share its position.
+            expected = (expected or 0) + packet.size if packet.pos == page else packet.pos + packet.size
+            page = packet.pos
+            tally.bytes_read = expected
+        for frame in _decoded(packet, tally):
+            yield frame, skipped
+            skipped = 0
+
+
+def _packets(media: Media, tally: Tally) -> Iterator[Packet[AudioStream]]:
+    """Every packet of the track and the empty one that drains the decoder; reading goes on after a damaged place."""
+    from av.error import FFmpegError
+
+    failures = 0
+    source = media.container.demux(media.stream)
+    while failures < _DEMUX_ERRORS:
+        try:
+            packet = next(source)
+        except StopIteration:
+            return
+        except FFmpegError:
+            failures += 1
+            tally.packets += 1
+            tally.failed += 1
+            tally.failed_at_end += 1
+            source = media.container.demux(media.stream)
+            continue
+        failures = 0
+        yield packet
+
+
+def _decoded(packet: Packet[AudioStream], tally: Tally) -> list[AudioFrame]:
+    from av.error import EOFError as DecoderEnd
+    from av.error import FFmpegError
+
+    if packet.size:
+        tally.packets += 1
+        tally.packet_bytes += packet.size
+    try:
+        frames = packet.decode()
+    except DecoderEnd:
+        return []
+    except FFmpegError:
+        tally.failed += 1
+        tally.failed_at_end += 1
+        tally.failed_bytes += packet.size
+        return []
+    if frames:
+        tally.failed_at_end = 0
+    return frames
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+class _Clock:
+    """Where the samples are, against where the time stamps say they should be."""
+
+    def __init__(self, media: Media, tally: Tally, max_duration: float) -> None:
+        self._tally, self._limit = tally, max_duration
+        self._resetting = media.demuxer in _RESETTING
+        self._continuous = media.demuxer in _CONTINUOUS
+        self._alone = media.alone
+        self._offset = media.origin
+
+    def gap_before(self, frame: AudioFrame, skipped: int) -> _Gap | None:
+        """Silence that belongs before `frame`."""
+        if frame.pts is None or frame.time_base is None:
+            return None
+        position = self._tally.position
+        ahead = float(frame.pts * frame.time_base) - self._offset - position
+        threshold = GAP if self._tally.samples else 0.5 / SAMPLE_RATE
+        if abs(ahead) <= threshold:
+            return None
+        if ahead < 0 or position + ahead > self._limit or (self._resetting and ahead > _JUMP):
+            if abs(ahead) > GAP:
+                self._offset += ahead
+            return None
+        if not self._tally.samples:
+            return _Gap(ahead, damaged=False)
+        per_second = self._tally.packet_bytes / max(position - self._tally.gap_seconds, 1e-3)
+        return _Gap(ahead, damaged=self._continuous or (self._alone and skipped > 0.5 * ahead * per_second))
+
+
+def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Iterator[Block]:
+    clock = _Clock(media, tally, max_duration)
+    pending = _Pending()
+    for frame, skipped in _frames(media, tally):
+        if not frame.samples or frame.sample_rate <= 0:
+            continue
+        if not pending.fits(frame):
+            yield from pending.take()
+        gap = clock.gap_before(frame, skipped)
+        if gap is not None:
+            yield from pending.take()
+            first = not tally.samples
+            yield from _silence(gap.seconds, frame)
+            tally.position += gap.seconds
+            if not first:
+                tally.gaps += 1
+                tally.gap_seconds += gap.seconds
+                tally.damaged_seconds += gap.seconds * gap.damaged
+        pending.add(frame)
+        tally.samples += frame.samples
+        tally.position += frame.samples / frame.sample_rate
+        if tally.position > max_duration:
+            raise too_long(name, max_duration)
+        if pending.full:
+            yield from pending.take()
+    yield from pending.take()
+
+
+class _Pending:
+    """Frames of one shape, gathered until they are worth a block."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[Any]] = []
+        self._shape: tuple[int, str, str] | None = None
+        self._names: tuple[str, ...] = ()
+        self._packed = False
+        self._samples = 0
+
+    def fits(self, frame: AudioFrame) -> bool:
+        return not self._parts or _shape(frame) == self._shape
+
+    def add(self, frame: AudioFrame) -> None:
+        if not self._parts:
+            self._shape = _shape(frame)
+            self._names = tuple(channel.name for channel in frame.layout.channels)
+            self._packed = not frame.format.is_planar
+        self._parts.append(frame.to_ndarray())
+        self._samples += frame.samples
+
+    @property
+    def full(self) -> bool:
+        return self._shape is not None and self._samples >= self._shape[0]
+
+    def take(self) -> Iterator[Block]:
+        if self._parts and self._shape is not None:
+            joined = np.concatenate(self._parts, axis=1)
+            if self._packed:
+                joined = joined.reshape(-1, len(self._names)).T
+            yield Block(as_float(joined), self._shape[0], self._names)
+        self._parts, self._samples = [], 0
+
+
+def _shape(frame: AudioFrame) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.layout.name, frame.format.name
+
+
+def _silence(seconds: float, like: AudioFrame) -> Iterator[Block]:
+    names = tuple(channel.name for channel in like.layout.channels)
+    left = round(seconds * like.sample_rate)
+    while left > 0:
+        count = min(left, max(like.sample_rate, 1))
+        yield Block(np.zeros((len(names), count), np.float32), like.sample_rate, names)
+        left -= count

@@ -1,0 +1,163 @@
+"""From decoded channels at any rate to 16 kHz mono int16, and what is worth a warning on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speech.schema import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from av.audio.resampler import AudioResampler
+
+Floats = npt.NDArray[np.float32]
+Int16 = npt.NDArray[np.int16]
+
+_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
+"""Share of each channel in the mix, before the sum is made 1; every other channel has 0.5 (ITU-R BS.775)."""
+
+
+class Block(NamedTuple):
+    """About a second of sound as decoded."""
+
+    samples: Floats
+    """(channels, samples), in -1…1."""
+    rate: int
+    channels: tuple[str, ...]
+    """FFmpeg's names: FL, FR, FC, LFE, …"""
+
+
+def as_float(samples: npt.NDArray[Any]) -> Floats:
+    """Any of FFmpeg's sample types in -1…1; 16-bit samples come through exactly."""
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float32) * np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
+    return samples.astype(np.float32, copy=False)
+
+
+class Mixer:
+    """Mixes blocks down to one channel and measures them as they pass."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.nonfinite = 0
+        """Samples, of all channels, that were NaN or infinite and became 0."""
+        self._clipped = 0
+        self._levels = _Levels()
+
+    def mix(self, block: Block) -> Floats:
+        """One channel out of several, (samples,).
+
+        It is the weighted mean, so that the mix cannot clip and channels that are equal keep their level. Where only one
+        channel of a stereo recording carries sound, the mix is that channel 6 dB lower, which no stage minds.
+        """
+        samples = block.samples
+        bad = ~np.isfinite(samples)
+        if bad.any():
+            self.nonfinite += int(bad.sum())
+            samples = np.where(bad, np.float32(0), samples)
+        self.samples += samples.shape[1]
+        self._clipped += int(np.count_nonzero((np.abs(samples) >= 0.999).any(axis=0)))
+        if len(samples) == 1:
+            return np.ascontiguousarray(samples[0])
+        if len(samples) == 2:
+            self._levels.add(samples, block.rate)
+        weights = np.array([_WEIGHTS.get(channel, 0.5) for channel in block.channels], np.float32)
+        weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(samples), 1 / len(samples), np.float32)
+        return np.ascontiguousarray(weights @ samples, dtype=np.float32)
+
+    @property
+    def clipped_share(self) -> float:
+        """The part of the samples, 0…1, at full scale in at least one channel."""
+        return self._clipped / self.samples if self.samples else 0.0
+
+    @property
+    def channels_differ(self) -> bool:
+        """Whether each of two channels carries a talk of its own, both at the same time."""
+        return self._levels.differ()
+
+
+class _Levels:
+    """Energies of two channels per tenth of a second, and how alike their waveforms are."""
+
+    def __init__(self) -> None:
+        self._products: list[npt.NDArray[np.float32]] = []
+
+    def add(self, samples: Floats, rate: int) -> None:
+        frame = max(rate // 10, 1)
+        count = samples.shape[1] // frame
+        if count:
+            left, right = samples[:, : count * frame].reshape(2, count, frame).astype(np.float64)
+            products = np.stack([(left * left).mean(1), (right * right).mean(1), (left * right).mean(1)])
+            self._products.append(products.astype(np.float32))
+
+    def differ(self) -> bool:
+        """Two microphones in one room rise and fall together; a call with one party per channel takes turns. Two talks do
+        neither: both are active in more than a quarter of the time, with unlike waveforms and unlike loudness.
+        """
+        if not self._products:
+            return False
+        left, right, cross = np.concatenate(self._products, axis=1).astype(np.float64)
+        floors = [max(1e-6, float(np.percentile(level, 95)) * 1e-3) for level in (left, right)]
+        speaking = np.stack([left > floors[0], right > floors[1]])
+        both, either = speaking.all(axis=0), speaking.any(axis=0)
+        if both.sum() < 20 or both.sum() < 0.25 * either.sum():
+            return False
+        waveform = abs(cross[both].sum()) / np.sqrt(left[both].sum() * right[both].sum())
+        loudness = np.corrcoef(np.log(left[either] + 1e-9), np.log(right[either] + 1e-9))[0, 1]
+        return bool(waveform < 0.3 and not loudness > 0.5)
+
+
+class Resampler:
+    """Mono float samples of any rate in, 16 kHz int16 out, through libswresample; 16 kHz passes untouched.
+
+    The output is exactly round(duration x 16000) samples, and at least one.
+    """
+
+    def __init__(self) -> None:
+        self._rate = 0
+        self._engine: AudioResampler | None = None
+        self._due = 0.0
+        self._given = 0
+
+    def feed(self, samples: Floats, rate: int) -> Iterator[Int16]:
+        from av.audio.frame import AudioFrame
+        from av.audio.resampler import AudioResampler
+
+        if rate != self._rate:
+            yield from self._drained()
+            self._rate = rate
+            self._engine = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE) if rate != SAMPLE_RATE else None
+        self._due += len(samples) * SAMPLE_RATE / rate
+        if self._engine is None:
+            yield from self._out(samples)
+            return
+        frame = AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
+        frame.sample_rate = rate
+        for out in self._engine.resample(frame):
+            yield from self._out(out.to_ndarray()[0])
+
+    def finish(self) -> Iterator[Int16]:
+        yield from self._drained()
+        if self._due and not self._given:
+            yield np.zeros(1, np.int16)
+
+    def _drained(self) -> Iterator[Int16]:
+        if self._engine is not None:
+            for out in self._engine.resample(None):
+                yield from self._out(out.to_ndarray()[0])
+            self._engine = None
+        missing = round(self._due) - self._given
+        if missing > 0:
+            yield from self._out(np.zeros(missing, np.float32))
+
+    def _out(self, samples: npt.NDArray[Any]) -> Iterator[Int16]:
+        """As int16, rounded and clipped without dither, so that 16-bit sources come out bit for bit."""
+        samples = samples[: round(self._due) - self._given]
+        if len(samples):
+            self._given += len(samples)
+            yield np.clip(np.rint(samples.astype(np.float32) * np.float32(32768)), -32768, 32767).astype(np.int16)

@@ -1,0 +1,201 @@
+"""Opening a recording safely, and what its container says of itself.
+
+The bytes are handed to FFmpeg through a file object without a name, every further open is refused, and only the
+demuxers listed here may run: nothing but the one file is ever read, whatever the file asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from speech.containers import Promise, read_promise
+from speech.errors import CorruptMedia, EmptyMedia, ForbiddenMedia, NoAudioTrack, TruncatedMedia, UnreadableMedia
+from speech.schema import Probe
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+_DEMUXERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dhav,dsf,dts,dtshd,dv,eac3,flac,flv,g722,gsm,gxf,ircam,loas,matroska,"
+    "mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,shn,sln,sox,tak,truehd,tta,voc,w64,wav,webm,wtv,wv,xwma"
+)
+"""All that hold sound in the one file. Left out: playlists, manifests, image sequences, network, text and subtitles."""
+
+_HEADERLESS = {".g722", ".gsm", ".sln"}
+"""Telephony files without any header, known by their extension alone."""
+
+_POINTERS = (
+    b"#extm3u",
+    b"#ext-x-",
+    b"ffconcat",
+    b"[playlist]",
+    b"[reference]",
+    b"<mpd",
+    b"<smil",
+    b"<asx",
+    b"<smoothstreamingmedia",
+    b"<playlist",
+    b"<?wpl",
+    b"v=0\n",
+    b"v=0\r\n",
+    b"rtsp://",
+    b"http://",
+    b"https://",
+    b"file://",
+)
+"""How playlists, manifests and session descriptions begin; in XML, within the first kilobyte."""
+
+_EXACT = {"flac", "mov", "wav", "w64", "aiff", "au", "caf", "tta", "wv"}
+"""Demuxers whose stream duration is counted, not estimated."""
+
+
+class Media(NamedTuple):
+    """An open recording and the audio track to decode."""
+
+    container: InputContainer
+    stream: AudioStream
+    probe: Probe
+    promise: Promise
+    exact_duration: float | None
+    """Seconds of the audio track where its container counts them, else None."""
+    tracks: int
+    """Audio tracks in the file."""
+    alone: bool
+    """The audio track is the only track: skipped bytes are lost audio."""
+    origin: float
+    """The container's time, in seconds, that a player shows as 0."""
+
+    @property
+    def demuxer(self) -> str:
+        return self.container.format.name.split(",")[0]
+
+
+class _Source:
+    """What FFmpeg may see of the file: its bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.name = f"recording{path.suffix.lower()}" if path.suffix.lower() in _HEADERLESS else "recording"
+        self.read, self.seek, self.tell, self.close = self._file.read, self._file.seek, self._file.tell, self._file.close
+
+
+@contextlib.contextmanager
+def open_media(path: Path, name: str) -> Iterator[Media]:
+    """Open the recording at `path` for decoding; `name` is what messages call it.
+
+    Raises EmptyMedia, ForbiddenMedia, UnreadableMedia, TruncatedMedia, CorruptMedia or NoAudioTrack, and OSError when
+    the file itself cannot be read.
+    """
+    import av
+    from av.error import FFmpegError
+
+    if path.stat().st_size == 0:
+        raise EmptyMedia(f"{capitalised(name)} is empty (0 bytes); check that it was saved or uploaded completely.")
+    _refuse_pointers(path, name)
+    promise = read_promise(path)
+    av.logging.set_level(None)  # PyAV's default, but a library in this process may have raised it
+    pointed: list[str] = []
+
+    def refuse(url: str, _flags: int, _options: dict[str, Any]) -> NoReturn:
+        pointed.append(url)
+        raise PermissionError("a recording may not open other files")
+
+    options = {
+        "format_whitelist": _DEMUXERS,
+        "protocol_whitelist": "file",
+        "probesize": "20000000",
+        "analyzeduration": "20000000",
+    }
+    with contextlib.ExitStack() as stack:
+        source = _Source(path)
+        stack.callback(source.close)
+        try:
+            container = av.open(source, "r", container_options=options, metadata_errors="ignore", io_open=refuse)
+        except FFmpegError as error:
+            if pointed:
+                raise _forbidden(name) from error
+            raise _unopened(name, promise) from error
+        stack.enter_context(container)
+        if pointed:
+            raise _forbidden(name)
+        yield _media(container, promise, name)
+
+
+def _media(container: InputContainer, promise: Promise, name: str) -> Media:
+    from av.stream import Discard, Disposition
+
+    tracks = container.streams.audio
+    if not tracks:
+        if promise.headless or (promise.cut and not len(container.streams)):
+            raise _unopened(name, promise)
+        raise NoAudioTrack(f"{capitalised(name)} has no audio track; there is nothing to transcribe in it.")
+    stream = next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
+    context = stream.codec_context
+    if context is None:
+        raise UnreadableMedia(
+            f"The audio track of {name} uses a codec that is not known here; convert it to WAV, FLAC or MP3 first."
+        )
+    others = [other for other in container.streams if other.index != stream.index]
+    for other in others:
+        other.discard = Discard.all
+    if context.name in ("flac", "alac", "ape", "tta", "wavpack"):
+        context.thread_type = "AUTO"
+    demuxer = container.format.name.split(",")[0]
+    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    videos = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
+    declared = seconds if seconds is not None else (container.duration / 1e6 if container.duration else None)
+    probe = Probe(
+        container=container.format.name,
+        codec=context.name,
+        sample_rate=context.sample_rate or 0,
+        channels=context.layout.nb_channels,
+        bit_rate=context.bit_rate or container.bit_rate or None,
+        declared_duration=round(declared, 6) if declared is not None else None,
+        has_video=bool(videos),
+    )
+    exact = seconds if demuxer in _EXACT or (demuxer == "mp3" and promise.counted) else None
+    return Media(container, stream, probe, promise, exact, len(tracks), not others, _origin(container, demuxer))
+
+
+def _origin(container: InputContainer, demuxer: str) -> float:
+    """Players begin at the earliest track's first time stamp, except that an MP4 edit list can delay the sound itself."""
+    start = (container.start_time or 0) / 1e6
+    return min(start, 0.0) if demuxer == "mov" and start <= 10.0 else start
+
+
+def _refuse_pointers(path: Path, name: str) -> None:
+    with path.open("rb") as file:
+        head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    in_xml = head.startswith(b"<") and any(mark in head for mark in _POINTERS if mark.startswith(b"<"))
+    if head.startswith(_POINTERS) or in_xml:
+        raise _forbidden(name)
+
+
+def _forbidden(name: str) -> ForbiddenMedia:
+    return ForbiddenMedia(f"{capitalised(name)} is a playlist or points at other files or hosts; give the recording itself.")
+
+
+def _unopened(name: str, promise: Promise) -> CorruptMedia | TruncatedMedia | UnreadableMedia:
+    if promise.headless:
+        return TruncatedMedia(
+            f"{capitalised(name)} is an MP4 without its index (moov), as when a recording or an upload was interrupted; "
+            "nothing of it can be decoded, so record, export or upload it again."
+        )
+    if promise.cut:
+        return TruncatedMedia(
+            f"{capitalised(name)} is cut short: its header promises {promise.claimed} bytes and there are {promise.held}; copy or upload it again."
+        )
+    if promise.claimed is not None:
+        return CorruptMedia(
+            f"{capitalised(name)} is damaged: its container is recognised but cannot be read; copy or export it again."
+        )
+    return UnreadableMedia(f"{capitalised(name)} is not a recording in any format known here; give an audio or video file.")
+
+
+def capitalised(name: str) -> str:
+    """The name as a sentence begins with it; a path or file name keeps its case."""
+    return name[0].upper() + name[1:] if name.startswith("the ") else name
