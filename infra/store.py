@@ -13,19 +13,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind
-from infra.errors import ArtifactMissing, StorageFull
+from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
+from infra.remote_errors import RemoteFault, remote_fault
+from speech.errors import StenoError, TransientError
 
 if TYPE_CHECKING:
     from infra.settings import S3Settings, StenoSettings
+
+_UNWRITABLE = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 class Store:
@@ -34,7 +39,12 @@ class Store:
     def __init__(self, url: str, scratch: Path, s3: S3Settings | None = None) -> None:
         from fsspec.core import url_to_fs
 
-        options: dict[str, Any] = s3_options(s3) if s3 is not None and url.startswith("s3://") else {}
+        options: dict[str, Any] = {}
+        if "://" in url:
+            # Other machines write here too: what was listed once is no answer to whether an artifact is there now.
+            options["use_listings_cache"] = False
+        if s3 is not None and url.startswith(("s3://", "s3a://")):
+            options |= s3_options(s3)
         self.fs, self.root = url_to_fs(url, **options)
         self.root = self.root.rstrip("/")
         self.url = url
@@ -51,39 +61,49 @@ class Store:
         """Keep the file at `source` as an artifact and return its reference.
 
         `sha256` names the content where the bytes do not (audio is named by its samples). An artifact that is already
-        there is not written again. Raises StorageFull when there is no space.
+        there is not written again, unless it has another size than its content (a damaged disk). Raises StorageFull
+        when there is no space, OutputNotWritable when the store may not be written, and TransientError when it cannot
+        be reached.
         """
         digest = sha256 or file_sha256(source)
         path = f"artifacts/{kind}/{digest[:2]}/{digest}{SUFFIXES[kind]}"
         size = source.stat().st_size
-        if not self.exists(path):
+        stored = self._size(path)
+        if stored is None or (sha256 is None and stored != size):
             self._commit(source, path)
+        else:
+            size = stored
         return ArtifactRef(kind=kind, path=path, sha256=digest, bytes=size, meta=meta or {})
 
     @contextlib.contextmanager
     def local(self, ref: ArtifactRef) -> Iterator[Path]:
-        """A local file with the artifact's content, valid inside the block. Raises ArtifactMissing when it is gone."""
+        """A local file with the artifact's content, valid inside the block; not to be written to.
+
+        Raises ArtifactMissing when it is gone, StorageFull when there is no space for the copy.
+        """
         if self.is_local:
             path = Path(self.root, ref.path)
             if not path.is_file():
-                raise ArtifactMissing(f"The {ref.kind} artifact {ref.sha256[:12]} is no longer in the store; run again to recompute it.")
+                raise _missing(ref)
             yield path
             return
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="artifact-", suffix=SUFFIXES[ref.kind], dir=self.scratch)
-        os.close(handle)
+        with storage_errors(f"copying the {ref.kind} artifact"):
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix="artifact-", suffix=SUFFIXES[ref.kind], dir=self.scratch)
+            os.close(handle)
+        copy = Path(name)
         try:
-            with _translated(f"copying the {ref.kind} artifact"):
-                self.fs.get_file(self._full(ref.path), name)
-            yield Path(name)
-        except FileNotFoundError:
-            raise ArtifactMissing(f"The {ref.kind} artifact {ref.sha256[:12]} is no longer in the store; run again to recompute it.") from None
+            try:
+                with storage_errors(f"copying the {ref.kind} artifact"):
+                    self.fs.get_file(self._full(ref.path), name)
+            except FileNotFoundError:
+                raise _missing(ref) from None
+            yield copy
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+            copy.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
-        return bool(self.fs.exists(self._full(path)))
+        return self._size(path) is not None
 
     def uri(self, ref: ArtifactRef) -> str:
         """The artifact's full address, for people and for links."""
@@ -94,20 +114,24 @@ class Store:
     def read_record(self, name: str) -> bytes | None:
         """The record's bytes, or None when there is none."""
         try:
-            return bytes(self.fs.cat_file(self._full(f"records/{name}")))
+            with storage_errors("reading a record"):
+                return bytes(self.fs.cat_file(self._full(f"records/{name}")))
         except FileNotFoundError:
             return None
 
     def write_record(self, name: str, content: bytes) -> None:
         """Write the record whole, replacing any before it."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        with _translated("writing a record"), tempfile.NamedTemporaryFile(dir=self.scratch, prefix="record-") as file:
-            file.write(content)
-            file.flush()
-            self._commit(Path(file.name), f"records/{name}")
+        path = f"records/{name}"
+        if not self.is_local:
+            # One request: an object store shows it when it is complete.
+            with storage_errors("writing a record"), _missing_is_unwritable():
+                self.fs.pipe_file(self._full(path), content)
+            return
+        with storage_errors("writing a record"):
+            self._move_in(io.BytesIO(content), Path(self._full(path)))
 
     def delete_record(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), storage_errors("deleting a record"):
             self.fs.rm_file(self._full(f"records/{name}"))
 
     # -- mechanism ----------------------------------------------------------------------------------------------------
@@ -115,29 +139,41 @@ class Store:
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
 
+    def _size(self, path: str) -> int | None:
+        """Bytes of what is stored at `path`, or None if nothing is."""
+        try:
+            with storage_errors("looking into the store"):
+                return int(self.fs.info(self._full(path))["size"])
+        except FileNotFoundError:
+            return None
+
     def _commit(self, source: Path, path: str) -> None:
         full = self._full(path)
-        with _translated(f"writing {path}"):
-            if not self.is_local:
-                self.fs.put_file(str(source), full)
-                return
-            target = Path(full)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-            try:
-                with open(source, "rb") as reader, open(aside, "wb") as writer:
-                    shutil.copyfileobj(reader, writer, 1 << 20)
-                    writer.flush()
-                    os.fsync(writer.fileno())
-                os.replace(aside, target)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    aside.unlink()
+        with storage_errors(f"writing {path}"):
+            if self.is_local:
+                with source.open("rb") as reader:
+                    self._move_in(reader, Path(full))
+            else:
+                with _missing_is_unwritable():
+                    self.fs.put_file(str(source), full)
+
+    def _move_in(self, reader: IO[bytes], target: Path) -> None:
+        """Write aside, then move: whoever reads meanwhile sees nothing or all of it."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            with aside.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+                writer.flush()
+                os.fsync(writer.fileno())
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of the file's bytes."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -151,16 +187,46 @@ def s3_options(s3: S3Settings) -> dict[str, Any]:
     client = {name: value for name, value in (("endpoint_url", s3.endpoint_url), ("region_name", s3.region)) if value}
     if client:
         options["client_kwargs"] = client
+    # s3fs retries as well: botocore's defaults times its own would make a dead endpoint fail after many minutes.
+    config: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"mode": "standard", "max_attempts": 2}}
     if s3.addressing_style != "auto":
-        options["config_kwargs"] = {"s3": {"addressing_style": s3.addressing_style}}
+        config["s3"] = {"addressing_style": s3.addressing_style}
+    options["config_kwargs"] = config
     return options
 
 
+def _missing(ref: ArtifactRef) -> ArtifactMissing:
+    return ArtifactMissing(f"The {ref.kind} artifact {ref.sha256[:12]} is no longer in the store; run again to recompute it.")
+
+
 @contextlib.contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def storage_errors(doing: str) -> Iterator[None]:
+    """Have storage that is full, closed to us or out of reach say so; a missing file stays FileNotFoundError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"No space left on the device while {doing}; free some, or point STENO_STORE and STENO_SCRATCH elsewhere.") from error
+    except (StenoError, FileNotFoundError):
         raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFull(
+                f"No space left on the device while {doing}; free some, or point STENO_STORE and STENO_SCRATCH elsewhere."
+            ) from error
+        fault = remote_fault(error)
+        if fault in (RemoteFault.DENIED, RemoteFault.NO_CREDENTIALS) or (
+            isinstance(error, OSError) and error.errno == errno.EROFS
+        ):
+            raise OutputNotWritable(
+                f"Not permitted or not possible while {doing}; check the place, permissions and credentials of STENO_STORE and STENO_SCRATCH."
+            ) from error
+        if fault is RemoteFault.TRANSIENT:
+            raise TransientError(f"The storage did not answer while {doing}; try again later.") from error
+        raise
+
+
+@contextlib.contextmanager
+def _missing_is_unwritable() -> Iterator[None]:
+    """Writing to an object store finds something missing only when it is the bucket."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OutputNotWritable("The bucket that STENO_STORE names does not exist; create it, or name another.") from error

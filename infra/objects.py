@@ -1,0 +1,174 @@
+"""Sources in object stores, by way of fsspec: s3, Google Cloud Storage, Azure, and memory.
+
+The protocols are an explicit list. fsspec knows many more that reach other hosts or files (`ftp`, `sftp`, `smb`,
+`webhdfs`, `http`, `local`) or chain URLs (`simplecache::`, `zip://`, `reference://`), all unguarded.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from infra.connections import Broken, Report, back_off
+from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
+from infra.names import display_name
+from infra.partfile import PartFile
+from infra.remote_errors import RemoteFault, remote_fault, remote_status
+from infra.settings import StenoSettings
+from infra.store import s3_options
+
+PROTOCOLS: dict[str, str] = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "adl": "adlfs",
+    "memory": "fsspec",
+}
+"""Protocol → the package that reads it."""
+
+BLOCK_BYTES = 8 << 20
+
+_BUCKET = re.compile(r"[A-Za-z0-9._:-]+")
+_CONTAINER = re.compile(r"[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?")
+_IDENTITY = ("ETag", "etag", "VersionId", "generation", "LastModified", "last_modified", "updated", "mtime", "created", "size")
+
+T = TypeVar("T")
+
+
+class _NoCredentials(SourceDenied):
+    """This machine has none at all."""
+
+
+def fetch_object(url: str, part: PartFile, settings: StenoSettings, report: Report) -> str | None:
+    """Stream the object into `part` in blocks, resuming where reading breaks, and return its content type.
+
+    Raises SourceForbidden (protocol), SourceNotFound, SourceDenied, SourceError, SourceTooLarge, StorageFull,
+    DownloadFailed (after `settings.net.resumes` resumes), and whatever `report` raises.
+    """
+    where = _where(url)
+    fs, path = _open_filesystem(url, settings, where)
+    began, seen = time.monotonic(), None
+    for attempt in range(settings.net.resumes + 1):
+        try:
+            try:
+                info = _call(where, fs.info, path)
+            except _NoCredentials:
+                # A public bucket needs none.
+                fs, path = _open_filesystem(url, settings, where, anon=True)
+                info = _call(where, fs.info, path)
+            seen = _same_or_restart(info, seen, part)
+            _receive(fs, path, info, part, report, where=where, end=began + settings.net.max_seconds)
+            return _content_type(info)
+        except Broken as broken:
+            if attempt >= settings.net.resumes:
+                raise DownloadFailed(f"The {where} {broken}, after {part.size} bytes; try again later.") from None
+            back_off(attempt, lambda: report(part.size, None))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _receive(fs: Any, path: str, info: dict[str, Any], part: PartFile, report: Report, *, where: str, end: float) -> None:
+    total = info.get("size")
+    if total is not None:
+        part.expect(total)
+    with _call(where, fs.open, path, "rb", block_size=BLOCK_BYTES, cache_type="none") as file:
+        _call(where, file.seek, part.size)
+        while True:
+            report(part.size, total)
+            if time.monotonic() > end:
+                raise DownloadFailed(f"The {where} took too long (STENO_NET__MAX_SECONDS) and was given up.")
+            block = _call(where, file.read, BLOCK_BYTES)
+            if not block:
+                break
+            part.write(block)
+    report(part.size, total)
+    if total is not None and part.size < total:
+        raise Broken("ended before its announced length")
+
+
+def _same_or_restart(info: dict[str, Any], seen: dict[str, Any] | None, part: PartFile) -> dict[str, Any]:
+    """What identifies the object's content; what was received of another one is dropped."""
+    if info.get("type") == "directory":
+        raise SourceError("The source is a folder, not a recording; name one of the objects in it.")
+    identity = {name: info[name] for name in _IDENTITY if info.get(name) is not None}
+    if seen is not None and identity != seen:
+        part.restart()
+    return identity
+
+
+def _open_filesystem(url: str, settings: StenoSettings, where: str, **extra: Any) -> tuple[Any, str]:
+    """The fsspec filesystem and the path in it.
+
+    Built from its class, never by `fsspec.open`, so that `::` in a name chains nothing.
+    """
+    from fsspec.registry import get_filesystem_class
+
+    protocol = url.partition("://")[0].lower()
+    if protocol not in PROTOCOLS:
+        known = ", ".join(f"{name}://" for name in PROTOCOLS)
+        raise SourceForbidden(f"Sources are not read over {protocol}://; use a path, https://, http:// or one of {known}.")
+    authority, _, key = url.partition("://")[2].partition("/")
+    pattern = _BUCKET if PROTOCOLS[protocol] == "s3fs" else _CONTAINER
+    if protocol != "memory" and not (pattern.fullmatch(authority) and key):
+        raise SourceError(f"A {protocol}:// source is written {protocol}://bucket/path/to/recording, without credentials.")
+    try:
+        kind: Any = get_filesystem_class(protocol)
+    except (ImportError, ValueError):
+        raise SourceError(
+            f"Reading {protocol}:// needs the package {PROTOCOLS[protocol]}, which is not installed here."
+        ) from None
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if PROTOCOLS[protocol] == "s3fs":
+        options |= s3_options(settings.s3) | extra
+    plain = f"{protocol}://{authority}/{key}"
+    fs = _call(where, lambda: kind(**kind._get_kwargs_from_urls(plain), **options))
+    if PROTOCOLS[protocol] == "s3fs":
+        # Resuming is done here, where it is counted and can be cancelled.
+        fs.retries = 1
+    return fs, _call(where, lambda: kind._strip_protocol(plain))
+
+
+def _call(where: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call fsspec, with its errors as ours."""
+    try:
+        return function(*args, **options)
+    except Exception as error:
+        raise _translated(error, where) from None
+
+
+def _translated(error: Exception, where: str) -> Exception:
+    status = remote_status(error)
+    fault = remote_fault(error)
+    if fault is RemoteFault.MISSING:
+        return SourceNotFound(f"There is no {where}; check the bucket and the path.")
+    if fault is RemoteFault.FOLDER:
+        return SourceError("The source is a folder, not a recording; name one of the objects in it.")
+    if fault is RemoteFault.NO_CREDENTIALS:
+        return _NoCredentials(
+            f"Reading {where} needs credentials and this machine has none; set the STENO_S3__ or AWS_ variables."
+        )
+    if fault is RemoteFault.DENIED:
+        return SourceDenied(f"The {where} may not be read with this machine's credentials, or does not exist; check both.")
+    if fault is RemoteFault.CHANGED:
+        return Broken("changed while it was read")
+    if fault is RemoteFault.TRANSIENT:
+        return Broken(f"answered {status}" if status else "cannot be reached")
+    detail = f"{type(error).__name__}, {status}" if status else type(error).__name__
+    return SourceError(f"The {where} could not be read ({detail}); check the address.")
+
+
+def _content_type(info: dict[str, Any]) -> str | None:
+    value = info.get("ContentType") or info.get("contentType") or info.get("content_type")
+    return value if isinstance(value, str) else None
+
+
+def _where(url: str) -> str:
+    """The source's place for messages: protocol, bucket and last name; never a query or credentials."""
+    protocol, _, rest = url.partition("://")
+    bucket = rest.partition("/")[0].rpartition("@")[2].partition("?")[0]
+    return f"object {display_name(url)!r} in {protocol.lower()}://{bucket}"

@@ -1,0 +1,194 @@
+"""Sources: whatever names a recording, brought to a local file.
+
+A path (or `file://` URL) is read where it is; `-` is standard input; http(s) goes through `infra.net`, object stores
+through `infra.objects`. Everything else is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from infra.connections import TICK_SECONDS, Report
+from infra.errors import SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
+from infra.names import STDIN, display_name, file_suffix, output_stem, scheme_of
+from infra.net import download
+from infra.objects import fetch_object
+from infra.partfile import BLOCK, PartFile
+from infra.settings import StenoSettings
+from speech.errors import EmptyMedia
+from speech.schema import Frozen
+
+__all__ = ["Fetched", "display_name", "fetch_source", "output_stem"]
+
+
+class Fetched(Frozen):
+    """A source as a local file."""
+
+    path: Path
+    sha256: str
+    """Hex, of the file's bytes."""
+    bytes: int
+    name: str
+    """Safe to show and log."""
+    content_type: str | None = None
+    """What the server called it; not to be trusted."""
+
+
+def _silent(_done: int, _total: int | None) -> None:
+    pass
+
+
+def fetch_source(
+    source: str,
+    folder: Path,
+    settings: StenoSettings,
+    report: Report = _silent,
+    stdin: BinaryIO | None = None,
+) -> Fetched:
+    """Bring the source to a local file: a local one stays where it is, others are written into `folder`.
+
+    `folder` is the caller's alone. `report` is told bytes done and the total, if known, and may raise to stop; nothing
+    half-received stays behind. Raises SourceNotFound, SourceDenied, SourceForbidden, SourceTooLarge, SourceError,
+    EmptyMedia, DownloadFailed and StorageFull. Blocks: call it from a worker thread.
+    """
+    scheme = scheme_of(source)
+    if source == STDIN:
+        return _received(source, folder, settings, lambda part: _read_stdin(part, stdin, report))
+    if scheme is None:
+        return _fetch_local(source, _local_path(source), folder, settings, report)
+    if scheme == "file":
+        return _fetch_local(source, _file_url_path(source), folder, settings, report)
+    if scheme in ("http", "https"):
+        return _received(source, folder, settings, lambda part: download(source, part, settings.net, report))
+    return _received(source, folder, settings, lambda part: fetch_object(source, part, settings, report))
+
+
+def _received(source: str, folder: Path, settings: StenoSettings, receive: Callable[[PartFile], str | None]) -> Fetched:
+    with PartFile(folder, f"source{file_suffix(source)}", settings.limits.max_bytes) as part:
+        content_type = receive(part)
+        if part.size == 0:
+            raise _empty(source)
+        path = part.finish()
+        return Fetched(
+            path=path, sha256=part.sha256, bytes=part.size, name=display_name(source), content_type=_plain_type(content_type)
+        )
+
+
+def _empty(source: str) -> EmptyMedia:
+    return EmptyMedia(
+        f"{display_name(source)} is empty: it has zero bytes; check that the recording was saved or sent completely."
+    )
+
+
+def _plain_type(value: str | None) -> str | None:
+    plain = (value or "").partition(";")[0].strip().lower()
+    return plain if plain and len(plain) <= 100 and plain.isascii() and plain.isprintable() else None
+
+
+# -- local files --------------------------------------------------------------------------------------------------------
+
+
+def _local_path(source: str) -> Path:
+    path = Path(source)
+    return path.expanduser() if source.startswith("~/") else path
+
+
+def _file_url_path(source: str) -> Path:
+    parts = urlsplit(source, allow_fragments=False)
+    if parts.netloc not in ("", "localhost"):
+        raise SourceForbidden("A file:// source names a file of this machine: write file:///folder/recording.wav.")
+    return Path(unquote(parts.path))
+
+
+def _fetch_local(source: str, path: Path, folder: Path, settings: StenoSettings, report: Report) -> Fetched:
+    try:
+        # Not blocking, since opening a named pipe would otherwise wait for its writer beyond any cancel.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise _open_failure(source, path, error) from None
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        os.close(descriptor)
+        kind = "folder, not a recording; name the files in it" if stat.S_ISDIR(mode) else "device, not a recording"
+        raise SourceError(f"{path} is a {kind}.")
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if stat.S_ISFIFO(mode):
+            return _received(source, folder, settings, lambda part: _read_pipe(part, file, report))
+        digest, size = _hashed(file, settings.limits.max_bytes, report, path)
+    if size == 0:
+        raise _empty(source)
+    return Fetched(path=path.absolute(), sha256=digest, bytes=size, name=display_name(source))
+
+
+def _open_failure(source: str, path: Path, error: OSError | ValueError) -> SourceError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EACCES, errno.EPERM):
+        return SourceDenied(f"{path} may not be read by this user; check its permissions.")
+    if number in (errno.ENXIO, errno.ENODEV):
+        return SourceError(f"{path} is a socket or device, not a recording.")
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, None):
+        if "::" in source:
+            return SourceForbidden(
+                "There is no such file, and chained URLs (`one::two`) are not read; give the inner URL or a path."
+            )
+        return SourceNotFound(
+            f"There is no file {display_name(source)!r} at that path; check its spelling and the working folder."
+        )
+    return SourceError(f"{path} could not be opened: {os.strerror(number or 0)}.")
+
+
+def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tuple[str, int]:
+    """SHA-256 and size of an open regular file, up to the cap."""
+    total = os.fstat(file.fileno()).st_size
+    digest, size = hashlib.sha256(), 0
+    while True:
+        if max(size, total) > max_bytes:
+            raise SourceTooLarge(
+                f"{path} is larger than the cap of {max_bytes} bytes; use a smaller one, or raise STENO_LIMITS__MAX_BYTES."
+            )
+        report(size, total)
+        try:
+            block = file.read(BLOCK)
+        except OSError as error:
+            raise SourceError(f"{path} could not be read: {os.strerror(error.errno or 0)}.") from None
+        if not block:
+            return digest.hexdigest(), size
+        digest.update(block)
+        size += len(block)
+
+
+# -- pipes --------------------------------------------------------------------------------------------------------------
+
+
+def _read_stdin(part: PartFile, stdin: BinaryIO | None, report: Report) -> None:
+    stream = stdin or getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.closed:
+        raise SourceError("Standard input is closed; pipe a recording into the command, or name a file.")
+    if stream.isatty():
+        raise SourceError("Standard input is a terminal; pipe a recording into the command, or name a file.")
+    read = getattr(stream, "read1", stream.read)
+    while block := read(BLOCK):
+        part.write(block)
+        report(part.size, None)
+
+
+def _read_pipe(part: PartFile, file: IO[bytes], report: Report) -> None:
+    poll = select.poll()
+    poll.register(file.fileno(), select.POLLIN | select.POLLHUP)
+    while True:
+        report(part.size, None)
+        if not poll.poll(TICK_SECONDS * 1000):
+            continue
+        block = file.read(BLOCK)
+        if not block:
+            return
+        part.write(block)
