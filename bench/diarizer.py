@@ -29,7 +29,6 @@ def pyannote_pipeline(clustering: Mapping[str, Any]) -> Any:
             # Required by the constructor, unused by agglomerative clustering.
             plda=PLDA.__new__(PLDA),
             clustering="AgglomerativeClustering",
-            embedding_exclude_overlap=True,
             embedding_batch_size=8,
             segmentation_batch_size=8,
         )

@@ -162,7 +162,7 @@ def _diarized(pipeline: Any, samples: Any) -> list[Activity]:
 
 
 def _assign(assign_word_speakers: Any, turns: list[Activity], result: Any) -> None:
-    import pandas
+    import pandas  # type: ignore[import-untyped, unused-ignore]
 
     rows = [{"speaker": speaker, "start": start, "end": end} for speaker, start, end in turns]
     assign_word_speakers(pandas.DataFrame(rows, columns=["speaker", "start", "end"]), result)

@@ -216,7 +216,8 @@ def _resampled(samples: Samples, rate: int) -> Samples:
     if rate == SAMPLE_RATE:
         return samples
     ratio = Fraction(SAMPLE_RATE, rate)
-    return np.clip(resample_poly(samples.astype(np.float64), ratio.numerator, ratio.denominator), -1, 1).astype(np.float32)
+    resampled: npt.NDArray[np.float64] = resample_poly(samples.astype(np.float64), ratio.numerator, ratio.denominator)
+    return np.clip(resampled, -1, 1).astype(np.float32)
 
 
 def speech_regions(samples: Samples, *, longest_gap: float = 0.25) -> list[tuple[float, float]]:

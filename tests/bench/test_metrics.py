@@ -52,6 +52,15 @@ def frame_der(reference: Sequence[Activity], hypothesis: Sequence[Activity], dur
     return best / sum(map(len, spoken))
 
 
+def scene(chance: random.Random, names: str) -> list[Activity]:
+    """Eight turns at random; those of one speaker are joined where they overlap."""
+    taken: set[tuple[str, int]] = set()
+    for _ in range(8):
+        speaker, start = chance.choice(names), chance.randint(0, 250)
+        taken |= {(speaker, tenth) for tenth in range(start, start + chance.randint(1, 40))}
+    return [(speaker, tenth / 10, (tenth + 1) / 10) for speaker, tenth in sorted(taken)]
+
+
 def test_normaliser_folds_what_is_not_said_differently() -> None:
     assert normalise("Oh, I DIDN'T know—you're one of 3!") == ["oh", "i", "did", "not", "know", "you", "are", "1", "of", "3"]
     assert normalise("That’s Mr. O'Neil, OK?") == ["thats", "mister", "oneil", "okay"]
@@ -103,11 +112,9 @@ def test_diarization_without_any_turn_misses_everything() -> None:
 def test_diarization_errors_agree_with_a_frame_count() -> None:
     chance = random.Random(2)
     for _ in range(10):
-        scenes = []
-        for names in (["a", "b", "c"], ["1", "2", "3"][: chance.randint(1, 3)]):
-            starts = [chance.randint(0, 250) / 10 for _ in range(8)]
-            scenes.append([(chance.choice(names), start, start + chance.randint(1, 40) / 10) for start in starts])
-        assert diarization_errors(*scenes, 30).rate == pytest.approx(frame_der(*scenes, 30), abs=1e-6)
+        reference, hypothesis = scene(chance, "abc"), scene(chance, "123"[: chance.randint(1, 3)])
+        expected = frame_der(reference, hypothesis, 30)
+        assert diarization_errors(reference, hypothesis, 30).rate == pytest.approx(expected, abs=1e-6)
 
 
 def test_word_times_compare_matching_words_only() -> None:
@@ -168,7 +175,9 @@ def test_speaker_attributed_errors_agree_with_all_permutations() -> None:
     chance = random.Random(3)
     for _ in range(20):
         reference = {name: " ".join(chance.choices("abc", k=chance.randint(1, 8))) for name in "xyz"}
-        hypothesis = {str(i): " ".join(chance.choices("abc", k=chance.randint(1, 8))) for i in range(chance.randint(1, 4))}
+        hypothesis: dict[str | None, str] = {
+            str(i): " ".join(chance.choices("abc", k=chance.randint(1, 8))) for i in range(chance.randint(1, 4))
+        }
         size = max(len(reference), len(hypothesis))
         spoken = [text.split() for text in reference.values()] + [[]] * (size - len(reference))
         heard = [text.split() for text in hypothesis.values()] + [[]] * (size - len(hypothesis))
@@ -176,7 +185,7 @@ def test_speaker_attributed_errors_agree_with_all_permutations() -> None:
             sum(edit_distance(one, other) for one, other in zip(spoken, chosen, strict=True))
             for chosen in itertools.permutations(heard)
         )
-        assert speaker_attributed_errors(reference, dict(hypothesis)).errors == best
+        assert speaker_attributed_errors(reference, hypothesis).errors == best
 
 
 def test_texts_are_gathered_by_speaker_in_order() -> None:

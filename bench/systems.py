@@ -1,0 +1,146 @@
+"""Stenoflow as a user runs it, for the benchmarks: the command line, in a process and a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.metrics import Spoken
+from bench.peers import Outcome, SystemFailed, quiet_environment
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process and all its children took: wall and CPU seconds, and the most memory at once."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    """Proportional set size at its peak where the kernel tells it, else resident; sampled twice a second."""
+
+
+def stenoflow(
+    audio: Path, model: str, *, language: str | None = None, timeout: float = 3600, home: Path | None = None
+) -> Outcome:
+    """`steno transcribe` on `audio`, in a fresh home unless one is given. Raises SystemFailed."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        command = [str(Path(sys.executable).with_name("steno")), "transcribe", str(audio), "--json", "--model", model]
+        command += ["--format", "json", "--output-file", str(work / "transcript.json")]
+        command += ["--language", language] if language else []
+        cost, events = measured(command, _environment(home or work), timeout)
+        transcript = json.loads((work / "transcript.json").read_text())
+        stages = _stage_seconds(events)
+    words = [_spoken(word, "word") for word in transcript["word_segments"]]
+    return Outcome(
+        system="stenoflow",
+        language=transcript["language"],
+        text=" ".join(segment["text"].strip() for segment in transcript["segments"]),
+        segments=[_spoken(segment, "text") for segment in transcript["segments"]],
+        words=words,
+        turns=[(turn["speaker"], turn["start"], turn["end"]) for turn in transcript["turns"]],
+        seconds=cost.seconds,
+        load_seconds=0.0,
+        cpu_seconds=cost.cpu_seconds,
+        peak_bytes=cost.peak_bytes,
+        facts={"stages": stages, "warnings": transcript.get("warnings", [])},
+    )
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """A home of its own, so that nothing is taken from a cache. Joined weights are shared: joining them is no work of the run."""
+    models = Path(os.environ.get("STENO_MODELS_DIR") or _ROOT / ".cache" / "models")
+    return quiet_environment() | {
+        "STENO_HOME": str(home / "steno"),
+        "STENO_MODELS_DIR": str(models),
+        "STENO_OFFLINE": "1",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+    }
+
+
+def _spoken(item: dict[str, Any], key: str) -> Spoken:
+    return Spoken(str(item[key]).strip(), item.get("start"), item.get("end"), item.get("speaker"))
+
+
+def _stage_seconds(printed: str) -> dict[str, float]:
+    """Seconds by stage, from the JSON lines that the command printed."""
+    stages: dict[str, float] = {}
+    for line in printed.splitlines():
+        event = json.loads(line) if line.startswith("{") else {}
+        if event.get("stage") and event.get("seconds") is not None:
+            stages[event["stage"]] = event["seconds"]
+    return stages
+
+
+def measured(command: list[str], environment: dict[str, str], timeout: float) -> tuple[Cost, str]:
+    """Run the command; what it cost, and what it printed. Raises SystemFailed when it fails or takes too long."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began, cpu_before = time.perf_counter(), _children_cpu()
+        process = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=out, stderr=err)
+        watch = _Watch(process.pid)
+        watch.start()
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise SystemFailed(f"no result within {timeout:.0f} s") from None
+        finally:
+            watch.stop()
+        cost = Cost(time.perf_counter() - began, _children_cpu() - cpu_before, watch.peak_bytes)
+        if code:
+            err.seek(0)
+            raise SystemFailed(f"exit code {code}: {err.read().strip()[-600:]}")
+        out.seek(0)
+        return cost, out.read()
+
+
+def _children_cpu() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+class _Watch(threading.Thread):
+    """Samples the memory of a process and its children."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.peak_bytes = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            self.peak_bytes = max(self.peak_bytes, self._now())
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def _now(self) -> int:
+        import psutil
+
+        total = 0
+        try:
+            parent = psutil.Process(self.pid)
+            for process in (parent, *parent.children(recursive=True)):
+                try:
+                    memory = process.memory_full_info()
+                    total += getattr(memory, "pss", 0) or memory.rss
+                except psutil.Error:
+                    continue
+        except psutil.Error:
+            return 0
+        return total
