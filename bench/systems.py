@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process and all its children took: wall and CPU seconds, and the most memory at once."""
+    """What a process and all its children took."""
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
-    """Proportional set size at its peak where the kernel tells it, else resident; sampled twice a second."""
+    """Most memory of all of them at once, sampled twice a second; shared pages are counted once (proportional set size)."""
+    peak_process_bytes: int
+    """Most resident memory of the largest single process, by the kernel's own account (getrusage)."""
 
 
 def stenoflow(
@@ -53,7 +56,7 @@ def stenoflow(
         load_seconds=0.0,
         cpu_seconds=cost.cpu_seconds,
         peak_bytes=cost.peak_bytes,
-        facts={"stages": stages, "warnings": transcript.get("warnings", [])},
+        facts={"stages": stages, "warnings": transcript.get("warnings", []), "peak_process_bytes": cost.peak_process_bytes},
     )
 
 
@@ -87,60 +90,41 @@ def _stage_seconds(printed: str) -> dict[str, float]:
 def measured(command: list[str], environment: dict[str, str], timeout: float) -> tuple[Cost, str]:
     """Run the command; what it cost, and what it printed. Raises SystemFailed when it fails or takes too long."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        began, cpu_before = time.perf_counter(), _children_cpu()
-        process = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=out, stderr=err)
-        watch = _Watch(process.pid)
-        watch.start()
+        began, peak = time.perf_counter(), 0
+        process = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=out, stderr=err, start_new_session=True)
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise SystemFailed(f"no result within {timeout:.0f} s") from None
+            while True:
+                # wait4 rather than Popen.wait: it alone tells what this child, and not its siblings before it, has used.
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if ended:
+                    break
+                if time.perf_counter() - began > timeout:
+                    raise SystemFailed(f"no result within {timeout:.0f} s")
+                peak = max(peak, tree_bytes(process.pid))
+                time.sleep(0.5)
+            process.returncode = os.waitstatus_to_exitcode(status)
         finally:
-            watch.stop()
-        cost = Cost(time.perf_counter() - began, _children_cpu() - cpu_before, watch.peak_bytes)
-        if code:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
             err.seek(0)
-            raise SystemFailed(f"exit code {code}: {err.read().strip()[-600:]}")
+            raise SystemFailed(f"exit code {process.returncode}: {err.read().strip()[-600:]}")
         out.seek(0)
+        largest = usage.ru_maxrss * 1024
+        cost = Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, max(peak, largest), largest)
         return cost, out.read()
 
 
-def _children_cpu() -> float:
-    spent = os.times()
-    return spent.children_user + spent.children_system
+def tree_bytes(pid: int) -> int:
+    """Memory of a process and its children now; 0 when it has ended."""
+    import psutil
 
-
-class _Watch(threading.Thread):
-    """Samples the memory of a process and its children."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.pid = pid
-        self.peak_bytes = 0
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.5):
-            self.peak_bytes = max(self.peak_bytes, self._now())
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
-    def _now(self) -> int:
-        import psutil
-
-        total = 0
-        try:
-            parent = psutil.Process(self.pid)
-            for process in (parent, *parent.children(recursive=True)):
-                try:
-                    memory = process.memory_full_info()
-                    total += getattr(memory, "pss", 0) or memory.rss
-                except psutil.Error:
-                    continue
-        except psutil.Error:
-            return 0
-        return total
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", 0) or memory.rss
+    return total
