@@ -1,0 +1,142 @@
+"""The stages of a run as they happen: a live table on a terminal, JSON lines for programs, nothing otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from infra.progress import StageEvent
+
+STAGES = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
+ASIDE = ("fetch", "export")
+"""Stages that always run and cost next to nothing when nothing has changed; left out when reused stages are counted."""
+
+_MARKS = {"started": "●", "progress": "●", "completed": "✓", "cached": "↺", "failed": "✗", "skipped": "–"}
+_PLAIN_MARKS = {"started": "*", "progress": "*", "completed": "+", "cached": "=", "failed": "x", "skipped": "-"}
+_STYLES = {"started": "cyan", "progress": "cyan", "completed": "green", "cached": "blue", "failed": "red", "skipped": "dim"}
+
+
+def print_event(source: str) -> Callable[[StageEvent], None]:
+    """A listener that prints each event as a JSON line."""
+
+    def listener(event: StageEvent) -> None:
+        click.echo(json.dumps({"type": "stage", "source": source} | asdict(event), ensure_ascii=False))
+
+    return listener
+
+
+@dataclass
+class Row:
+    """One stage, as last heard of."""
+
+    state: str = "waiting"
+    fraction: float = 0.0
+    began: float | None = None
+    seconds: float | None = None
+    detail: str = ""
+
+
+@dataclass
+class StageTable:
+    """What the terminal shows of one run; a listener that may be called from any thread, and something rich can draw."""
+
+    title: str
+    utf8: bool = True
+    rows: dict[str, Row] = field(default_factory=lambda: {stage: Row() for stage in STAGES})
+    note: str = ""
+    """Shown below the stages: what the command waits for before the first of them."""
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, event: StageEvent) -> None:
+        with self._guard:
+            self.note = ""
+            row = self.rows.setdefault(event.stage, Row())
+            row.state = event.state
+            row.fraction = 1.0 if event.state in ("completed", "cached") else event.fraction
+            row.detail = event.detail or (row.detail if event.state == "progress" else "")
+            if event.state == "started":
+                row.began = time.monotonic()
+            if event.state in ("completed", "failed"):
+                row.seconds = event.seconds if event.seconds is not None else _elapsed(row)
+
+    def __rich__(self) -> Table:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 1))
+        for options in (
+            {"width": 1},
+            {"min_width": 8},
+            {"width": 24},
+            {"justify": "right", "min_width": 4},
+            {"justify": "right", "min_width": 8},
+        ):
+            grid.add_column(no_wrap=True, **options)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        marks = _MARKS if self.utf8 else _PLAIN_MARKS
+        with self._guard:
+            for stage, row in self.rows.items():
+                style = _STYLES.get(row.state, "dim")
+                active = row.state in ("started", "progress")
+                bar = ProgressBar(total=1.0, completed=row.fraction, width=24) if active or row.state == "completed" else ""
+                grid.add_row(
+                    Text(marks.get(row.state, " "), style=style),
+                    Text(stage, style="" if row.state != "waiting" else "dim"),
+                    bar if row.state != "cached" else Text("reused", style=style),
+                    Text(f"{row.fraction:.0%}" if active else ""),
+                    Text(_seconds(row)),
+                    Text(row.detail if row.state != "cached" else "", style="dim"),
+                )
+            note = self.note
+        outer = Table.grid()
+        outer.add_column(no_wrap=True, overflow="ellipsis")
+        outer.add_row(Text(self.title, style="bold"))
+        outer.add_row(grid)
+        if note:
+            outer.add_row(Text(note, style="dim"))
+        return outer
+
+
+def _elapsed(row: Row) -> float | None:
+    return None if row.began is None else time.monotonic() - row.began
+
+
+def _seconds(row: Row) -> str:
+    value = row.seconds if row.seconds is not None else (_elapsed(row) if row.state in ("started", "progress") else None)
+    if value is None:
+        return ""
+    minutes, seconds = divmod(value, 60)
+    return f"{minutes:.0f} m {seconds:02.0f} s" if minutes else f"{seconds:.1f} s"
+
+
+def terminal() -> Console | None:
+    """A console on standard error when a person can watch it."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else console
+
+
+@contextlib.contextmanager
+def live(console: Console, table: StageTable, *, keep: bool) -> Iterator[None]:
+    """Draw `table` until the block ends; `keep` leaves its last state on the screen."""
+    from rich.live import Live
+
+    # What is printed meanwhile is left to its own stream: results must reach standard output unchanged.
+    with Live(table, console=console, refresh_per_second=8, transient=not keep, redirect_stdout=False, redirect_stderr=True):
+        yield

@@ -1,0 +1,176 @@
+"""The Prefect API a command talks to: the configured one, or one of its own for as long as the command lasts.
+
+Prefect can start such a temporary server itself, but as a child of the terminal's process group: Ctrl-C would then stop
+the server before the run can report that it was cancelled, and a killed command would leave the server behind. This one
+sits in a session of its own, starts while the command is still importing, and ends when its parent does, however that
+ends. It writes to the database under PREFECT_HOME, where `prefect server start` later finds the runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from speech.errors import TransientError
+
+START_TIMEOUT = 180.0
+"""Seconds; the first start migrates a database, which is slow on a busy machine."""
+_CONFIGURATION_FILES = ("prefect.toml", "pyproject.toml", ".env")
+
+
+class ApiUnreachable(TransientError):  # noqa: N818
+    """The Prefect API does not answer."""
+
+    code = "prefect_unreachable"
+
+
+def configured_api_url() -> str | None:
+    """The Prefect API that the environment, a profile or a file names; None when there is none.
+
+    Prefect knows best, but takes seconds to import, so it is asked only when there is a file that may name one.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    if not os.environ.get("PREFECT_PROFILE") and not any(
+        _may_name_api(path) for path in (profiles, *map(Path, _CONFIGURATION_FILES))
+    ):
+        return None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def _may_name_api(path: Path) -> bool:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return False
+    return path.name == "prefect.toml" or "PREFECT_API_URL" in text or "[tool.prefect" in text
+
+
+def check_api(url: str, timeout: float = 10.0) -> None:
+    """Raise ApiUnreachable unless something answers at `url`. Any answer will do: access is the run's own question."""
+    import httpx
+
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=timeout, headers=_authorization())
+    except httpx.HTTPError as error:
+        raise ApiUnreachable(
+            f"The Prefect API at {shown(url)} does not answer ({type(error).__name__}); start it, or unset PREFECT_API_URL to run without one."
+        ) from error
+
+
+def _authorization() -> dict[str, str]:
+    key = os.environ.get("PREFECT_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def shown(url: str) -> str:
+    """The URL without credentials or query."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+class TemporaryServer:
+    """A Prefect API in a child process, on a loopback port of its own."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
+        with listener:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli.server", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=self._log,
+                stderr=None if verbose else self._log,
+                pass_fds=(listener.fileno(),),
+                start_new_session=True,
+                env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+            )
+        # Prefect drains its log and event workers before atexit functions run, so the server outlives them.
+        atexit.register(self.stop)
+
+    def wait(self) -> None:
+        """Return when the API answers. Raises ApiUnreachable with the server's last line when it does not start."""
+        import httpx
+
+        deadline = time.monotonic() + START_TIMEOUT
+        with httpx.Client(trust_env=False) as client:
+            while time.monotonic() < deadline and self._process.poll() is None:
+                try:
+                    if client.get(f"{self.url}/health", timeout=5.0).status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                time.sleep(0.05)
+        raise ApiUnreachable(
+            f"Prefect's temporary server did not start{self._last_line()}; `steno doctor` checks what it needs."
+        )
+
+    def _last_line(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return f" ({lines[-1].strip()[:300]})" if lines else ""
+
+    def stop(self) -> None:
+        """End the server and wait for it; harmless when it has ended."""
+        atexit.unregister(self.stop)
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+
+def start(*, verbose: bool = False) -> TemporaryServer | None:
+    """Make a Prefect API available to this process; the server to `wait()` for, or None when one is configured.
+
+    Raises ApiUnreachable when the configured one does not answer.
+    """
+    if url := configured_api_url():
+        check_api(url)
+        return None
+    server = TemporaryServer(verbose=verbose)
+    os.environ["PREFECT_API_URL"] = server.url
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+    return server
+
+
+def _serve(descriptor: int) -> None:
+    """The child: serve Prefect's API on the inherited socket until standard input, held by the parent, closes."""
+    import uvicorn
+
+    listener = socket.socket(fileno=descriptor)
+    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    server = uvicorn.Server(config)
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+        time.sleep(15)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))
