@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
+    from speech.models import Resolved
 
 Verdict = Literal["ok", "warn", "missing"]
 
@@ -85,7 +86,7 @@ def _print(checks: list[Check]) -> None:
         if check.fix:
             finding.append(f"\n→ {check.fix}", style="cyan")
         table.add_row(Text(check.verdict, style=styles[check.verdict]), check.subject, finding)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     missing = sum(check.verdict == "missing" for check in checks)
     console.print(
@@ -119,12 +120,13 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
     from speech.models import resolve_asr, resolve_diarization
     from speech.weights import catalogue
 
-    rows = catalogue(settings.models_path, settings.offline)
-    where = {"models_dir": settings.models_path, "offline": settings.offline}
-    for subject, resolve in (
-        ("whisper", lambda: resolve_asr(settings.model, None, **where)),  # type: ignore[arg-type]
-        ("diarization", lambda: resolve_diarization("auto", **where)),  # type: ignore[arg-type]
-    ):
+    folder, offline = settings.models_path, settings.offline
+    rows = catalogue(folder, offline)
+    wanted: dict[str, Callable[[], Resolved]] = {
+        "whisper": lambda: resolve_asr(settings.model, None, models_dir=folder, offline=offline),
+        "diarization": lambda: resolve_diarization("auto", models_dir=folder, offline=offline),
+    }
+    for subject, resolve in wanted.items():
         here = [row.name for row in rows if row.available and row.kind == subject]
         try:
             model = resolve()
@@ -132,7 +134,7 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
             yield Check("missing", subject, error.message, INSTALL_WEIGHTS)
             continue
         fetched = model.origin == "hub" and model.name not in here
-        finding = f"{model.name} ({model.revision[:60]})"
+        finding = f"{model.name} ({model.revision})"
         others = [name for name in here if name != model.name]
         if others:
             finding += f"; also here: {', '.join(others)}"

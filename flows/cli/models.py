@@ -27,8 +27,16 @@ def command(as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", "for", "here", "where it comes from", "licence", ""):
-        table.add_column(title, overflow="fold", no_wrap=title in ("model", "for", "here"))
-    for row in rows:
-        table.add_row(row.name, row.kind, "yes" if row.available else "no", row.origin, row.licence, row.detail)
-    Console(highlight=False).print(table)
+    for title in ("model", "for", "here", "licence", "where it comes from"):
+        table.add_column(title, no_wrap=True)
+    for row in sorted(rows, key=lambda row: (row.kind != "whisper", not row.available)):
+        gated = " (gated)" if "gated" in row.detail else ""
+        table.add_row(row.name, row.kind, "yes" if row.available else "no", row.licence, row.origin + gated)
+    console = Console(highlight=False)
+    # A narrow terminal wraps the last column by itself; cut names would be of no use.
+    console.width = max(console.width, 140)
+    console.print(table)
+    console.print(
+        "\nWhat is not here is fetched from the hub when it is first used, unless STENO_OFFLINE is set; "
+        "a gated model also needs its licence accepted and HF_TOKEN."
+    )
