@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speech.schema import Segment, SpeakerSource, Turn
+from speech.schema import Segment, SpeakerSource, Turn, Word
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -42,11 +42,12 @@ def attributed(segments: Sequence[Segment], turns: Sequence[Turn], exclusive: Se
     for index, segment in enumerate(segments):
         part = slice(at, at + len(segment.words))
         at = part.stop
-        own = []
         chosen = _smooth(labels.speaker[part], labels.overlap[part])
-        for word, speaker, overlap in zip(segment.words, chosen, labels.overlap[part], strict=True):
-            how: SpeakerSource = "overlap" if overlap[speaker] > 0 else "nearest"
-            own.append(word.model_copy(update={"speaker": speakers[speaker], "speaker_source": how}))
+        inside = labels.overlap[part][np.arange(len(chosen)), chosen] > 0
+        own = []
+        for word, speaker, overlaps in zip(segment.words, chosen.tolist(), inside.tolist(), strict=True):
+            how: SpeakerSource = "overlap" if overlaps else "nearest"
+            own.append(Word(**(vars(word) | {"speaker": speakers[speaker], "speaker_source": how})))
         result.append(segment.model_copy(update={"words": tuple(own), "speaker": speakers[whole.speaker[index]]}))
     return result
 
