@@ -1,0 +1,248 @@
+"""The rooms of the architecture: who may import whom, what is loaded when, and one drawn tree of errors."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+
+import infra.errors
+import speech.errors
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("speech", "infra", "tasks", "flows")
+
+WEB = {"httpx", "httpcore", "requests", "aiohttp", "urllib3", "fastapi", "starlette"}
+OBJECT_STORES = {"fsspec", "s3fs", "boto3", "botocore", "aiobotocore", "moto"}
+HEAVY = {"torch", "torchaudio", "whisperx", "pyannote", "transformers", "lightning", "pytorch_lightning", "faster_whisper"}
+"""Seconds to import each; in every room they are imported inside functions."""
+ENGINE = HEAVY | {"ctranslate2", "onnxruntime", "onnx", "av", "soundfile", "scipy", "sklearn", "numpy"}
+
+CONTRACT = {"speech.schema", "speech.errors", "speech.stages", "speech.models", "speech.languages", "speech.formats"}
+"""What of the engine is also there where it is not installed: types, names, rendering."""
+
+MAY_IMPORT = {
+    "speech": {"speech"},
+    "infra": {"infra", "speech"},
+    "tasks": {"tasks", "infra", *CONTRACT},
+    "flows": {"flows", "tasks", "infra", *CONTRACT},
+}
+NEVER = {
+    "speech": {"prefect", "modal"} | WEB | OBJECT_STORES,
+    "infra": {"prefect"},
+    "tasks": {"modal"} | ENGINE,
+    "flows": {"modal"} | ENGINE,
+}
+EXCEPTIONS = {
+    ("speech/weights.py", "httpx"): "huggingface_hub lets httpx's errors through; only their class is named",
+    ("tasks/fetch.py", "speech.audio"): "fetching ends in the normalised recording",
+}
+LOOKS_INTO_THE_ENGINE = ("flows/cli/doctor.py", "flows/cli/deep.py", "flows/cli/checks.py", "flows/cli/models.py")
+"""What checks an installation reads any module of the engine, inside functions."""
+
+
+class Import(NamedTuple):
+    name: str
+    """The module, as deep as it is one: `speech.formats` for `from speech import formats`."""
+    line: int
+    lazy: bool
+    """Inside a function, or for type checkers only."""
+
+
+def modules() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@functools.cache
+def tree_of(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports_of(path: str) -> tuple[Import, ...]:
+    return tuple(_imports(tree_of(path), module_name(path), path.endswith("__init__.py"), lazy=False))
+
+
+def _imports(node: ast.AST, module: str, is_package: bool, lazy: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        inner = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            inner = True
+        for name in _imported(child, module, is_package):
+            yield Import(name, getattr(child, "lineno", 0), inner)
+        yield from _imports(child, module, is_package, inner)
+
+
+def _imported(node: ast.AST, module: str, is_package: bool) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        above = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        return [f"{base}.{alias.name}" if _is_module(f"{base}.{alias.name}") else base for alias in node.names]
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "import_module", "__import__"):
+        return [
+            argument.value
+            for argument in node.args[:1]
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        ]
+    return []
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def _within(name: str, roots: set[str]) -> bool:
+    return any(name == root or name.startswith(f"{root}.") for root in roots)
+
+
+# -- rooms --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", modules())
+def test_a_room_imports_only_what_the_architecture_allows(path: str) -> None:
+    room = path.split("/", maxsplit=1)[0]
+    wrong = []
+    for found in imports_of(path):
+        if (path, found.name) in EXCEPTIONS or (path, found.name.split(".")[0]) in EXCEPTIONS:
+            continue
+        if path in LOOKS_INTO_THE_ENGINE and found.lazy and found.name.startswith("speech"):
+            continue
+        own = found.name.split(".")[0] in ROOMS
+        if (own and not _within(found.name, MAY_IMPORT[room])) or _within(found.name, NEVER[room]):
+            wrong.append(f"{path}:{found.line} imports {found.name}")
+    assert not wrong, wrong
+
+
+def test_every_exception_is_still_needed() -> None:
+    needed = {
+        (path, name) for path in modules() for found in imports_of(path) for name in (found.name, found.name.split(".")[0])
+    }
+    assert set(EXCEPTIONS) <= needed
+    assert set(LOOKS_INTO_THE_ENGINE) <= set(modules())
+
+
+def test_heavy_libraries_are_imported_inside_functions() -> None:
+    """A module that defines a network cannot be written without torch at its top; it counts as torch itself."""
+    eager = {path: {found.name for found in imports_of(path) if not found.lazy} for path in modules()}
+    networks = {path for path in modules() if "torch" in eager[path] and _defines_a_network(path)}
+    heavy = HEAVY | {module_name(path) for path in networks}
+    wrong = [
+        f"{path} imports {name}"
+        for path, names in eager.items()
+        if path not in networks
+        for name in names
+        if _within(name, heavy)
+    ]
+    assert not wrong, wrong
+
+
+def _defines_a_network(path: str) -> bool:
+    classes = [node for node in tree_of(path).body if isinstance(node, ast.ClassDef)]
+    return any(ast.unparse(base) in ("nn.Module", "torch.nn.Module") for node in classes for base in node.bases)
+
+
+@pytest.mark.parametrize("module", ["flows.transcribe", "flows.cli.main", "speech.stages", "speech.formats"])
+def test_what_starts_a_run_loads_no_engine(module: str) -> None:
+    code = f"import {module}, sys; print([name for name in {sorted(ENGINE)} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_stage_has_the_function_that_its_entry_names() -> None:
+    from speech.stages import STAGES
+
+    for spec in STAGES.values():
+        module, function = spec.entry.split(":")
+        path = f"{module.replace('.', '/')}.py"
+        defined = {node.name for node in tree_of(path).body if isinstance(node, ast.FunctionDef)}
+        assert function in defined, spec.entry
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------
+
+
+def drawn(module: ModuleType) -> dict[str, str | None]:
+    """Class to parent as the docstring draws them; None for those that stand at the left."""
+    found: dict[str, str | None] = {}
+    parents: list[tuple[int, str]] = []
+    for line in (module.__doc__ or "").splitlines():
+        match = re.match(r"    ([│├└─ ]*)([A-Z]\w+)(?:\s{2,}|$)", line)
+        if match:
+            depth = len(match[1])
+            parents = [(above, name) for above, name in parents if above < depth]
+            found[match[2]] = parents[-1][1] if parents else None
+            parents.append((depth, match[2]))
+    return found
+
+
+def defined(module: ModuleType) -> dict[str, type[speech.errors.StenoError]]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, speech.errors.StenoError) and value.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize("module", [speech.errors, infra.errors], ids=["speech", "infra"])
+def test_the_drawn_tree_of_errors_is_the_real_one(module: ModuleType) -> None:
+    tree, classes = drawn(module), defined(module)
+    inherited = {name for name, parent in tree.items() if parent is None} - set(classes)
+    assert set(tree) - inherited == set(classes)
+    for name in inherited:
+        assert issubclass(getattr(module, name), speech.errors.StenoError)
+    for name, parent in tree.items():
+        if parent is not None:
+            assert classes[name].__bases__[0].__name__ == parent
+
+
+def test_every_error_can_be_met() -> None:
+    """Each is raised, made or named as a value somewhere; one that only groups others need not be."""
+    used = {name for path in modules() for name in _named_as_value(tree_of(path))}
+    classes = defined(speech.errors) | defined(infra.errors)
+    groups = {base.__name__ for value in classes.values() for base in value.__bases__}
+    assert set(classes) - groups <= used, set(classes) - groups - used
+
+
+def _named_as_value(node: ast.AST) -> Iterator[str]:
+    """Names read as values, leaving out those that are only caught, tested for, inherited from or annotated."""
+    for field, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            if not isinstance(child, ast.AST):
+                continue
+            if isinstance(node, ast.ExceptHandler) and field == "type":
+                continue
+            if isinstance(node, ast.ClassDef) and field == "bases":
+                continue
+            if field in ("annotation", "returns"):
+                continue
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+                continue
+            if isinstance(child, ast.Name):
+                yield child.id
+            elif isinstance(child, ast.Attribute):
+                yield child.attr
+            yield from _named_as_value(child)
+
+
+def test_codes_of_errors_are_unique() -> None:
+    classes = defined(speech.errors) | defined(infra.errors)
+    codes = [value.code for value in classes.values()]
+    assert len(set(codes)) == len(codes)
+    assert all(importlib.import_module(value.__module__) for value in classes.values())
