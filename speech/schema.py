@@ -6,6 +6,7 @@ WhisperX has one (`segments`, `words`, `word_segments`, `score`, `speaker`).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,16 +70,27 @@ class Chunk(Frozen):
     regions: tuple[Region, ...]
 
 
+class AsrWord(Frozen):
+    """A word as Whisper's cross-attention times it; `score` is the mean probability of its tokens."""
+
+    word: str
+    start: float
+    end: float
+    score: float
+
+
 class AsrSegment(Frozen):
     """The text of one chunk, as Whisper gave it."""
 
     start: float
     end: float
     text: str
-    tokens: tuple[int, ...]
+    words: tuple[AsrWord, ...]
+    """All the text's words, in order: joined (with spaces, where the language has them) they are the text."""
+    regions: tuple[Region, ...]
+    """Where the chunk holds speech."""
     avg_logprob: float
     no_speech_prob: float
-    temperature: float = 0.0
 
 
 class AsrResult(Frozen):
@@ -172,8 +184,6 @@ class AsrParams(Frozen):
 
 class AlignParams(Frozen):
     model: str = "auto"
-    asr_model: str = "auto"
-    """Whisper weights for the cross-attention fall-back; the ones that made the text."""
 
 
 class EmbedParams(Frozen):
@@ -184,7 +194,6 @@ class ClusterParams(Frozen):
     num_speakers: int | None = None
     min_speakers: int | None = None
     max_speakers: int | None = None
-    embedding_model: str = "auto"
 
 
 class MergeParams(Frozen):
@@ -202,3 +211,8 @@ class RuntimeOptions(Frozen):
     """0: decided from the number of cores."""
     models_dir: str | None = None
     offline: bool = False
+
+    @property
+    def models_path(self) -> Path:
+        """Folder for joined and converted weights."""
+        return Path(self.models_dir or "~/.stenoflow/models").expanduser()

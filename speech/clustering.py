@@ -1,0 +1,181 @@
+"""From embeddings to speakers: agglomerative clustering, and VBx for models that come with a PLDA.
+
+Follows `pyannote/audio/pipelines/clustering.py` (4.0.7) in what it does; importing it would cost ten seconds. Distances are
+Euclidean between unit vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech.schema import ClusterParams
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+MIN_CLEAN_RATIO = 0.2
+"""Share of a chunk that a speaker must hold alone for the embedding to shape the clusters."""
+
+
+class Agglomerative(NamedTuple):
+    """Centroid linkage cut at a distance; measured on the packaged CAM++ embeddings (docs/accuracy.md)."""
+
+    threshold: float = 0.7
+    min_cluster_size: int = 5
+    """Smaller clusters join the nearest large one: pyannote's 12 at a tenth stride, scaled to a quarter."""
+
+
+class Clusters(NamedTuple):
+    labels: Labels
+    """(chunks, speakers): the cluster of each chunk's speaker, -1 where the speaker is silent."""
+    centroids: Floats
+    """(clusters, dimension), unit length."""
+
+
+def trainable(activity: NDArray[np.bool_], vectors: Floats) -> NDArray[np.bool_]:
+    """(chunks, speakers): embeddings that may shape clusters: valid, and from enough speech without overlap."""
+    alone = activity & (activity.sum(axis=2, keepdims=True) == 1)
+    enough = alone.sum(axis=1) >= MIN_CLEAN_RATIO * activity.shape[1]
+    valid: NDArray[np.bool_] = ~np.isnan(vectors).any(axis=2)
+    return enough & valid
+
+
+def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams, plda: Path | None) -> Clusters:
+    """Assign every active (chunk, speaker) to a speaker of the recording.
+
+    With `num_speakers`, or bounds, the number of clusters is forced into them as far as there are embeddings. Two speakers
+    of one chunk are never the same speaker of the recording unless there are fewer clusters than speakers in it.
+    """
+    present = activity.any(axis=1)
+    usable = present & ~np.isnan(vectors).any(axis=2)
+    train = trainable(activity, vectors)
+    if not train.any():
+        train = usable
+    if not train.any():
+        return Clusters(np.where(present, 0, -1), np.zeros((int(present.any()), vectors.shape[2]), dtype=np.float32))
+    units = _unit(vectors[train])
+    if plda is not None:
+        centroids = _vbx_centroids(vectors[train], units, params, plda)
+    else:
+        groups = agglomerate(units, params, Agglomerative())
+        centroids = _centroids(units, groups)
+    labels = _assign(present, usable, vectors, centroids)
+    return _drop_unused(labels, centroids)
+
+
+def agglomerate(units: Floats, params: ClusterParams, options: Agglomerative) -> Labels:
+    """(embeddings, dimension) unit vectors → (embeddings,) cluster numbers from 0."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    count = len(units)
+    least = min(count, params.num_speakers or params.min_speakers or 1)
+    most = min(count, params.num_speakers or params.max_speakers or count)
+    if count == 1 or most == 1:
+        return np.zeros(count, dtype=np.int64)
+    size = min(options.min_cluster_size, max(1, round(0.1 * count)))
+    tree = linkage(units, method="centroid", metric="euclidean")
+    found: Labels = np.asarray(fcluster(tree, options.threshold, criterion="distance"), dtype=np.int64) - 1
+    large = _large(found, size)
+    target = max(least, min(most, len(large)))
+    if len(large) != target:
+        found, large = _cut_for(tree, target, size, options.threshold)
+    if len(large) < target:
+        # No cut gives that many speakers of a decent size: take the cut with that many of any size.
+        found = np.asarray(fcluster(tree, target, criterion="maxclust"), dtype=np.int64) - 1
+        large = _large(found, 1)
+    if len(large) == 0:
+        return np.zeros(count, dtype=np.int64)
+    return _absorb_small(units, found, large)
+
+
+def _cut_for(tree: NDArray[np.float64], target: int, size: int, threshold: float) -> tuple[Labels, Labels]:
+    """The cut nearest to the threshold that gives `target` clusters of at least `size`, or the closest number to it."""
+    from scipy.cluster.hierarchy import fcluster
+
+    # Centroid linkage is not monotone: cut by merge order rather than by height.
+    order = tree.copy()
+    order[:, 2] = np.arange(len(tree))
+    best: tuple[int, Labels, Labels] | None = None
+    for step in np.argsort(np.abs(tree[:, 2] - threshold), kind="stable"):
+        if tree[step, 3] < size:
+            continue
+        found: Labels = np.asarray(fcluster(order, step, criterion="distance"), dtype=np.int64) - 1
+        large = _large(found, size)
+        error = abs(len(large) - target)
+        if best is None or error < best[0]:
+            best = (error, found, large)
+        if error == 0:
+            break
+    if best is None:
+        found = np.arange(len(tree) + 1)
+        return found, _large(found, size)
+    return best[1], best[2]
+
+
+def _large(labels: Labels, size: int) -> Labels:
+    values, counts = np.unique(labels, return_counts=True)
+    return np.asarray(values[counts >= size], dtype=np.int64)
+
+
+def _absorb_small(units: Floats, labels: Labels, large: Labels) -> Labels:
+    """Give each small cluster to the large one whose centroid is nearest, and number clusters from 0."""
+    centroids = np.stack([units[labels == value].mean(axis=0) for value in large])
+    out = np.searchsorted(large, labels)
+    for value in np.setdiff1d(labels, large):
+        mean = units[labels == value].mean(axis=0)
+        out[labels == value] = int(np.argmax(_unit(centroids) @ mean))
+    return out.astype(np.int64)
+
+
+def _assign(present: NDArray[np.bool_], usable: NDArray[np.bool_], vectors: Floats, centroids: Floats) -> Labels:
+    """Nearest centroid for every active speaker; within a chunk, one-to-one."""
+    from scipy.optimize import linear_sum_assignment
+
+    labels = np.where(present, 0, -1).astype(np.int64)
+    scores = np.full((*present.shape, len(centroids)), -2.0, dtype=np.float32)
+    scores[usable] = _unit(vectors[usable]) @ centroids.T
+    labels[usable] = scores[usable].argmax(axis=-1)
+    for chunk in np.flatnonzero(present.sum(axis=1) > 1):
+        speakers = np.flatnonzero(present[chunk])
+        rows, columns = linear_sum_assignment(scores[chunk, speakers], maximize=True)
+        labels[chunk, speakers[rows]] = columns
+    return labels
+
+
+def _vbx_centroids(raw: Floats, units: Floats, params: ClusterParams, plda: Path) -> Floats:
+    """Centroids by VBx on the PLDA of pyannote's community-1 pipeline, with its parameters (config.yaml at the pinned revision)."""
+    from pyannote.audio.core.plda import PLDA
+    from pyannote.audio.utils.vbx import cluster_vbx
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    if len(units) < 2:
+        return units
+    start = np.unique(fcluster(linkage(units, "centroid"), 0.6, criterion="distance"), return_inverse=True)[1]
+    model = PLDA(plda / "xvec_transform.npz", plda / "plda.npz")
+    posteriors, priors = cluster_vbx(start, model(raw), model.phi, Fa=0.07, Fb=0.8, maxIters=20)
+    weights = posteriors[:, priors > 1e-7]
+    centroids = _unit((weights.T @ raw) / weights.sum(0, keepdims=True).T)
+    least, most = params.num_speakers or params.min_speakers or 1, params.num_speakers or params.max_speakers or len(units)
+    if least <= len(centroids) <= most:
+        return centroids
+    target = least if len(centroids) < least else most
+    return _centroids(units, agglomerate(units, ClusterParams(num_speakers=target), Agglomerative()))
+
+
+def _centroids(units: Floats, labels: Labels) -> Floats:
+    return _unit(np.stack([units[labels == value].mean(axis=0) for value in range(int(labels.max()) + 1)]))
+
+
+def _unit(vectors: Floats) -> Floats:
+    out: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-8)
+    return out
+
+
+def _drop_unused(labels: Labels, centroids: Floats) -> Clusters:
+    used = np.unique(labels[labels >= 0])
+    renumbered = np.where(labels >= 0, np.searchsorted(used, labels), -1)
+    return Clusters(renumbered.astype(np.int64), centroids[used])

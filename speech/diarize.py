@@ -1,0 +1,120 @@
+"""From a segmentation and its clustered embeddings to speaker turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech.clustering import cluster
+from speech.embedding import Embeddings
+from speech.models import resolve_diarization
+from speech.schema import ClusterParams, Diarization, ModelInfo, RuntimeOptions, Turn
+from speech.segmentation import Segmentation
+from speech.stages import Progress
+from speech.weights import diarization_weights
+
+MAX_GAP = 0.1
+"""Pauses of one speaker up to this many seconds do not end a turn."""
+MIN_TURN = 0.05
+"""Turns shorter than this many seconds (three frames) are segmentation noise."""
+
+
+def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: ClusterParams, plda: Path | None) -> Diarization:
+    """Turns of named speakers, `SPEAKER_00` being who speaks first.
+
+    `turns` may overlap where several speak at once; `exclusive_turns` never do.
+    """
+    if not segmentation.activity.any():
+        return Diarization(turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so nobody was told apart.",))
+    clusters = cluster(segmentation.activity, vectors, params, plda)
+    support, count = _frame_support(segmentation, clusters.labels, len(clusters.centroids))
+    if params.num_speakers or params.max_speakers:
+        count = np.minimum(count, params.num_speakers or params.max_speakers or 0)
+    turns = _turns(segmentation, _strongest(support, count))
+    exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)))
+    order = list(dict.fromkeys(speaker for _, _, speaker in sorted(turns)))
+    names = {speaker: f"SPEAKER_{i:02d}" for i, speaker in enumerate(order)}
+    return Diarization(
+        turns=_named(turns, names),
+        exclusive_turns=_named([turn for turn in exclusive if turn[2] in names], names),
+        speakers=tuple(names.values()),
+        speaker_embeddings={names[k]: tuple(round(float(v), 6) for v in clusters.centroids[k]) for k in order},
+        warnings=_warnings(len(order), params),
+    )
+
+
+def _frame_support(segmentation: Segmentation, labels: NDArray[np.int64], clusters: int) -> tuple[Any, NDArray[np.int64]]:
+    """(frames, clusters) how many chunks hear each speaker, and (frames,) how many speak at once, in the recording's frames."""
+    chunks, frames, _ = segmentation.activity.shape
+    total = segmentation.chunk_frame(chunks - 1) + frames
+    support = np.zeros((total, clusters), dtype=np.float32)
+    speakers = np.zeros(total, dtype=np.float32)
+    seen = np.zeros(total, dtype=np.float32)
+    for chunk in range(chunks):
+        start = segmentation.chunk_frame(chunk)
+        window = slice(start, start + frames)
+        seen[window] += 1
+        speakers[window] += segmentation.activity[chunk].sum(axis=1)
+        for k in np.unique(labels[chunk][labels[chunk] >= 0]):
+            support[window, k] += segmentation.activity[chunk][:, labels[chunk] == k].any(axis=1)
+    return support, np.rint(speakers / np.maximum(seen, 1)).astype(np.int64)
+
+
+def _strongest(support: NDArray[np.float32], count: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(frames, clusters): in each frame the `count` speakers with most support."""
+    rank = np.argsort(np.argsort(-support, axis=1, kind="stable"), axis=1)
+    active: NDArray[np.bool_] = (rank < count[:, None]) & (support > 0)
+    return active
+
+
+def _turns(segmentation: Segmentation, active: NDArray[np.bool_]) -> list[tuple[float, float, int]]:
+    """(start, end, cluster) of every stretch of activity; short gaps are closed, then short turns dropped."""
+    turns: list[tuple[float, float, int]] = []
+    for k in range(active.shape[1]):
+        edges = np.diff(np.concatenate([[0], active[:, k].astype(np.int8), [0]]))
+        starts = segmentation.frame_time(np.flatnonzero(edges == 1))
+        ends = segmentation.frame_time(np.flatnonzero(edges == -1))
+        for start, end in _close_gaps(starts, np.minimum(ends, segmentation.duration)):
+            if end - start >= MIN_TURN:
+                turns.append((round(float(start), 3), round(float(end), 3), k))
+    return sorted(turns)
+
+
+def _close_gaps(starts: Any, ends: Any) -> list[tuple[float, float]]:
+    closed: list[tuple[float, float]] = []
+    for start, end in zip(starts, ends, strict=True):
+        if closed and start - closed[-1][1] <= MAX_GAP:
+            closed[-1] = (closed[-1][0], end)
+        else:
+            closed.append((start, end))
+    return closed
+
+
+def _named(turns: list[tuple[float, float, int]], names: dict[int, str]) -> tuple[Turn, ...]:
+    return tuple(Turn(start=start, end=end, speaker=names[speaker]) for start, end, speaker in turns)
+
+
+def _warnings(found: int, params: ClusterParams) -> tuple[str, ...]:
+    least = params.num_speakers or params.min_speakers
+    if least and found < least:
+        return (f"Only {found} of the {least} speakers asked for could be told apart; the others speak too little.",)
+    return ()
+
+
+def run(
+    inputs: Mapping[str, Path], params: ClusterParams, runtime: RuntimeOptions, output: Path, progress: Progress
+) -> dict[str, Any]:
+    """The `cluster` stage: segmentation and embeddings → diarization. No model runs."""
+    segmentation = Segmentation.load(inputs["segmentation"])
+    embeddings = Embeddings.load(inputs["embeddings"])
+    model = resolve_diarization(embeddings.model, models_dir=runtime.models_path, offline=runtime.offline)
+    plda = diarization_weights(model, runtime.models_path).plda
+    result = diarize(segmentation, embeddings.vectors, params, plda)
+    info: dict[str, ModelInfo] = {"diarization": model.info}
+    output.write_text(result.model_copy(update={"models": info}).model_dump_json(), encoding="utf-8")
+    progress(1.0)
+    return {"speakers": len(result.speakers), "turns": len(result.turns)}

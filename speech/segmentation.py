@@ -1,0 +1,158 @@
+"""One pass of the segmentation model over a recording: who is active when, per frame.
+
+The result serves twice: as voice activity for ASR, and as the first half of diarization.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech.audio import Recording
+from speech.models import resolve_diarization
+from speech.networks import WINDOW, Floats, Segmenter, load_segmenter
+from speech.schema import SAMPLE_RATE, RuntimeOptions, SegmentParams
+from speech.stages import Progress
+
+STEP = WINDOW // 4
+"""Samples between chunks. A stride of a quarter window gives the DER of pyannote's tenth (measured) at 2/5 of the cost."""
+SILENCE = 2 / 32768
+"""A chunk without a sample above this (two 16-bit steps) is silence; the network is not asked."""
+_BATCH = {"cpu": 8, "cuda": 64}
+
+
+class Segmentation(NamedTuple):
+    """A segmented recording."""
+
+    activity: NDArray[np.bool_]
+    """(chunks, frames, speakers): which of the chunk's own speakers is active in each frame."""
+    speech: Floats
+    """(total frames,): probability that anyone speaks, averaged over the chunks that see the frame."""
+    frame_step: float
+    """Seconds between frames."""
+    frame_duration: float
+    """Seconds of audio one frame sees."""
+    samples: int
+    """Of the recording."""
+
+    @property
+    def duration(self) -> float:
+        return self.samples / SAMPLE_RATE
+
+    def chunk_frame(self, chunk: int) -> int:
+        """The recording's frame at which a chunk begins."""
+        return chunk_frame(chunk, self.frame_step)
+
+    def frame_time(self, frame: int | NDArray[np.int64]) -> Any:
+        """Seconds at the middle of a frame."""
+        return frame * self.frame_step + self.frame_duration / 2
+
+    def save(self, path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                activity=np.packbits(self.activity, axis=1),
+                frames=self.activity.shape[1],
+                speech=self.speech.astype(np.float16),
+                frame_step=self.frame_step,
+                frame_duration=self.frame_duration,
+                samples=self.samples,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Segmentation:
+        with np.load(path, allow_pickle=False) as file:
+            activity = np.unpackbits(file["activity"], axis=1, count=int(file["frames"])).astype(bool)
+            return cls(
+                activity,
+                file["speech"].astype(np.float32),
+                float(file["frame_step"]),
+                float(file["frame_duration"]),
+                int(file["samples"]),
+            )
+
+
+def chunk_frame(chunk: int, frame_step: float) -> int:
+    """As `pyannote.core.SlidingWindow.closest_frame` rounds a chunk's start."""
+    return round(chunk * STEP / SAMPLE_RATE / frame_step)
+
+
+def chunk_count(samples: int) -> int:
+    """Chunks that cover a recording; the last one is padded with silence."""
+    return max(0, -(-(samples - WINDOW) // STEP)) + 1
+
+
+def segment(recording: Recording, segmenter: Segmenter, progress: Progress) -> Segmentation:
+    """Segment a recording, a batch of chunks at a time; memory grows by a few hundred bytes per second of audio."""
+    chunks = chunk_count(recording.samples)
+    size = _BATCH[segmenter.network.device]
+    activity: list[NDArray[np.bool_]] = []
+    speech: list[Floats] = []
+    for first in range(0, chunks, size):
+        batch = np.stack(
+            [recording.read(c * STEP, c * STEP + WINDOW, pad=True) for c in range(first, min(first + size, chunks))]
+        )
+        probabilities = _probabilities(batch, segmenter)
+        activity.append(segmenter.mapping[probabilities.argmax(axis=-1)] > 0.5)
+        speech.append(1.0 - probabilities[..., 0])
+        progress(min(1.0, (first + size) / chunks))
+    return Segmentation(
+        np.concatenate(activity),
+        _overlap_average(np.concatenate(speech), segmenter.frame_step),
+        segmenter.frame_step,
+        segmenter.frame_duration,
+        recording.samples,
+    )
+
+
+def _probabilities(batch: Floats, segmenter: Segmenter) -> Floats:
+    """(batch, samples) → (batch, frames, classes); silent chunks are given to the class of nobody."""
+    heard = np.abs(batch).max(axis=1) > SILENCE
+    if not heard.any():
+        frames = int((WINDOW / SAMPLE_RATE - segmenter.frame_duration) / segmenter.frame_step) + 1
+        out = np.zeros((len(batch), frames, len(segmenter.mapping)), dtype=np.float32)
+    else:
+        scores = np.exp(segmenter.network(batch[heard]))
+        out = np.zeros((len(batch), *scores.shape[1:]), dtype=np.float32)
+        out[heard] = scores
+    out[~heard, :, 0] = 1.0
+    return out
+
+
+def _overlap_average(scores: Floats, frame_step: float) -> Floats:
+    """(chunks, frames) → (total frames,): the mean over chunks, weighted by a Hamming window for the chunks' edges."""
+    chunks, frames = scores.shape
+    window = np.hamming(frames).astype(np.float32)
+    total = np.zeros(chunk_frame(chunks - 1, frame_step) + frames, dtype=np.float32)
+    weight = np.zeros_like(total)
+    for chunk in range(chunks):
+        start = chunk_frame(chunk, frame_step)
+        total[start : start + frames] += scores[chunk] * window
+        weight[start : start + frames] += window
+    return total / np.maximum(weight, 1e-6)
+
+
+def run(
+    inputs: Mapping[str, Path], params: SegmentParams, runtime: RuntimeOptions, output: Path, progress: Progress
+) -> dict[str, Any]:
+    """The `segment` stage: audio → segmentation."""
+    began = time.perf_counter()
+    models_dir = runtime.models_path
+    model = resolve_diarization(params.model, models_dir=models_dir, offline=runtime.offline)
+    segmenter = load_segmenter(model, models_dir, runtime)
+    loaded = time.perf_counter() - began
+    with Recording(inputs["audio"]) as recording:
+        result = segment(recording, segmenter, progress)
+    result.save(output)
+    spoken = float((result.speech > 0.5).sum() * result.frame_step)
+    return {
+        "duration": result.duration,
+        "speech_seconds": round(min(spoken, result.duration), 3),
+        "load_seconds": round(loaded, 3),
+        "device": segmenter.network.device,
+    }
