@@ -190,7 +190,9 @@ def ratios(rows: Sequence[Row]) -> str:
         pairs = [(ours[key], row) for row in rows if row.system == peer and (key := (row.recording, row.model)) in ours]
         if pairs:
             wer = statistics.fmean(mine.wer for mine, _ in pairs) / max(statistics.fmean(row.wer for _, row in pairs), 1e-9)
-            time = sum(mine.seconds for mine, _ in pairs) / sum(row.seconds + row.load_seconds for _, row in pairs)
+            time = sum(mine.seconds + mine.load_seconds for mine, _ in pairs) / sum(
+                row.seconds + row.load_seconds for _, row in pairs
+            )
             lines.append(f"stenoflow / {peer}: mean WER × {wer:.2f}, wall time with loading × {time:.2f} ({len(pairs)} runs)")
     return "\n".join(lines)
 

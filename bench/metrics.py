@@ -83,6 +83,7 @@ _CONTRACTIONS = (
     (r"'ve\b", " have"),
     (r"'ll\b", " will"),
     (r"'m\b", " am"),
+    (r"\b(it|that|there|here|what)'s\b", r"\1 is"),
 )
 _SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor"}
 _NUMBERS = {
@@ -99,7 +100,7 @@ def normalise(text: str, language: str = "en") -> list[str]:
 
     Case and accents are folded (the prompt texts are often typed without accents), punctuation is dropped, English
     contractions are spelled out, number words up to ten become digits, and four common abbreviations one spelling. In
-    English an apostrophe joins (`that's` → `thats`), elsewhere it separates (`d'accord` → `d accord`). Nothing else is
+    English other apostrophes join (`user's` → `users`), elsewhere it separates (`d'accord` → `d accord`). Nothing else is
     forgiven: compounds, longer numbers and misspellings in the truth count as errors, for every system alike.
     """
     folded = unicodedata.normalize("NFKD", text.casefold().replace("’", "'"))

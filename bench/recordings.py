@@ -36,7 +36,7 @@ from bench.voices import (
     synthesised,
 )
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the same name gives other files; older ones are then built again."""
 
 _PROMPT_SECONDS = 120.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -63,7 +64,8 @@ def stenoflow(
 def _environment(home: Path) -> dict[str, str]:
     """A home of its own, so that nothing is taken from a cache. Joined weights are shared: joining them is no work of the run."""
     models = Path(os.environ.get("STENO_MODELS_DIR") or _ROOT / ".cache" / "models")
-    return quiet_environment() | {
+    elsewhere = {"PREFECT_API_URL", "PREFECT_API_KEY", "STENO_STORE", "STENO_SCRATCH"}
+    return {name: value for name, value in quiet_environment().items() if name not in elsewhere} | {
         "STENO_HOME": str(home / "steno"),
         "STENO_MODELS_DIR": str(models),
         "STENO_OFFLINE": "1",
@@ -111,7 +113,9 @@ def measured(command: list[str], environment: dict[str, str], timeout: float) ->
             err.seek(0)
             raise SystemFailed(f"exit code {process.returncode}: {err.read().strip()[-600:]}")
         out.seek(0)
-        largest = usage.ru_maxrss * 1024
+        # A child starts with its parent's high-water mark; below that the kernel's account says nothing of the child.
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        largest = usage.ru_maxrss * 1024 if usage.ru_maxrss > own else peak
         cost = Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, max(peak, largest), largest)
         return cost, out.read()
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,14 +34,21 @@ _SENTENCE_CHARACTERS = range(40, 161)
 _SPEECH_RATE = (9.0, 21.0)
 """Characters per second; a prompt outside of it does not say its text, or not all of it."""
 
-_MISLABELLED = {
-    "en": {"confbridge-begin-glorious-b", "confbridge-begin-glorious-c", "demo-echodone"},
-    "fr": set[str](),
-    "es": set[str](),
-    "it": set[str](),
-    "ru": set[str](),
+_MISLABELLED = {"fr": {"vm-rec-name", "speed-dial-empty", "pm-invalid-option", "confbridge-lock-no-join"}}
+"""Prompts whose text is not quite what the voice says."""
+
+_MISSPELT = {
+    "fr": {
+        "présentemnet": "présentement",
+        "verouillée": "verrouillée",
+        "vérouillée": "verrouillée",
+        "dévérouillée": "déverrouillée",
+        "j'essai": "j'essaie",
+        "demeurez en ligne pendant": "demeurer en ligne pendant",
+    },
+    "es": {"introdusca": "introduzca", "atravez": "a través", "ingese": "ingrese"},
 }
-"""Prompts that say something else than their text, found by listening with two recognisers."""
+"""Typing errors in the packages' texts, and what was meant: else they would count as the recogniser's."""
 
 
 class SpeechUnavailableError(Exception):
@@ -126,9 +133,9 @@ def prompts(language: str) -> list[Clip]:
     folder = next((sounds / "usr/share/asterisk/sounds").glob("*_*"))
     listing = texts / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
     return [
-        Clip(PROMPT_SPEAKERS[language], text, samples)
+        Clip(PROMPT_SPEAKERS[language], _respelt(text, _MISSPELT.get(language, {})), samples)
         for name, text in sorted(_prompt_texts(listing))
-        if name not in _MISLABELLED[language] and _is_sentence(text)
+        if name not in _MISLABELLED.get(language, ()) and _is_sentence(text)
         for samples in [_read(folder / f"{name}.wav")]
         if samples is not None and _SPEECH_RATE[0] <= len(text) * SAMPLE_RATE / len(samples) <= _SPEECH_RATE[1]
     ]
@@ -142,6 +149,12 @@ def _prompt_texts(listing: Path) -> Iterator[tuple[str, str]]:
         if colon and not line.startswith(";") and text not in seen:
             seen.add(text)
             yield name.strip(), text
+
+
+def _respelt(text: str, corrections: Mapping[str, str]) -> str:
+    for typed, meant in corrections.items():
+        text = text.replace(typed, meant)
+    return text
 
 
 def _is_sentence(text: str) -> bool:
