@@ -31,7 +31,7 @@ MODEL = ModelInfo(name="base", revision="1", origin="package")
 
 def asr_of(*texts: str, language: str = "en", span: float = 10.0, warnings: tuple[str, ...] = ()) -> AsrResult:
     segments = tuple(
-        AsrSegment(start=i * span, end=(i + 1) * span, text=text, tokens=(), avg_logprob=-0.2, no_speech_prob=0.0)
+        AsrSegment(start=i * span, end=(i + 1) * span, text=text, words=(), regions=(), avg_logprob=-0.2, no_speech_prob=0.0)
         for i, text in enumerate(texts)
     )
     return AsrResult(language=language, language_probability=0.9, segments=segments, model=MODEL, warnings=warnings)
