@@ -73,11 +73,12 @@ def merge(
     """One transcript of what the branches found. `audio_duration` in seconds.
 
     Every word keeps its text and its place in the text; starts never decrease, and no word ends before it starts.
-    Without alignment a segment is a chunk of ASR without words.
+    Without alignment a segment is a chunk of ASR, or one speaker's part of it, without words.
     """
     # A translation is English whatever was spoken.
     language = "en" if options.get("task") == "translate" else asr.language
-    source = alignment.segments if alignment is not None and alignment.segments else _asr_segments(asr)
+    aligned = alignment is not None and bool(alignment.segments)
+    source = alignment.segments if alignment is not None and aligned else _chunks(asr)
     segments = _orderly([segment for segment in source if segment.words or segment.text.strip()], audio_duration)
     turns = _clipped(diarization.turns, audio_duration) if diarization else ()
     if diarization and turns:
@@ -85,6 +86,8 @@ def merge(
         segments = [part for segment in attributed(segments, turns, exclusive) for part in _by_speaker(segment, language)]
     else:
         segments = [part for segment in segments for part in _by_speaker(segment, language)]
+    if not aligned:
+        segments = [segment.model_copy(update={"words": ()}) for segment in segments]
     return Transcript(
         language=asr.language,
         language_probability=asr.language_probability,
@@ -103,8 +106,14 @@ def merge(
 # -- time ---------------------------------------------------------------------------------------------------------------
 
 
-def _asr_segments(asr: AsrResult) -> tuple[Segment, ...]:
-    return tuple(Segment(start=s.start, end=s.end, text=s.text, avg_logprob=s.avg_logprob) for s in asr.segments)
+def _chunks(asr: AsrResult) -> tuple[Segment, ...]:
+    """The chunks as segments. Their words' rough times only serve to cut a chunk of 30 s where the speaker changes."""
+    chunks: list[Segment] = []
+    for chunk in asr.segments:
+        whole = _bare_text(word.word for word in chunk.words) == _bare_text([chunk.text])
+        words = tuple(Word(**vars(word), timing="attention", speaker_source=None) for word in chunk.words) if whole else ()
+        chunks.append(Segment(start=chunk.start, end=chunk.end, text=chunk.text, avg_logprob=chunk.avg_logprob, words=words))
+    return tuple(chunks)
 
 
 def _clipped(turns: Sequence[Turn], duration: float) -> tuple[Turn, ...]:
@@ -229,10 +238,13 @@ def _warnings(
         return tuple(dict.fromkeys(found if said else [*found, NO_SPEECH]))
     if all(segment.speaker is None for segment in segments) and (diarization is not None or diarize):
         found.append(NO_TURNS if diarization is not None else NO_DIARIZATION)
-    if alignment is not None and _bare(segments) != _bare(asr.segments):
+    if alignment is not None and _bare_text(segment.text for segment in segments) != _bare_text(
+        chunk.text for chunk in asr.segments
+    ):
         found.append(TEXT_CHANGED)
     return tuple(dict.fromkeys(found))
 
 
-def _bare(segments: Iterable[Any]) -> str:
-    return "".join("".join(segment.text.split()) for segment in segments)
+def _bare_text(texts: Iterable[str]) -> str:
+    """The texts' characters without whitespace."""
+    return "".join("".join(text.split()) for text in texts)

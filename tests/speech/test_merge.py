@@ -16,6 +16,7 @@ from speech.schema import (
     AlignResult,
     AsrResult,
     AsrSegment,
+    AsrWord,
     Diarization,
     ModelInfo,
     RuntimeOptions,
@@ -246,6 +247,19 @@ def test_without_alignment_segments_are_chunks_with_the_speaker_of_most_of_the_c
     assert transcript.word_segments == ()
     assert transcript.warnings == ()
     assert set(transcript.models) == {"asr", "segmentation", "embedding"}
+
+
+def test_without_alignment_a_chunk_is_still_cut_where_the_speaker_changes() -> None:
+    words = tuple(
+        AsrWord(word=word, start=i, end=i + 0.8, score=0.5) for i, word in enumerate(["How", "are", "you?", "Fine", "thanks."])
+    )
+    asr = asr_of("How are you? Fine thanks.")
+    asr = asr.model_copy(update={"segments": (asr.segments[0].model_copy(update={"words": words}),)})
+    transcript = merge(20, asr, None, diarized((0, 2.9, "A"), (2.9, 9, "B")), {"align": False})
+    assert spoken(transcript) == [("A", "How are you?"), ("B", "Fine thanks.")]
+    assert [(segment.start, segment.end) for segment in transcript.segments] == [(0, 2.8), (3, 4.8)]
+    assert transcript.word_segments == ()
+    assert all(segment.words == () for segment in transcript.segments)
 
 
 def test_an_alignment_that_gave_nothing_does_not_lose_the_text() -> None:
