@@ -45,10 +45,10 @@ def check_request(request: TranscribeRequest, settings: StenoSettings) -> None:
 
 def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:
     """Names only; a hub id that is not pinned may need the network, and is left to the run."""
-    from speech.models import ALIASES, PINNED_HUB, resolve_align, resolve_asr
+    from speech.models import ALIASES, resolve_align, resolve_asr
 
     name = settings.model if request.model == "auto" else request.model
-    if "/" in name and not Path(name).expanduser().exists() and name not in (*ALIASES, *PINNED_HUB):
+    if "/" in name and not name.startswith(("/", ".", "~")) and not Path(name).exists() and name not in ALIASES:
         return
     models, offline = settings.models_path, settings.offline
     asr = resolve_asr(name, request.language, models_dir=models, offline=offline)
