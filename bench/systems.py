@@ -40,7 +40,7 @@ def stenoflow(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         command = [str(Path(sys.executable).with_name("steno")), "transcribe", str(audio), "--json", "--model", model]
-        command += ["--format", "json", "--output-file", str(work / "transcript.json")]
+        command += ["--output-file", str(work / "transcript.json")]
         command += ["--language", language] if language else []
         cost, events = measured(command, _environment(home or work), timeout)
         transcript = json.loads((work / "transcript.json").read_text())
