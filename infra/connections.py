@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
 
 from infra.addresses import AddressGuard
-from infra.errors import DownloadFailed
+from infra.errors import DownloadFailed, SourceError
 from infra.settings import NetSettings
 
 Report = Callable[[int, int | None], None]
@@ -23,6 +23,8 @@ RETRY_AFTER_CAP = 60.0
 TICK_SECONDS = 0.5
 SURPLUS_SECONDS = 0.2
 MAX_ADDRESSES = 4
+HEAD_BYTES = 4096
+MOST_BYTES = 1 << 18
 
 
 class Broken(Exception):  # noqa: N818
@@ -71,6 +73,8 @@ class WatchedStream(httpcore.NetworkStream):
         self._inner = inner
         self._pace = pace
         self.bytes_read = 0
+        self.most = HEAD_BYTES
+        """Bytes of one read: few until the headers are in, so that few of the body come with them."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         end = time.monotonic() + (timeout or 0.0)
@@ -78,7 +82,7 @@ class WatchedStream(httpcore.NetworkStream):
             self._pace.check()
             left = end - time.monotonic()
             try:
-                data = self._inner.read(max_bytes, max(min(left, TICK_SECONDS), 0.01))
+                data = self._inner.read(min(max_bytes, self.most), max(min(left, TICK_SECONDS), 0.01))
             except httpcore.ReadTimeout:
                 if left <= 0:
                     raise
@@ -96,7 +100,12 @@ class WatchedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return WatchedStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._pace)
+        try:
+            return WatchedStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._pace)
+        except httpcore.ConnectError as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise SourceError(f"The certificate of {server_hostname} is not trusted; nothing was fetched.") from None
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -135,20 +144,19 @@ class GuardedBackend(httpcore.NetworkBackend):
 class Surplus:
     """Notices bytes after a body of announced length, which an HTTP parser drops without a word: lost speech."""
 
-    def __init__(self) -> None:
+    def __init__(self, response: httpcore.Response) -> None:
+        self._stream: WatchedStream = response.extensions["network_stream"]
+        self._stream.most = MOST_BYTES
+        self._mark = self._stream.bytes_read
         self._early = 0
 
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """httpcore's trace hook; what came in one read with the headers is counted here."""
-        if event == "http11.receive_response_headers.complete":
-            self._early = len(info["return_value"][-1])
-
-    def begin(self, response: httpcore.Response) -> None:
-        self._stream: WatchedStream = response.extensions["network_stream"]
-        self._before = self._stream.bytes_read - self._early
+    def saw(self, block: bytes) -> None:
+        """A block of the body; those that came in one read with the headers are counted here."""
+        if self._stream.bytes_read == self._mark:
+            self._early += len(block)
 
     def found(self, announced: int) -> bool:
-        if self._stream.bytes_read - self._before > announced:
+        if self._early + self._stream.bytes_read - self._mark > announced:
             return True
         try:
             return bool(self._stream.read(1, SURPLUS_SECONDS))

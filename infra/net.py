@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import logging
 import re
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -69,26 +68,25 @@ def parse(url: str | httpx.URL) -> Location:
     return Location(parsed, scheme, canonical_host(host), port)
 
 
-def download(url: str, part: PartFile, settings: NetSettings, report: Report, guard: AddressGuard | None = None) -> str | None:
+def download(url: str, part: PartFile, settings: NetSettings, report: Report) -> str | None:
     """Stream the URL into `part`, resuming where it breaks, and return its content type.
 
     Raises SourceForbidden (address, scheme, redirect), SourceNotFound, SourceDenied, SourceError (other refusals),
     SourceTooLarge, StorageFull, DownloadFailed (after `settings.resumes` resumes), and whatever `report` raises.
     """
-    return _Transfer(parse(url), part, settings, report, guard or AddressGuard(settings.allow_hosts)).run()
+    return _Transfer(parse(url), part, settings, report).run()
 
 
 class _Transfer:
     """One download: what is known of the remote file, across redirects and resumes."""
 
-    def __init__(self, first: Location, part: PartFile, settings: NetSettings, report: Report, guard: AddressGuard) -> None:
+    def __init__(self, first: Location, part: PartFile, settings: NetSettings, report: Report) -> None:
         self._first = first
         self._part = part
         self._settings = settings
         self._report = report
-        self._guard = guard
+        self._guard = AddressGuard(settings.allow_hosts)
         self._pace = Pace(settings, self._tick)
-        self._tls = httpx.create_ssl_context()
         self._total: int | None = None
         self._validator: str | None = None
         self._content_type: str | None = None
@@ -118,17 +116,15 @@ class _Transfer:
 
     def _attempt(self) -> None:
         """One connection's worth, from the first URL on: the targets of signed redirects may have expired."""
-        surplus = Surplus()
         with ExitStack() as stack:
             try:
-                pool = stack.enter_context(
-                    httpcore.ConnectionPool(ssl_context=self._tls, network_backend=GuardedBackend(self._guard, self._pace))
-                )
-                response = self._open(pool, stack, surplus)
-                surplus.begin(response)
+                pool = stack.enter_context(httpcore.ConnectionPool(network_backend=GuardedBackend(self._guard, self._pace)))
+                response = self._open(pool, stack)
+                surplus = Surplus(response)
                 headers = _headers(response)
                 self._accept(response.status, headers)
                 for block in response.iter_stream():
+                    surplus.saw(block)
                     self._part.write(block)
                     self._tick()
                 length = _length(headers)
@@ -136,8 +132,8 @@ class _Transfer:
                     raise SourceError(
                         f"{self._first.host} sent more bytes than it announced; the recording may be cut, ask its owner."
                     )
-            except httpcore.ConnectError as error:
-                raise self._connect_failure(error) from None
+            except httpcore.ConnectError:
+                raise Broken("cannot be connected to") from None
             except httpcore.TimeoutException:
                 raise Broken("stalled") from None
             except (httpcore.NetworkError, httpcore.RemoteProtocolError):
@@ -147,7 +143,7 @@ class _Transfer:
         if self._total is not None and self._part.size < self._total:
             raise Broken("sent less than it announced")
 
-    def _open(self, pool: httpcore.ConnectionPool, stack: ExitStack, surplus: Surplus) -> httpcore.Response:
+    def _open(self, pool: httpcore.ConnectionPool, stack: ExitStack) -> httpcore.Response:
         """The response at the end of the redirects."""
         here = self._first
         for hop in count():
@@ -156,7 +152,7 @@ class _Transfer:
                     "GET",
                     httpcore.URL(scheme=here.scheme, host=here.host, port=here.port, target=here.url.raw_path),
                     headers=self._request_headers(here),
-                    extensions={"timeout": self._timeouts(), "trace": surplus.trace},
+                    extensions={"timeout": self._timeouts()},
                 )
             )
             location = _headers(response).get("location")
@@ -226,13 +222,6 @@ class _Transfer:
             return SourceDenied(f"{host} denies access ({status}); give an address that may be read, or a fresh signed one.")
         return SourceError(f"{host} answered {status} instead of the recording; check the address.")
 
-    def _connect_failure(self, error: httpcore.ConnectError) -> Exception:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            return SourceError(
-                f"The certificate of {self._first.host} (or where it redirects) is not trusted; nothing was fetched."
-            )
-        return Broken("cannot be connected to")
-
     def _timeouts(self) -> dict[str, float]:
         stall = self._settings.stall_timeout
         return {"connect": self._settings.connect_timeout, "read": stall, "write": stall, "pool": stall}
@@ -260,7 +249,8 @@ def _default_port(scheme: str) -> int:
 
 def _redirected(here: Location, location: str) -> Location:
     try:
-        url = here.url.join(location)
+        # httpx would hand the base's credentials on.
+        url = here.url.copy_with(userinfo=b"").join(location)
     except (httpx.InvalidURL, UnicodeError, ValueError):
         raise SourceForbidden(f"{here.host} redirects to something that is not a URL.") from None
     there = parse(url)

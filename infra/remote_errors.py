@@ -45,6 +45,9 @@ def remote_fault(error: BaseException) -> RemoteFault:
         return RemoteFault.DENIED
     if name == "FileExpired" or status == 412:
         return RemoteFault.CHANGED
+    if any(kind.__name__ in _TRANSIENT_TYPES for cause in _chain(error) for kind in type(cause).__mro__):
+        # Before the status: aiohttp gives a body that broke off the code 400.
+        return RemoteFault.TRANSIENT
     if status is not None:
         return RemoteFault.TRANSIENT if status >= 500 or status in (408, 429) else RemoteFault.OTHER
     return RemoteFault.TRANSIENT if _is_transient(error) else RemoteFault.OTHER
@@ -56,11 +59,9 @@ def remote_status(error: BaseException) -> int | None:
 
 
 def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
-        return True
-    return any(kind.__name__ in _TRANSIENT_TYPES for cause in _chain(error) for kind in type(cause).__mro__)
+    return isinstance(error, TimeoutError | ConnectionError) or (
+        isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

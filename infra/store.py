@@ -30,6 +30,8 @@ from speech.errors import StenoError, TransientError
 if TYPE_CHECKING:
     from infra.settings import S3Settings, StenoSettings
 
+_OBJECT_STORES = {"s3", "gs", "abfs", "adl"}
+"""Where an upload shows only when it is whole; elsewhere it is written aside and moved."""
 _UNWRITABLE = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
@@ -123,7 +125,6 @@ class Store:
         """Write the record whole, replacing any before it."""
         path = f"records/{name}"
         if not self.is_local:
-            # One request: an object store shows it when it is complete.
             with storage_errors("writing a record"), _missing_is_unwritable():
                 self.fs.pipe_file(self._full(path), content)
             return
@@ -155,7 +156,22 @@ class Store:
                     self._move_in(reader, Path(full))
             else:
                 with _missing_is_unwritable():
-                    self.fs.put_file(str(source), full)
+                    self._upload(source, full)
+
+    def _upload(self, source: Path, full: str) -> None:
+        protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
+        if _OBJECT_STORES.intersection(protocols):
+            self.fs.put_file(str(source), full)
+            return
+        folder, _, name = full.rpartition("/")
+        aside = f"{folder}/.{name}.{uuid.uuid4().hex}.part"
+        try:
+            self.fs.put_file(str(source), aside)
+            self.fs.mv(aside, full)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.fs.rm_file(aside)
+            raise
 
     def _move_in(self, reader: IO[bytes], target: Path) -> None:
         """Write aside, then move: whoever reads meanwhile sees nothing or all of it."""
@@ -213,7 +229,7 @@ def storage_errors(doing: str) -> Iterator[None]:
             ) from error
         fault = remote_fault(error)
         if fault in (RemoteFault.DENIED, RemoteFault.NO_CREDENTIALS) or (
-            isinstance(error, OSError) and error.errno == errno.EROFS
+            isinstance(error, OSError) and error.errno in _UNWRITABLE
         ):
             raise OutputNotWritable(
                 f"Not permitted or not possible while {doing}; check the place, permissions and credentials of STENO_STORE and STENO_SCRATCH."
