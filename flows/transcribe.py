@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import Any, NamedTuple, cast
 
-from infra.sources import display_name
 from prefect import flow
 from prefect.states import Failed
 
@@ -14,6 +13,7 @@ from flows.report import publish_report
 from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
 from infra.artifacts import ArtifactRef
+from infra.names import display_name
 from tasks.align import align
 from tasks.asr import asr
 from tasks.cluster import cluster
@@ -23,7 +23,6 @@ from tasks.fetch import fetch
 from tasks.merge import merge
 from tasks.models import Models, resolve_aligner, resolve_models
 from tasks.recording import Recording
-from tasks.records import RecordStorage
 from tasks.report import RunLog, describe
 from tasks.segment import segment
 
@@ -35,7 +34,7 @@ def _run_name() -> str:
     return str(display_name(request["source"] if isinstance(request, dict) else request.source))
 
 
-@flow(name="transcribe", flow_run_name=_run_name, persist_result=False, result_storage=RecordStorage())
+@flow(name="transcribe", flow_run_name=_run_name, persist_result=False)
 async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     """Turn one recording into a speaker-attributed, word-timed transcript.
 
@@ -105,7 +104,7 @@ async def _words(
     # A translation is English whatever was spoken.
     language = "en" if request.task == "translate" else text.artifact.meta["language"]
     aligner = await resolve_aligner(request.align_model, language, models.asr)
-    words = await align(log, recording, text.artifact, models, aligner, batch_size=request.batch_size)
+    words = await align(log, recording, text.artifact, aligner, batch_size=request.batch_size)
     return _Text(text.artifact, words.artifact, aligner.name)
 
 

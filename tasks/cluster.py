@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra.artifacts import ArtifactRef, StageOutcome
 from speech.schema import ClusterParams
-from tasks.models import Models, argument, pinned
+from tasks.models import Models, pinned
 from tasks.recording import Recording
 from tasks.report import RunLog
 from tasks.stage import StageCall, run_stage, stage_task
@@ -28,7 +28,6 @@ async def cluster(
         num_speakers=num_speakers,
         min_speakers=min_speakers,
         max_speakers=max_speakers,
-        embedding_model=argument(models.diarization),
     )
     call = StageCall(
         stage="cluster",

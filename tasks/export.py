@@ -20,7 +20,7 @@ from infra.errors import OutputNotWritable, StorageFull
 from infra.settings import StenoSettings, get_settings
 from infra.store import s3_options
 from speech.schema import Frozen, Transcript
-from tasks.report import RunLog, current_attempts, progress_of, started
+from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
 from tasks.stage import retry_condition, with_retries
 
 
@@ -75,7 +75,8 @@ async def check_output(output: Output) -> None:
 async def _export(call: ExportCall) -> dict[str, Any]:
     current_attempts().begin(1)
     started("export")
-    exported = await in_thread(lambda report: _render_and_write(call, report), progress_of("export"), "export")
+    with defects_contained("export"):
+        exported = await in_thread(lambda report: _render_and_write(call, report), progress_of("export"), "export")
     return exported.model_dump(mode="json")
 
 
@@ -95,7 +96,7 @@ def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
     settings = get_settings()
     with get_store(settings).local(call.transcript) as path:
         transcript = Transcript.model_validate_json(path.read_bytes())
-    options = RenderOptions(**call.output.render)
+    options = RenderOptions(uri=call.stem, **call.output.render)
     targets = call.output.targets(call.stem)
     rendered = {target: render(transcript, format_, options) for format_, target in targets.items()}
     _write_all(rendered, settings, report)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.sources import display_name, fetch_source, output_stem
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
 from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, engine_required, get_store, in_thread
+from infra.errors import StorageFull
+from infra.names import display_name, output_stem
 from infra.progress import StageEvent, publish
-from infra.settings import StenoSettings, get_settings
+from infra.settings import get_settings
 from speech.errors import MediaTooLong
 from speech.schema import Frozen
 from tasks.recording import Recording
-from tasks.report import RunLog, current_attempts, run_id, started
+from tasks.report import RunLog, current_attempts, defects_contained, run_id, started
 from tasks.stage import retry_condition, with_retries
 
 if TYPE_CHECKING:
+    from infra.sources import Fetched
     from infra.store import Store
 
 DECODER_VERSION = 1
@@ -51,18 +56,21 @@ async def fetch(log: RunLog, source: str, *, allow_truncated: bool) -> Recording
 async def _fetch(call: FetchCall) -> dict[str, Any]:
     current_attempts().begin(1)
     started("fetch")
-    settings, run = get_settings(), run_id()
-
-    def tell(detail: str, fraction: float) -> None:
-        publish(StageEvent(run, "fetch", "progress", min(max(fraction, 0.0), 1.0), detail=detail))
-
-    phase = ["downloading"]
-    recording = await in_thread(
-        lambda report: _fetch_and_decode(call, settings, get_store(settings), report, phase),
-        lambda done: tell(phase[0], done),
-        "fetch",
-    )
+    phase = _Phase(run_id())
+    with defects_contained("fetch"):
+        recording = await in_thread(lambda report: _fetch_and_decode(call, phase, report), phase.publish, "fetch")
     return recording.model_dump(mode="json")
+
+
+class _Phase:
+    """What the fetch is doing, beside the fraction of it that is done."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.detail = ""
+
+    def publish(self, fraction: float) -> None:
+        publish(StageEvent(self.run, "fetch", "progress", fraction, detail=self.detail))
 
 
 fetch_task: Task[Any, Any] = Task(
@@ -75,46 +83,63 @@ fetch_task: Task[Any, Any] = Task(
 )
 
 
-def _fetch_and_decode(
-    call: FetchCall, settings: StenoSettings, store: Store, report: ProgressSink, phase: list[str]
-) -> Recording:
+def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> Recording:
+    from infra.sources import fetch_source
+
+    def received(done: int, total: int | None) -> None:
+        phase.detail = f"received {done / 1e6:.1f} MB"
+        report(done / total if total else 0.0)
+
+    settings = get_settings()
+    store = get_store(settings)
     settings.scratch_path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=settings.scratch_path) as folder:
-        fetched = fetch_source(call.source, Path(folder), settings, report=report, stdin=sys.stdin.buffer)
-        known = _known(store, _record(fetched.sha256, call), settings.limits.max_duration)
-        if known is None:
-            phase[0] = "decoding"
-            audio = _decode(fetched.path, fetched.name, Path(folder), call=call, settings=settings, store=store, report=report)
-            store.write_record(_record(fetched.sha256, call), audio.model_dump_json().encode())
-        else:
-            audio = known
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=settings.scratch_path) as folder, no_space_translated():
+        fetched = fetch_source(call.source, Path(folder), settings, report=received, stdin=sys.stdin.buffer)
+        record = _record(fetched.sha256, call)
+        audio = _known(store, record, settings.limits.max_duration)
+        reused = audio is not None
+        if audio is None:
+            phase.detail = "decoding"
+            audio = _decode(fetched, Path(folder), call, report)
+            store.write_record(record, audio.model_dump_json().encode())
     return Recording(
         audio=audio,
         name=call.label,
-        stem=output_stem(fetched.name),
+        stem=output_stem(call.source),
         duration=audio.meta["duration"],
         warnings=tuple(audio.meta.get("warnings", ())),
-        reused=known is not None,
+        reused=reused,
     )
 
 
-def _decode(
-    source: Path, name: str, folder: Path, *, call: FetchCall, settings: StenoSettings, store: Store, report: ProgressSink
-) -> ArtifactRef:
+def _decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
     with engine_required():
         from speech.audio import normalise
 
         target = folder / "normalised.flac"
         info = normalise(
-            source,
+            fetched.path,
             target,
-            max_duration=settings.limits.max_duration,
+            max_duration=get_settings().limits.max_duration,
             allow_truncated=call.allow_truncated,
-            name=name,
+            name=fetched.name,
             progress=report,
         )
     meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}
-    return store.put(target, "audio", sha256=info.sha256, meta=meta)
+    return get_store().put(target, "audio", sha256=info.sha256, meta=meta)
+
+
+@contextlib.contextmanager
+def no_space_translated() -> Iterator[None]:
+    """A full disk, met while decoding, as our own error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                "No space left for the recording; free some, or point STENO_SCRATCH and STENO_STORE elsewhere."
+            ) from error
+        raise
 
 
 def _record(sha256: str, call: FetchCall) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,9 +15,10 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from infra.artifacts import StageOutcome
 from infra.compute import ProgressSink
+from infra.errors import StageFailed
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
-from speech.errors import Retry, StageCancelled, StenoError
+from speech.errors import Retry, StageCancelled, StenoError, TransientError
 from speech.schema import Frozen
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
@@ -61,7 +65,7 @@ class Attempts:
 
     def again_after(self, error: object) -> bool:
         """Whether to try again, by what the error says of itself; out of memory halves the batch."""
-        retry = error.retry if isinstance(error, StenoError) else _retry_of_foreign(error)
+        retry = error.retry if isinstance(error, StenoError) else Retry.NEVER
         if retry is Retry.SMALLER and self.batch_size and self.batch_size > 1:
             self.batch_size //= 2
             return True
@@ -69,11 +73,6 @@ class Attempts:
             self.transient += 1
             return self.transient <= get_settings().retry.attempts
         return False
-
-
-def _retry_of_foreign(error: object) -> Retry:
-    """Connections that break below the store arrive as Python's own errors."""
-    return Retry.LATER if isinstance(error, ConnectionError) else Retry.NEVER
 
 
 _attempts: ContextVar[Attempts | None] = ContextVar("steno_attempts", default=None)
@@ -94,6 +93,28 @@ def run_id() -> str:
         return str(task.task_run.flow_run_id)
     flow = FlowRunContext.get()
     return str(flow.flow_run.id) if flow is not None and flow.flow_run is not None else ""
+
+
+@contextlib.contextmanager
+def defects_contained(stage: str) -> Iterator[None]:
+    """Turn an error that is not one of ours into StageFailed, or TransientError where a connection broke.
+
+    Its own text may quote anything, the transcript and signed addresses included, and Prefect writes an error's text and
+    traceback to its database. So the log gets where it happened, and no more than its kind.
+    """
+    try:
+        yield
+    except (StenoError, TimeoutError):
+        raise
+    except ConnectionError as error:
+        raise TransientError(f"A connection broke during the {stage} stage ({type(error).__name__}).") from None
+    except Exception as error:
+        places = traceback.extract_tb(error.__traceback__)
+        where = "\n".join(f"  {place.filename}:{place.lineno} in {place.name}" for place in places)
+        get_run_logger().error("%s failed with an unexpected %s at\n%s", stage, type(error).__name__, where)
+        raise StageFailed(
+            f"The {stage} stage failed with an unexpected {type(error).__name__}; please report it with the log of this run."
+        ) from None
 
 
 def progress_of(stage: str, detail: str = "") -> ProgressSink:
@@ -182,7 +203,7 @@ def _write_log(report: StageReport, duration: float | None) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one sentence for people; of errors that are not ours only the kind, as their text may hold anything."""
+    """An error in one sentence for people."""
     if isinstance(error, StageCancelled):
         return "cancelled"
     return error.message if isinstance(error, StenoError) else f"unexpected {type(error).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,10 @@ from infra.settings import RetrySettings, StenoSettings, get_settings
 from speech.schema import Frozen, RuntimeOptions, StageName
 from speech.stages import STAGES
 from tasks.records import RecordStorage
-from tasks.report import SHOWN_AS, RunLog, current_attempts, progress_of, started
+from tasks.report import SHOWN_AS, RunLog, current_attempts, defects_contained, progress_of, started
 
 _MAX_HALVINGS = 8
 """A batch is at most 256."""
-
-_MODEL_NAMES = {"model", "asr_model", "embedding_model"}
-"""Parameters that only say where the weights are found; their pinned revisions are in the key instead."""
 
 
 class StageCall(Frozen):
@@ -45,7 +43,8 @@ class StageCall(Frozen):
 
     @property
     def key(self) -> str:
-        params = {name: value for name, value in self.params.items() if name not in _MODEL_NAMES}
+        # `model` only says where the weights are found; what they are is pinned in `models`.
+        params = {name: value for name, value in self.params.items() if name != "model"}
         hashes = {kind: ref.sha256 for kind, ref in self.inputs.items()}
         return stage_key(self.stage, STAGES[self.stage].version, hashes, params, self.models)
 
@@ -77,8 +76,9 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     limit = time_limit(call.duration, settings)
     scope = asyncio.timeout(limit)
     try:
-        async with scope:
-            outcome = await compute.get_compute(settings).run(job, progress_of(call.shown_as))
+        with defects_contained(call.shown_as):
+            async with scope:
+                outcome = await compute.get_compute(settings).run(job, progress_of(call.shown_as))
     except TimeoutError:
         if not scope.expired():
             raise
@@ -95,17 +95,21 @@ def retry_condition(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) 
 
 def stage_task(stage: StageName) -> Task[Any, Any]:
     """The Prefect task of one computed stage."""
-    return Task(
+    name = SHOWN_AS.get(stage, stage)
+    task: Task[Any, Any] = Task(
         fn=compute_stage,
-        name=SHOWN_AS.get(stage, stage),
-        task_run_name=f"{SHOWN_AS.get(stage, stage)} {{call.label}}",
+        name=name,
+        task_run_name=f"{name} {{call.label}}",
         cache_policy=StageKey(),
         persist_result=True,
-        result_storage=RecordStorage(),
         result_serializer="json",
         cache_result_in_memory=False,
         retry_condition_fn=retry_condition,
     )
+    # Assigned, not passed: the constructor wants a block saved on the server, so that the server can say where a result
+    # is. Ours is found by its key in the store that STENO_STORE names, whichever server runs the flow.
+    task.result_storage = RecordStorage()
+    return task
 
 
 async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> StageOutcome:
@@ -115,9 +119,13 @@ async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> Stage
 
 
 def with_retries(task: Task[Any, Any]) -> Task[Any, Any]:
-    """The task with the pauses that the settings ask for. `retry_condition` decides; this only bounds."""
+    """The task with the pauses that the settings ask for. `retry_condition` decides; the count here only bounds it."""
     retry = get_settings().retry
-    return task.with_options(retries=retry.attempts + _MAX_HALVINGS, retry_delay_seconds=pauses(retry), retry_jitter_factor=0.5)
+    task = copy(task)
+    task.retries = retry.attempts + _MAX_HALVINGS
+    task.retry_delay_seconds = pauses(retry)
+    task.retry_jitter_factor = 0.5
+    return task
 
 
 def pauses(retry: RetrySettings) -> list[float]:

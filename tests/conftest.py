@@ -1,0 +1,35 @@
+"""Fixtures that every room may use: a home of its own for each test, and one real Prefect server for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import StenoSettings, get_settings
+from infra.telemetry import hush
+
+hush()
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A real Prefect server with a database of its own, started once: start-up is slow."""
+    from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with temporary_settings({PREFECT_LOGGING_LEVEL: "WARNING"}), prefect_test_harness(server_startup_timeout=240):
+        yield
+
+
+@pytest.fixture
+def steno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StenoSettings]:
+    """Settings that keep everything under the test's folder and wait for nothing."""
+    monkeypatch.setenv("STENO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STENO_RETRY__DELAY", "0.01")
+    for name in ("STENO_STORE", "STENO_SCRATCH", "STENO_MODEL", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    get_settings.cache_clear()
+    yield get_settings()
+    get_settings.cache_clear()
