@@ -65,6 +65,16 @@ class Tally:
         share = self.failed_bytes / self.packet_bytes if self.packet_bytes else 0.0
         return max(share * self.position, self.damaged_seconds)
 
+    def count_missing_pages(self, held: int) -> None:
+        """Ogg drops pages whose checksum fails without a word: gaps count as damage as far as bytes are unaccounted for.
+
+        `held` is the file's size. A page has 27 bytes of header and a byte for each 255 of its packets; 16 KiB are
+        allowed for the headers of the stream.
+        """
+        accounted = self.packet_bytes + 29 * self.packets + 16384
+        share = max(0.0, 1 - accounted / held)
+        self.damaged_seconds = max(self.damaged_seconds, min(self.gap_seconds, share * self.position))
+
 
 class _Gap(NamedTuple):
     seconds: float
@@ -164,6 +174,7 @@ class _Clock:
         self._continuous = media.demuxer in _CONTINUOUS
         self._alone = media.alone
         self._offset = media.origin
+        self._failed = 0
 
     def gap_before(self, frame: AudioFrame, skipped: int) -> _Gap | None:
         """Silence that belongs before `frame`."""
@@ -181,7 +192,8 @@ class _Clock:
         if not self._tally.samples:
             return _Gap(ahead, damaged=False)
         per_second = self._tally.packet_bytes / max(position - self._tally.gap_seconds, 1e-3)
-        return _Gap(ahead, damaged=self._continuous or (self._alone and skipped > 0.5 * ahead * per_second))
+        failed, self._failed = self._tally.failed > self._failed, self._tally.failed
+        return _Gap(ahead, damaged=failed or self._continuous or (self._alone and skipped > 0.5 * ahead * per_second))
 
 
 def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Iterator[Block]:
@@ -210,6 +222,8 @@ def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Itera
         if pending.full:
             yield from pending.take()
     yield from pending.take()
+    if media.demuxer == "ogg" and media.alone:
+        tally.count_missing_pages(media.promise.held)
 
 
 class _Pending:

@@ -136,10 +136,11 @@ class Resampler:
         if self._engine is None:
             yield from self._out(samples)
             return
-        frame = AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
-        frame.sample_rate = rate
-        for out in self._engine.resample(frame):
-            yield from self._out(out.to_ndarray()[0])
+        for start in range(0, len(samples), 10 * rate):  # a frame at an absurdly low rate would be huge at 16 kHz
+            frame = AudioFrame.from_ndarray(samples[np.newaxis, start : start + 10 * rate], format="flt", layout="mono")
+            frame.sample_rate = rate
+            for out in self._engine.resample(frame):
+                yield from self._out(out.to_ndarray()[0])
 
     def finish(self) -> Iterator[Int16]:
         yield from self._drained()
