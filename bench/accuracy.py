@@ -7,12 +7,13 @@ Prints one Markdown table. Every system runs in a process of its own, one after 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,8 @@ def measure(
     say: Callable[[str], None],
     *,
     timeout: float,
-) -> list[Row]:
-    """Run each system on each recording. One that fails is told to `say` and left out."""
-    rows = []
+) -> Iterator[Row]:
+    """Run each system on each recording, and give each row as it is done. One that fails is told to `say` and left out."""
     for recording in recordings:
         truth = recording.truth()
         for model in models or MODELS.get(truth.name, ("base",)):
@@ -129,10 +129,9 @@ def measure(
                 say(f"{truth.name}: {system} with {model} …")
                 try:
                     run = stenoflow if system == "stenoflow" else _peer(system)
-                    rows.append(evaluate(truth, model, run(recording.audio, model, timeout=timeout)))
+                    yield evaluate(truth, model, run(recording.audio, model, timeout=timeout))
                 except SystemFailed as error:
                     say(f"{truth.name}: {system} with {model} failed: {error}")
-    return rows
 
 
 def _peer(system: str) -> Callable[..., Outcome]:
@@ -222,12 +221,16 @@ def main() -> None:
         print(line, file=sys.stderr, flush=True)
 
     recordings = [Recording(path) for path in asked.recording] or build_all(asked.only, say)
-    rows = measure(recordings, asked.system, asked.model, say, timeout=asked.timeout)
+    rows: list[Row] = []
+    # It takes long: what is measured is on disk at once, and an interrupted benchmark prints what it has.
+    with contextlib.suppress(KeyboardInterrupt):
+        for row in measure(recordings, asked.system, asked.model, say, timeout=asked.timeout):
+            rows.append(row)
+            if asked.output:
+                asked.output.write_text(json.dumps({"machine": machine(), "rows": list(map(asdict, rows))}, indent=1) + "\n")
     print(table(rows))
     print()
     print(ratios(rows))
-    if asked.output:
-        asked.output.write_text(json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     if not rows:
         sys.exit("No recording could be measured; see the lines above.")
 
