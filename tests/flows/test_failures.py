@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.flow_engine import run_flow_async
 from prefect.states import State
@@ -159,26 +159,28 @@ async def test_running_again_repeats_only_the_speakers(tmp_path: Path, double: C
     assert (result.degraded, result.speakers) == (False, 1)
 
 
-async def test_retry_of_the_flow_run_repeats_only_the_speakers(tmp_path: Path, double: ComputeDouble) -> None:
+async def test_retry_of_a_deployed_run_repeats_only_the_speakers(tmp_path: Path, double: ComputeDouble) -> None:
     """As the Retry button does it: the run is set to AwaitingRetry, and a worker takes it up with the stored parameters."""
     double.failures["embed"] = [GatedModel("accept the licence first")]
-    state: State[Any] = await transcribe(request(tmp_path / "a.wav"), return_state=True)
-    assert (state.name, state.is_failed()) == ("Partial", True)
-    assert "without speakers" in (state.message or "")
-    double.forget()
-    again = await retried(state.state_details.flow_run_id)
-    assert again.is_completed()
+    async with get_client() as client:
+        deployment = await client.create_deployment(flow_id=await client.create_flow(transcribe), name=tmp_path.name)
+        parameters = {"request": request(tmp_path / "a.wav").model_dump(mode="json")}
+        flow_run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+        state = await as_a_worker(client, flow_run.id)
+        assert (state.name, state.is_failed()) == ("Partial", True)
+        assert "without speakers" in (state.message or "")
+        double.forget()
+        body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": False}
+        answer = await client._client.post(f"/flow_runs/{flow_run.id}/set_state", json=body)
+        assert answer.json()["status"] == "ACCEPT"
+        assert (await as_a_worker(client, flow_run.id)).is_completed()
     assert double.ran == ["embed", "cluster", "merge"]
     assert '"SPEAKER_00"' in (tmp_path / "out" / "a.json").read_text()
 
 
-async def retried(flow_run_id: UUID | None) -> State[Any]:
-    assert flow_run_id is not None
-    async with get_client() as client:
-        body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": False}
-        answer = await client._client.post(f"/flow_runs/{flow_run_id}/set_state", json=body)
-        assert answer.json()["status"] == "ACCEPT"
-        flow_run = await client.read_flow_run(flow_run_id)
+async def as_a_worker(client: PrefectClient, flow_run_id: UUID) -> State[Any]:
+    """Take up the run as any process would that knows nothing but its id."""
+    flow_run = await client.read_flow_run(flow_run_id)
     parameters = transcribe.validate_parameters(flow_run.parameters)
     state: State[Any] = await run_flow_async(flow=transcribe, flow_run=flow_run, parameters=parameters, return_type="state")
     return state
