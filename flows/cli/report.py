@@ -36,7 +36,8 @@ def summary(result: TranscribeResult) -> str:
     facts = [LANGUAGES.get(result.language, result.language), duration(result.duration)]
     if result.speakers:
         facts.append(counted(result.speakers, "speaker"))
-    facts.append(counted(result.words, "word"))
+    if not any(stage.stage == "align" and stage.state == "skipped" for stage in result.stages):
+        facts.append(counted(result.words, "word"))
     pace = f" ({result.duration / result.total_seconds:.1f} × real time)" if result.total_seconds > 0 else ""
     reused, total = stages_reused(result)
     tail = f", {reused} of {total} stages reused" if reused else ""
