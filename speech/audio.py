@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from speech.decode import GAP, Tally, mono, too_long
+from speech.decode import GAP, Tally, mono, spell, too_long
 from speech.errors import CorruptMedia, EmptyMedia, TruncatedMedia
 from speech.mixdown import Floats, Int16, Mixer
 from speech.probe import Media, capitalised, open_media
@@ -86,7 +86,7 @@ def _judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name
     missing = _missing_seconds(media, tally)
     lost = tally.lost_seconds
     if missing and _is_cut(media, tally):
-        sentence = f"ends early: {_time(tally.position)} of {_time(tally.position + missing)} are there"
+        sentence = f"ends early: {spell(tally.position)} of {spell(tally.position + missing)} are there"
         if not allow_truncated:
             raise TruncatedMedia(
                 f"{capitalised(name)} {sentence}; copy it again, or allow truncated recordings to transcribe what is there."
@@ -95,16 +95,16 @@ def _judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name
     elif missing and media.demuxer in ("mp3", "flac"):
         lost = max(lost, missing)
     elif missing:
-        warnings.append(f"The recording declares {_time(tally.position + missing)} of audio but holds {_time(tally.position)}.")
+        warnings.append(f"The recording declares {spell(tally.position + missing)} of audio but holds {spell(tally.position)}.")
     if lost > _LOSS * (tally.position + missing):
         raise CorruptMedia(
-            f"{capitalised(name)} is damaged: about {_time(lost)} of {_time(tally.position + missing)} do not decode; copy or export it again."
+            f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(tally.position + missing)} do not decode; copy or export it again."
         )
     if lost > 0 or tally.failed > tally.failed_at_end:
         warnings.append(f"The recording is damaged: about {max(lost, 0.1):.1f} s of it did not decode.")
     undamaged = tally.gap_seconds - tally.damaged_seconds
     if undamaged > GAP:
-        warnings.append(f"The recording has {tally.gaps} gaps of {_time(undamaged)} together; they were kept as silence.")
+        warnings.append(f"The recording has {tally.gaps} gaps of {spell(undamaged)} together; they were kept as silence.")
     return warnings + _sound_warnings(mixer)
 
 
@@ -142,13 +142,6 @@ def _is_cut(media: Media, tally: Tally) -> bool:
     if media.promise.claimed is not None:
         return media.promise.cut
     return media.demuxer in ("flac", "mp3", "tta", "wv") and tally.failed == tally.failed_at_end and not tally.damaged_seconds
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02} min"
 
 
 def _stepwise(progress: Callable[[float], None], total: int) -> Callable[[int], None]:

@@ -94,8 +94,16 @@ def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: st
 
 def too_long(name: str, max_duration: float) -> MediaTooLong:
     return MediaTooLong(
-        f"{capitalised(name)} is longer than the {max_duration / 3600:g} h that are accepted; split it, or raise the limit on the duration."
+        f"{capitalised(name)} is longer than the {spell(max_duration)} that are accepted; split it, or raise the limit on the duration."
     )
+
+
+def spell(seconds: float) -> str:
+    """A duration as people read it: `12.5 s`, `2:05 min`, `3:00:00 h`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h" if minutes >= 60 else f"{minutes}:{rest:02} min"
 
 
 # -- packets and frames -----------------------------------------------------------------------------------------------
