@@ -104,7 +104,7 @@ def _judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name
         warnings.append(f"The recording is damaged: about {max(lost, 0.1):.1f} s of it did not decode.")
     undamaged = tally.gap_seconds - tally.damaged_seconds
     if undamaged > GAP:
-        warnings.append(f"The recording has {tally.gaps} gaps of {spell(undamaged)} together; they were kept as silence.")
+        warnings.append(f"The recording leaves out {spell(undamaged)} in {tally.gaps} place(s); they were kept as silence.")
     return warnings + _sound_warnings(mixer)
 
 
@@ -129,7 +129,7 @@ def _missing_seconds(media: Media, tally: Tally) -> float:
     promised = media.exact_duration
     if media.demuxer in ("wav", "w64", "aiff", "au", "caf") or (promised is None and promise.cut):
         declared = media.container.duration
-        if media.demuxer in ("matroska", "asf", "avi") and declared:
+        if media.demuxer in ("matroska", "asf") and declared:
             promised = declared / 1e6
         else:
             promised = tally.position * promise.claimed / promise.held if promise.claimed else None
@@ -162,25 +162,27 @@ def _stepwise(progress: Callable[[float], None], total: int) -> Callable[[int], 
 
 
 class _Sink:
-    """A file for libsndfile that remembers why a write failed: libsndfile itself only says "system error"."""
+    """A file for libsndfile that keeps the reason of a failed write, which libsndfile would swallow.
+
+    It then pretends to have written, and the writer looks at `error` after each block.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb+", buffering=1 << 18)
+        self._file = path.open("xb+", buffering=0)  # so that only `write` can fail
         self.error: OSError | None = None
         self.seek, self.tell, self.read = self._file.seek, self._file.tell, self._file.read
 
     def write(self, data: bytes) -> int:
+        rest = memoryview(data)
         try:
-            return self._file.write(data)
+            while rest and not self.error:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             self.error = self.error or error
-            return 0
+        return len(data)
 
     def close(self) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            self.error = self.error or error
+        self._file.close()
 
 
 @contextlib.contextmanager
@@ -200,10 +202,6 @@ def _flac_writer(target: Path) -> Iterator[Callable[[Int16], None]]:
                         raise sink.error
 
                 yield write
-        except soundfile.LibsndfileError:
-            if sink.error:
-                raise sink.error from None
-            raise
         finally:
             sink.close()
         if sink.error:
@@ -251,10 +249,14 @@ class Recording:
     def blocks(self, size: int, step: int) -> Iterator[tuple[int, Floats]]:
         """Windows of `size` samples every `step` samples, as (first sample, samples); the last ones are zero-padded.
 
-        Every sample is in at least one window when `step` is at most `size`.
+        Every sample is in at least one window when `step` is at most `size`, and is decoded once.
         """
-        for start in range(0, max(self.samples - (size - step), 1) if step < size else self.samples, step):
-            yield start, self.read(start, start + size, pad=True)
+        overlap = max(size - step, 0)
+        window = np.zeros(0, np.float32)
+        for start in range(0, max(self.samples - overlap, 1), step):
+            kept = window[size - overlap :] if start else window
+            window = np.concatenate([kept, self.read(start + len(kept), start + size, pad=True)])
+            yield start, window
 
     def close(self) -> None:
         with self._guard:

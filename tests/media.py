@@ -63,6 +63,8 @@ def encode(
         if bit_rate:
             stream.bit_rate = bit_rate
         context = stream.codec_context
+        if "s16" in {known.name for known in context.codec.audio_formats or ()}:
+            context.format = "s16"
         context.open()
         if pictures is not None:
             _add_pictures(out, pictures, samples.shape[1] / rate + start)
