@@ -56,12 +56,14 @@ class StageTable:
     utf8: bool = True
     rows: dict[str, Row] = field(default_factory=lambda: {stage: Row() for stage in STAGES})
     note: str = ""
-    """Shown below the stages: what the command waits for before the first of them."""
+    """Shown below the stages: what the command waits for."""
+    stopping: bool = False
+    """Whether the user has asked to stop."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, event: StageEvent) -> None:
         with self._guard:
-            self.note = ""
+            self.note = self.note if self.stopping else ""
             row = self.rows.setdefault(event.stage, Row())
             row.state = event.state
             row.fraction = 1.0 if event.state in ("completed", "cached") else event.fraction
@@ -70,6 +72,11 @@ class StageTable:
                 row.began = time.monotonic()
             if event.state in ("completed", "failed"):
                 row.seconds = event.seconds if event.seconds is not None else _elapsed(row)
+
+    def stop(self) -> None:
+        """Say that the run ends as soon as it can."""
+        with self._guard:
+            self.stopping, self.note = True, "stopping after the batch at work; press Ctrl-C again to stop at once"
 
     def __rich__(self) -> Table:
         from rich.progress_bar import ProgressBar
@@ -138,5 +145,5 @@ def live(console: Console, table: StageTable, *, keep: bool) -> Iterator[None]:
     from rich.live import Live
 
     # What is printed meanwhile is left to its own stream: results must reach standard output unchanged.
-    with Live(table, console=console, refresh_per_second=8, transient=not keep, redirect_stdout=False, redirect_stderr=True):
+    with Live(table, console=console, refresh_per_second=8, transient=not keep, redirect_stdout=False, redirect_stderr=False):
         yield

@@ -26,7 +26,7 @@ START_TIMEOUT = 180.0
 _CONFIGURATION_FILES = ("prefect.toml", "pyproject.toml", ".env")
 
 
-class ApiUnreachable(TransientError):  # noqa: N818
+class ApiUnreachable(TransientError):
     """The Prefect API does not answer."""
 
     code = "prefect_unreachable"

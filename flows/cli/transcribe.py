@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.errors import INTERRUPTED, describe, report, worst
 from flows.cli.options import MACHINE, TranscribeCommand
+from flows.cli.session import Display, Session, interruptible, leave_unfinished_stages, mark_cancelled
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from flows.cli.progress import StageTable
-    from flows.cli.server import TemporaryServer
     from flows.request import TranscribeRequest
-    from infra.settings import StenoSettings
+    from infra.progress import StageEvent
 
 EPILOG = """\b
 Exit codes: 0 done, 2 an option is wrong, 3 the recording or its address is, 4 a model
@@ -30,41 +28,15 @@ speakers, 130 interrupted, 1 anything else.
 """
 
 
-@dataclass(frozen=True)
-class Display:
-    """What the user wants to see."""
-
-    as_json: bool
-    quiet: bool
-    verbose: bool
-    debug: bool
-
-    def console(self) -> Console | None:
-        """A terminal to draw progress on, when there is one and nothing else claims it."""
-        from flows.cli.progress import terminal
-
-        return None if self.as_json or self.quiet or self.verbose else terminal()
-
-
-@dataclass
-class Session:
-    """What the recordings of one command have in common."""
-
-    display: Display
-    settings: StenoSettings
-    console: Console | None
-    server: TemporaryServer | None = None
-
-
 def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> int:
     """Turn recordings into transcripts with speakers and word times.
 
     A SOURCE is a path, an http(s) or s3 URL, any fsspec URL, or - for standard input. Finished stages are kept: the same
     command again, or with other formats or another number of speakers, repeats only what that changes.
     """
-    display = Display(as_json, quiet, verbose, debug)
     import asyncio
 
+    display = Display(as_json, quiet, verbose, debug)
     _use_machine_options(options)
     quieten(verbose=verbose)
     from flows.cli.checks import check_together, refused_at_once
@@ -77,9 +49,11 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
     refused = refused_at_once(requests, settings)
     codes = {position: _fail(error, requests[position], display, len(requests)) for position, error in refused.items()}
     if len(refused) < len(requests):
-        session = Session(display, settings, display.console())
+        session = Session(display, display.console())
         waiting = {position: request for position, request in enumerate(requests) if position not in refused}
         codes |= asyncio.run(_run_all(session, waiting, len(requests)))
+        if INTERRUPTED in codes.values():
+            leave_unfinished_stages(session)
     failed = [position for position in sorted(codes) if codes[position]]
     if failed and len(requests) > 1 and not as_json:
         click.echo(f"steno: {len(requests) - len(failed)} of {len(requests)} recordings done, {len(failed)} failed.", err=True)
@@ -154,11 +128,12 @@ async def _run_all(session: Session, requests: dict[int, TranscribeRequest], tot
     from asyncio import CancelledError
 
     codes: dict[int, int] = {}
-    with _interruptible(session):
+    with interruptible(session):
         for position, request in requests.items():
             try:
                 codes[position] = await _run(session, request, total)
             except CancelledError as error:
+                await mark_cancelled(session.run_id)
                 codes[position] = _fail(error, request, session.display, total)
                 break
     return codes
@@ -171,6 +146,7 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
 
     display = session.display
     table = StageTable(_shown(request.source), utf8=session.console is None or "utf" in session.console.encoding.lower())
+    session.table = table
     try:
         with _drawn(session.console, table, keep=total == 1):
             transcribe_flow = await _ready(session, table)
@@ -233,33 +209,12 @@ def _told(session: Session, request: TranscribeRequest, table: StageTable) -> It
     from flows.cli.progress import print_event
     from infra.progress import listening
 
-    with listening(print_event(_shown(request.source)) if session.display.as_json else table):
+    show: Callable[[StageEvent], None] = print_event(_shown(request.source)) if session.display.as_json else table
+
+    def listener(event: StageEvent) -> None:
+        session.run_id = event.run
+        show(event)
+
+    session.run_id = ""
+    with listening(listener):
         yield
-
-
-@contextlib.contextmanager
-def _interruptible(session: Session) -> Iterator[None]:
-    """Ctrl-C and SIGTERM cancel the run, which ends at the next batch; the second time the process ends as it is."""
-    import asyncio
-
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    seen = 0
-
-    def interrupt() -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
-            os._exit(INTERRUPTED)  # the temporary server ends with us, files are written aside and moved
-        task.cancel()
-        if not session.display.quiet and not session.display.as_json:
-            click.echo("\nsteno: stopping after the batch at work; press Ctrl-C again to stop at once.", err=True)
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

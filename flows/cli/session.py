@@ -1,0 +1,106 @@
+"""What the recordings of one command share: how they are shown, the server they report to, and how they are stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.cli.errors import INTERRUPTED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.cli.progress import StageTable
+    from flows.cli.server import TemporaryServer
+
+
+@dataclass(frozen=True)
+class Display:
+    """What the user wants to see."""
+
+    as_json: bool
+    quiet: bool
+    verbose: bool
+    debug: bool
+
+    def console(self) -> Console | None:
+        """A terminal to draw progress on, when there is one and nothing else claims it."""
+        from flows.cli.progress import terminal
+
+        return None if self.as_json or self.quiet or self.verbose else terminal()
+
+
+@dataclass
+class Session:
+    """What the recordings of one command have in common."""
+
+    display: Display
+    console: Console | None
+    server: TemporaryServer | None = None
+    table: StageTable | None = None
+    """Of the recording at work."""
+    run_id: str = ""
+    """The flow run's, once its first stage has begun."""
+
+
+@contextlib.contextmanager
+def interruptible(session: Session) -> Iterator[None]:
+    """Ctrl-C and SIGTERM cancel the run, which ends at the next batch; the second time the process ends as it is."""
+    import asyncio
+
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    seen = 0
+
+    def interrupt() -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            if session.console is not None:
+                session.console.show_cursor(True)
+            os._exit(INTERRUPTED)  # the temporary server ends with us, files are written aside and moved
+        task.cancel()
+        if session.table is not None:
+            session.table.stop()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def mark_cancelled(run_id: str) -> None:
+    """Have Prefect show the run as cancelled by its user: left alone, it counts as crashed."""
+    if not run_id:
+        return
+    from uuid import UUID
+
+    from prefect import get_client
+    from prefect.states import Cancelled
+
+    with contextlib.suppress(Exception):
+        async with get_client() as client:
+            await client.set_flow_run_state(UUID(run_id), Cancelled(message="Interrupted at the terminal."), force=True)
+
+
+def leave_unfinished_stages(session: Session) -> None:
+    """End now: Python would wait for the threads of stages that have not reached their next batch in the time given."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    with contextlib.suppress(Exception):
+        APILogWorker.drain_all(timeout=3)
+        EventsWorker.drain_all(timeout=3)
+    if session.server is not None:
+        session.server.stop()
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
