@@ -63,8 +63,8 @@ def encode(
         if bit_rate:
             stream.bit_rate = bit_rate
         context = stream.codec_context
-        if "s16" in {known.name for known in context.codec.audio_formats or ()}:
-            context.format = "s16"
+        formats = [known.name for known in context.codec.audio_formats or ()]
+        context.format = next((known for known in formats if known in ("fltp", "s16", "s16p")), context.format or formats[0])
         context.open()
         if pictures is not None:
             _add_pictures(out, pictures, samples.shape[1] / rate + start)

@@ -117,7 +117,7 @@ CODECS = [
 
 
 @pytest.mark.parametrize(("file", "rate", "codec", "options"), CODECS, ids=str)
-def test_codecs_decode_whole_clean_and_on_time(  # noqa: PLR0917
+def test_codecs_decode_whole_clean_and_on_time(
     tmp_path: Path, normalised: Normalised, file: str, rate: int, codec: str, options: dict
 ) -> None:
     info, recording = normalised(encode(tmp_path / file, at_rate(speech(), rate), rate, codec, **options))
@@ -126,7 +126,7 @@ def test_codecs_decode_whole_clean_and_on_time(  # noqa: PLR0917
     assert info.warnings == ()
     assert info.duration == pytest.approx(30, abs=0.11)
     assert abs(delay(ours, speech())) < 0.007
-    assert likeness(ours, at_rate_back(speech(), rate)) > (0.999 if lossless else 0.9)
+    assert likeness(ours, at_rate_back(speech(), rate)) > (0.999 if lossless else 0.85)
 
 
 def at_rate_back(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -180,6 +180,38 @@ def test_gaps_in_the_time_stamps_become_silence(tmp_path: Path, normalised: Norm
 def test_a_clock_that_jumps_beyond_the_cap_adds_no_silence(tmp_path: Path, normalised: Normalised) -> None:
     path = encode(tmp_path / "jump.mka", at_rate(speech(), 48000), 48000, "libopus", pauses=((10.0, 90_000.0),))
     assert normalised(path)[0].duration == pytest.approx(30, abs=0.1)
+
+
+def test_a_change_of_rate_and_channels_within_the_file_is_followed(tmp_path: Path, normalised: Normalised) -> None:
+    first = encode(tmp_path / "1.mp3", at_rate(speech(), 44100), 44100, "libmp3lame").read_bytes()
+    second = encode(tmp_path / "2.mp3", np.stack([at_rate(speech(), 24000)] * 2), 24000, "libmp3lame").read_bytes()
+    (tmp_path / "both.mp3").write_bytes(first + second)
+    info, recording = normalised(tmp_path / "both.mp3")
+    assert info.duration == pytest.approx(60, abs=0.2)
+    ours = whole(recording)
+    assert likeness(ours[: 29 * RATE], speech()[: 29 * RATE]) > 0.98
+    assert likeness(ours[31 * RATE : 59 * RATE], speech()[RATE : 29 * RATE]) > 0.98
+
+
+def test_cover_art_is_no_video(tmp_path: Path, normalised: Normalised) -> None:
+    import av
+    from av.stream import Disposition
+
+    plain, path = encode(tmp_path / "plain.mp3", at_rate(speech(), 44100), 44100, "libmp3lame"), tmp_path / "cover.mp3"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        sound = out.add_stream_from_template(source.streams.audio[0])
+        cover = out.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")))
+        out.mux(cover.encode(None))
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size:
+                packet.stream = sound
+                out.mux(packet)
+    info, _ = normalised(path)
+    assert (info.probe.has_video, info.warnings) == (False, ())
+    assert info.duration == pytest.approx(30, abs=0.1)
 
 
 # -- channels ---------------------------------------------------------------------------------------------------------
