@@ -21,6 +21,7 @@ from speech.schema import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.packet import Packet
 
@@ -111,6 +112,7 @@ def spell(seconds: float) -> str:
 
 def _frames(media: Media, tally: Tally) -> Iterator[tuple[AudioFrame, int]]:
     """Decoded frames, each with the bytes that were skipped in the file just before its packet."""
+    packer = _Packer()
     expected: int | None = None
     page = -1
     for packet in _packets(media, tally):
@@ -122,7 +124,7 @@ def _frames(media: Media, tally: Tally) -> Iterator[tuple[AudioFrame, int]]:
             expected = (expected or 0) + packet.size if packet.pos == page else packet.pos + packet.size
             page = packet.pos
             tally.bytes_read = expected
-        for frame in _decoded(packet, tally):
+        for frame in _decoded(packet, tally, packer):
             yield frame, skipped
             skipped = 0
 
@@ -149,7 +151,7 @@ def _packets(media: Media, tally: Tally) -> Iterator[Packet[AudioStream]]:
         yield packet
 
 
-def _decoded(packet: Packet[AudioStream], tally: Tally) -> list[AudioFrame]:
+def _decoded(packet: Packet[AudioStream], tally: Tally, packer: _Packer) -> list[AudioFrame]:
     from av.error import EOFError as DecoderEnd
     from av.error import FFmpegError
 
@@ -157,10 +159,10 @@ def _decoded(packet: Packet[AudioStream], tally: Tally) -> list[AudioFrame]:
         tally.packets += 1
         tally.packet_bytes += packet.size
     try:
-        frames = packet.decode()
+        frames = [packer.packed(frame) for frame in packet.decode() if frame.samples and frame.sample_rate > 0]
     except DecoderEnd:
         return []
-    except FFmpegError:
+    except (FFmpegError, ValueError):
         tally.failed += 1
         tally.failed_at_end += 1
         tally.failed_bytes += packet.size
@@ -168,6 +170,31 @@ def _decoded(packet: Packet[AudioStream], tally: Tally) -> list[AudioFrame]:
     if frames:
         tally.failed_at_end = 0
     return frames
+
+
+class _Packer:
+    """Makes frames that PyAV can hand to numpy of those it cannot.
+
+    `AudioFrame.planes` counts pointers up to a null that is not there behind eight or more planes, and crashes the process
+    (PyAV 18.1, `av/audio/frame.py`); 7.1 sound is enough. FFmpeg interleaves such frames first.
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, str, str] | None = None
+        self._engine: AudioResampler | None = None
+
+    def packed(self, frame: AudioFrame) -> AudioFrame:
+        from av.audio.frame import format_dtypes
+        from av.audio.resampler import AudioResampler
+
+        wide = frame.format.is_planar and frame.layout.nb_channels >= 8
+        if not wide and frame.format.name in format_dtypes:
+            return frame
+        if self._engine is None or self._shape != _shape(frame):
+            self._engine, self._shape = AudioResampler(format="flt"), _shape(frame)
+        (packed,) = self._engine.resample(frame)
+        packed.pts, packed.time_base = frame.pts, frame.time_base
+        return packed
 
 
 # -- time -------------------------------------------------------------------------------------------------------------
@@ -208,8 +235,6 @@ def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Itera
     clock = _Clock(media, tally, max_duration)
     pending = _Pending()
     for frame, skipped in _frames(media, tally):
-        if not frame.samples or frame.sample_rate <= 0:
-            continue
         if not pending.fits(frame):
             yield from pending.take()
         gap = clock.gap_before(frame, skipped)

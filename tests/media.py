@@ -56,7 +56,7 @@ def encode(
 ) -> Path:
     """Write (channels, samples) floats with any of PyAV's encoders; `start` and `pauses` (at, seconds) shift time stamps."""
     samples = np.atleast_2d(samples)
-    layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
+    layout = layout or {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(samples)]
     with av.open(str(path), "w", format=container, container_options=options or {}) as out:
         pictures = _picture_track(out) if video else None
         stream = out.add_stream(codec, rate=rate, layout=layout)
@@ -69,7 +69,7 @@ def encode(
         if pictures is not None:
             _add_pictures(out, pictures, samples.shape[1] / rate + start)
         framer = av.AudioResampler(format=context.format, layout=layout, rate=rate, frame_size=context.frame_size or 1024)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), "fltp", layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T, np.float32).reshape(1, -1), "flt", layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         shift = round(start * rate)
         position = 0

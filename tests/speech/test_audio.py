@@ -252,6 +252,15 @@ def test_surround_keeps_the_voice_of_the_centre_and_does_not_clip(tmp_path: Path
     assert np.abs(whole(recording) - expected).max() < 1e-3
 
 
+@pytest.mark.parametrize(("file", "codec"), [("a.m4a", "aac"), ("a.flac", "flac"), ("a.wav", "pcm_s16le")])
+def test_eight_channels_decode(tmp_path: Path, normalised: Normalised, file: str, codec: str) -> None:
+    """In planes, PyAV reads beyond them; see `speech.decode._Packer`."""
+    path = encode(tmp_path / file, np.stack([at_rate(speech(), 48000)] * 8), 48000, codec)
+    info, recording = normalised(path)
+    assert (info.probe.channels, info.warnings) == (8, ())
+    assert likeness(whole(recording), speech()) > 0.99
+
+
 def test_only_the_first_of_several_tracks_is_taken_and_said(tmp_path: Path, normalised: Normalised) -> None:
     import av
 
