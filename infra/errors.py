@@ -1,18 +1,20 @@
 """Errors of sources, the store and compute; branches of the tree drawn in `speech.errors`.
 
-InputError
-├── SourceError              the source cannot be read as asked; never retried
-│   ├── SourceNotFound       no such file, object or page (404, 410)
-│   ├── SourceDenied         401, 403, or no permission to read
-│   ├── SourceForbidden      an address or scheme that is never fetched (private, loopback, metadata)
-│   └── SourceTooLarge       above the byte cap
-└── OutputNotWritable        the output folder cannot be written
-StorageFull                  no space left where the store or the output lives
-StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
-ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
-TransientError
-├── DownloadFailed           stalled, cut short, or a 5xx, after the download's own resumes
-└── StageTimeout             a stage outlived the time-out computed from the recording's duration
+    InputError
+    ├── SourceError              the source cannot be read as asked; never retried
+    │   ├── SourceNotFound       no such file, object or page (404, 410)
+    │   ├── SourceDenied         401, 403, or no permission to read
+    │   ├── SourceForbidden      an address or scheme that is never fetched (private, loopback, metadata)
+    │   └── SourceTooLarge       above the byte cap
+    └── OutputNotWritable        the output folder cannot be written
+    StorageFull                  no space left where the store or the output lives
+    StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
+    ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
+    TransientError
+    ├── DownloadFailed           stalled, cut short, or a 5xx, after the download's own resumes
+    └── StageTimeout             a stage outlived the time-out computed from the recording's duration
+
+Each says by `retry` whether trying again can help.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, engine_required, get_store, in_thread
 from infra.errors import StorageFull
+from infra.handles import revealed
 from infra.names import display_name, output_stem
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
@@ -94,7 +95,7 @@ def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> R
     store = get_store(settings)
     settings.scratch_path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=settings.scratch_path) as folder, no_space_translated():
-        fetched = fetch_source(call.source, Path(folder), settings, report=received, stdin=sys.stdin.buffer)
+        fetched = fetch_source(revealed(call.source, settings), Path(folder), settings, report=received, stdin=sys.stdin.buffer)
         record = _record(fetched.sha256, call)
         audio = _known(store, record, settings.limits.max_duration)
         reused = audio is not None
