@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -128,3 +129,21 @@ def test_importing_the_flow_loads_no_engine_and_switches_telemetry_off(tmp_path:
         check=True,
     )
     assert shown.stdout.splitlines() == ["[]", "False", "1 0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("prefect_server", "steno")
+async def test_real_models_transcribe_a_real_conversation_and_are_not_run_twice(tmp_path: Path) -> None:
+    """pyannote's own sample: a phone call of 30 s between two people."""
+    sample = Path(str(importlib.metadata.distribution("pyannote.audio").locate_file("pyannote/audio/sample/sample.wav")))
+    asked = TranscribeRequest(source=str(sample), model="tiny.en", output_dir=str(tmp_path / "out"))
+    result = await transcribe(asked)
+    assert (result.speakers, result.language) == (2, "en")
+    words = json.loads(Path(result.files["json"]).read_text())["word_segments"]
+    assert len(words) > 50
+    assert all(word["speaker"] for word in words)
+    assert [word["start"] for word in words] == sorted(word["start"] for word in words)
+    again = await transcribe(asked.model_copy(update={"max_speakers": 1}))
+    assert [stage.stage for stage in again.stages if stage.state == "computed"] == ["diarize", "merge", "export"]
+    assert again.speakers == 1
