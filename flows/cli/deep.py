@@ -57,7 +57,7 @@ def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
         offline=settings.offline,
     )
     model = resolve_asr(settings.model, "en", models_dir=settings.models_path, offline=settings.offline).name
-    given: dict[StageName, dict[str, str]] = {"asr": {"model": model, "language": "en"}, "align": {"asr_model": model}}
+    given: dict[StageName, dict[str, str]] = {"asr": {"model": model, "language": "en"}, "align": {"model": "attention"}}
     done: list[str] = []
     for stage, spec in STAGES.items():
         inputs = {kind: files[kind] for kind in spec.inputs}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from flows.cli.progress import StageTable
     from flows.cli.server import TemporaryServer
+    from flows.settled import Ledger
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Session:
     server: TemporaryServer | None = None
     table: StageTable | None = None
     """Of the recording at work."""
+    ledger: Ledger | None = None
+    """Of the task runs that ended here; there once Prefect is ready."""
     run_id: str = ""
     """The flow run's, once its first stage has begun."""
 
@@ -94,12 +97,11 @@ async def mark_cancelled(run_id: str) -> None:
 
 def leave_unfinished_stages(session: Session) -> None:
     """End now: Python would wait for the threads of stages that have not reached their next batch in the time given."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
+    if session.ledger is not None:
+        from prefect.logging.handlers import APILogWorker
 
-    with contextlib.suppress(Exception):
-        APILogWorker.drain_all(timeout=3)
-        EventsWorker.drain_all(timeout=3)
+        with contextlib.suppress(Exception):
+            APILogWorker.drain_all(timeout=3)
     if session.server is not None:
         session.server.stop()
     sys.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +135,8 @@ async def _run_all(session: Session, requests: dict[int, TranscribeRequest], tot
                 await mark_cancelled(session.run_id)
                 codes[position] = _fail(error, request, session.display, total)
                 break
+        if session.server is not None and session.ledger is not None:
+            await session.ledger.settled()
     return codes
 
 
@@ -151,7 +152,7 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
         with _drawn(session.console, table, keep=total == 1):
             transcribe_flow = await _ready(session, table)
             with _told(session, request, table):
-                result = await transcribe_flow(request)
+                result = await transcribe_flow(_without_secrets(request))
     except Exception as error:
         if partial := _partial(error):
             print_result(partial, as_json=display.as_json, quiet=display.quiet)
@@ -165,7 +166,7 @@ async def _ready(session: Session, table: StageTable) -> Callable[[TranscribeReq
 
     Raises ApiUnreachable.
     """
-    if session.server is None and "flows.transcribe" not in sys.modules:
+    if session.ledger is None:
         import asyncio
 
         from flows.cli import server
@@ -176,6 +177,9 @@ async def _ready(session: Session, table: StageTable) -> Callable[[TranscribeReq
         if session.server is not None:
             table.note = "starting Prefect (the first time, its database is made)"
             await asyncio.to_thread(session.server.wait)
+        from flows.settled import Ledger
+
+        session.ledger = Ledger()
     return _import_flow()
 
 
@@ -183,6 +187,14 @@ def _import_flow() -> Callable[[TranscribeRequest], Any]:
     from flows.transcribe import transcribe as transcribe_flow
 
     return transcribe_flow
+
+
+def _without_secrets(request: TranscribeRequest) -> TranscribeRequest:
+    """The request as Prefect may keep and show it: an address with credentials or a signature becomes a handle."""
+    from infra.handles import concealed
+    from infra.settings import get_settings
+
+    return request.model_copy(update={"source": concealed(request.source, get_settings())})
 
 
 def _partial(error: BaseException) -> Any:
@@ -216,5 +228,6 @@ def _told(session: Session, request: TranscribeRequest, table: StageTable) -> It
         show(event)
 
     session.run_id = ""
-    with listening(listener):
+    assert session.ledger is not None
+    with listening(session.ledger), listening(listener):
         yield

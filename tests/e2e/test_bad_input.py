@@ -280,8 +280,11 @@ def test_an_allowed_private_host_is_fetched_after_the_bad_ones(fetched: Done) ->
     assert fetched.exit_code == 3
 
 
-def test_no_query_is_ever_shown(fetched: Done) -> None:
+def test_no_query_is_ever_shown_nor_kept_by_prefect(fetched: Done, homes: dict[str, str]) -> None:
     assert "hunter2" not in json.dumps(fetched.lines) + fetched.stderr
+    kept = [path for path in Path(homes["PREFECT_HOME"]).rglob("*") if path.is_file()]
+    assert any(path.name == "prefect.db" for path in kept)
+    assert all(b"hunter2" not in path.read_bytes() for path in kept)
 
 
 def test_a_private_address_is_not_fetched(homes: dict[str, str], server: str, tmp_path: Path) -> None:

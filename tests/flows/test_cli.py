@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -10,6 +11,7 @@ import re
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from infra.errors import DownloadFailed, StorageFull
 from infra.progress import StageEvent
 from infra.settings import ComputeSettings
 from speech.errors import GatedModel
+from tests.media import make_case
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_", "HF_"))}
 
@@ -292,7 +295,7 @@ def test_an_unexpected_error_tells_its_kind_and_not_its_text() -> None:
 
 def test_a_value_refused_inside_a_stage_is_not_blamed_on_an_option() -> None:
     with pytest.raises(ValidationError) as raised:
-        StageReport(stage="asr", state="lost")  # type: ignore[arg-type]
+        StageReport(stage="asr", state="lost")
     assert describe(raised.value).code == "internal"
 
 
@@ -428,3 +431,72 @@ def test_models_lists_what_is_here_and_what_is_not(tmp_path: Path) -> None:
     assert {"base", "tiny.en", "large-v3-turbo", "community-1"} <= names
     assert all(row["licence"] for row in rows)
     assert "large-v3-turbo" in steno("models", folder=tmp_path).stdout
+
+
+# -- a whole run --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_run_as_cancelled_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = make_case("speech", tmp_path)
+    variables = {"STENO_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "prefect"), "STENO_OFFLINE": "1"}
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "flows.cli.main",
+            "transcribe",
+            "--json",
+            "-m",
+            "tiny.en",
+            "-o",
+            str(tmp_path / "out"),
+            str(source),
+        ],
+        env=CLEAN | variables | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            event = json.loads(text)
+            if (event["stage"], event["state"]) == ("segment", "started"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    error = json.loads(out.splitlines()[-1])
+    assert (error["type"], error["code"], error["exit_code"]) == ("error", "cancelled", 130)
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+    with contextlib.closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        assert database.execute("select state_type from flow_run").fetchall() == [("CANCELLED",)]
+
+
+@pytest.mark.slow
+def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path: Path) -> None:
+    source = make_case("speech", tmp_path)
+    arguments = ("transcribe", str(source), "-m", "tiny.en", "-f", "json,srt")
+    first = steno(*arguments, "-o", "first", folder=tmp_path, STENO_OFFLINE="1")
+    assert (first.returncode, first.stderr) == (0, "")
+    lines = first.stdout.splitlines()
+    assert re.fullmatch(r"speech\.wav: english, 30\.0 s, 2 speakers, \d+ words; took .+ \([\d.]+ × real time\)", lines[0]), (
+        lines
+    )
+    assert lines[1:] == ["  first/speech.json", "  first/speech.srt"]
+
+    again = steno(*arguments, "-o", "second", folder=tmp_path, STENO_OFFLINE="1")
+    assert again.stdout.splitlines()[0].endswith("6 of 6 stages reused")
+    assert (tmp_path / "first" / "speech.srt").read_text() == (tmp_path / "second" / "speech.srt").read_text()
+    with contextlib.closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        assert database.execute("select distinct state_type from flow_run").fetchall() == [("COMPLETED",)]
+        assert database.execute("select distinct state_type from task_run").fetchall() == [("COMPLETED",)]
+
+
+@pytest.mark.slow
+def test_doctor_runs_every_model_when_asked(tmp_path: Path) -> None:
+    done = steno("doctor", "--deep", "--json", folder=tmp_path, STENO_OFFLINE="1")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["finding"].startswith("segment, asr, align, embed, cluster, merge")
