@@ -32,7 +32,7 @@ class TranscribeResult(Frozen):
     error: str | None = None
 
 
-class DiarizationFailed(StenoError):  # noqa: N818
+class DiarizationFailed(StenoError):
     """The transcript was exported, without the speakers that were asked for; running again repeats only diarization."""
 
     code: ClassVar[str] = "diarization_failed"
