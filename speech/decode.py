@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from speech.errors import MediaTooLong
-from speech.mixdown import Block, Int16, Mixer, Resampler, as_float
+from speech.frames import Packer, Pending, silence
+from speech.mixdown import Block, Int16, Mixer, Resampler
 from speech.probe import Media, capitalised
 from speech.schema import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.packet import Packet
 
@@ -112,7 +109,7 @@ def spell(seconds: float) -> str:
 
 def _frames(media: Media, tally: Tally) -> Iterator[tuple[AudioFrame, int]]:
     """Decoded frames, each with the bytes that were skipped in the file just before its packet."""
-    packer = _Packer()
+    packer = Packer()
     expected: int | None = None
     page = -1
     for packet in _packets(media, tally):
@@ -138,7 +135,8 @@ def _packets(media: Media, tally: Tally) -> Iterator[Packet[AudioStream]]:
     while failures < _DEMUX_ERRORS:
         try:
             packet = next(source)
-        except StopIteration:
+        except (StopIteration, IndexError):
+            # IndexError: tracks that appeared on the way (MPEG-TS, FLV) are unknown to PyAV's drain, which comes to ours first.
             return
         except FFmpegError:
             failures += 1
@@ -151,7 +149,7 @@ def _packets(media: Media, tally: Tally) -> Iterator[Packet[AudioStream]]:
         yield packet
 
 
-def _decoded(packet: Packet[AudioStream], tally: Tally, packer: _Packer) -> list[AudioFrame]:
+def _decoded(packet: Packet[AudioStream], tally: Tally, packer: Packer) -> list[AudioFrame]:
     from av.error import EOFError as DecoderEnd
     from av.error import FFmpegError
 
@@ -170,31 +168,6 @@ def _decoded(packet: Packet[AudioStream], tally: Tally, packer: _Packer) -> list
     if frames:
         tally.failed_at_end = 0
     return frames
-
-
-class _Packer:
-    """Makes frames that PyAV can hand to numpy of those it cannot.
-
-    `AudioFrame.planes` counts pointers up to a null that is not there behind eight or more planes, and crashes the process
-    (PyAV 18.1, `av/audio/frame.py`); 7.1 sound is enough. FFmpeg interleaves such frames first.
-    """
-
-    def __init__(self) -> None:
-        self._shape: tuple[int, str, str] | None = None
-        self._engine: AudioResampler | None = None
-
-    def packed(self, frame: AudioFrame) -> AudioFrame:
-        from av.audio.frame import format_dtypes
-        from av.audio.resampler import AudioResampler
-
-        wide = frame.format.is_planar and frame.layout.nb_channels >= 8
-        if not wide and frame.format.name in format_dtypes:
-            return frame
-        if self._engine is None or self._shape != _shape(frame):
-            self._engine, self._shape = AudioResampler(format="flt"), _shape(frame)
-        (packed,) = self._engine.resample(frame)
-        packed.pts, packed.time_base = frame.pts, frame.time_base
-        return packed
 
 
 # -- time -------------------------------------------------------------------------------------------------------------
@@ -233,7 +206,7 @@ class _Clock:
 
 def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Iterator[Block]:
     clock = _Clock(media, tally, max_duration)
-    pending = _Pending()
+    pending = Pending()
     for frame, skipped in _frames(media, tally):
         if not pending.fits(frame):
             yield from pending.take()
@@ -241,7 +214,7 @@ def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Itera
         if gap is not None:
             yield from pending.take()
             first = not tally.samples
-            yield from _silence(gap.seconds, frame)
+            yield from silence(gap.seconds, frame)
             tally.position += gap.seconds
             if not first:
                 tally.gaps += 1
@@ -257,50 +230,3 @@ def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Itera
     yield from pending.take()
     if media.demuxer == "ogg" and media.alone:
         tally.count_missing_pages(media.promise.held)
-
-
-class _Pending:
-    """Frames of one shape, gathered until they are worth a block."""
-
-    def __init__(self) -> None:
-        self._parts: list[npt.NDArray[Any]] = []
-        self._shape: tuple[int, str, str] | None = None
-        self._names: tuple[str, ...] = ()
-        self._packed = False
-        self._samples = 0
-
-    def fits(self, frame: AudioFrame) -> bool:
-        return not self._parts or _shape(frame) == self._shape
-
-    def add(self, frame: AudioFrame) -> None:
-        if not self._parts:
-            self._shape = _shape(frame)
-            self._names = tuple(channel.name for channel in frame.layout.channels)
-            self._packed = not frame.format.is_planar
-        self._parts.append(frame.to_ndarray())
-        self._samples += frame.samples
-
-    @property
-    def full(self) -> bool:
-        return self._shape is not None and self._samples >= self._shape[0]
-
-    def take(self) -> Iterator[Block]:
-        if self._parts and self._shape is not None:
-            joined = np.concatenate(self._parts, axis=1)
-            if self._packed:
-                joined = joined.reshape(-1, len(self._names)).T
-            yield Block(as_float(joined), self._shape[0], self._names)
-        self._parts, self._samples = [], 0
-
-
-def _shape(frame: AudioFrame) -> tuple[int, str, str]:
-    return frame.sample_rate, frame.layout.name, frame.format.name
-
-
-def _silence(seconds: float, like: AudioFrame) -> Iterator[Block]:
-    names = tuple(channel.name for channel in like.layout.channels)
-    left = round(seconds * like.sample_rate)
-    while left > 0:
-        count = min(left, max(like.sample_rate, 1))
-        yield Block(np.zeros((len(names), count), np.float32), like.sample_rate, names)
-        left -= count

@@ -193,6 +193,14 @@ def test_a_change_of_rate_and_channels_within_the_file_is_followed(tmp_path: Pat
     assert likeness(ours[31 * RATE : 59 * RATE], speech()[RATE : 29 * RATE]) > 0.98
 
 
+def test_tracks_that_appear_on_the_way_do_not_disturb(tmp_path: Path, normalised: Normalised) -> None:
+    sound = encode(tmp_path / "1.ts", at_rate(speech(), 48000), 48000, "aac").read_bytes()
+    film = encode(tmp_path / "2.ts", at_rate(speech(), 48000), 48000, "aac", video=True).read_bytes()
+    (tmp_path / "both.ts").write_bytes(sound + film)
+    _, recording = normalised(tmp_path / "both.ts")
+    assert likeness(recording.read(0, 29 * RATE), speech()[: 29 * RATE]) > 0.98
+
+
 def test_cover_art_is_no_video(tmp_path: Path, normalised: Normalised) -> None:
     import av
     from av.stream import Disposition
