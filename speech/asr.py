@@ -85,9 +85,15 @@ class Transcriber:
         if not segments:
             warnings.append("No speech was found.")
         elif probability is not None and probability < UNSURE:
-            warnings.append(f"The language was detected as {language!r} with a probability of {probability:.2f} only; give --language if it is another.")
+            warnings.append(
+                f"The language was detected as {language!r} with a probability of {probability:.2f} only; give --language if it is another."
+            )
         return AsrResult(
-            language=language, language_probability=probability, segments=tuple(segments), model=_NO_MODEL, warnings=tuple(warnings)
+            language=language,
+            language_probability=probability,
+            segments=tuple(segments),
+            model=_NO_MODEL,
+            warnings=tuple(warnings),
         )
 
     # -- language -----------------------------------------------------------------------------------------------------
@@ -209,7 +215,9 @@ def _timed_words(text: str, pieces: Sequence[Mapping[str, Any]], chunk: Chunk, s
         end = chunk.start + float(mine[-1]["end"]) if mine else chunk.end
         score = float(np.mean([piece["probability"] for piece in mine])) if mine else 0.0
         start = min(max(start, chunk.start), chunk.end)
-        timed.append(AsrWord(word=word, start=round(start, 3), end=round(min(max(end, start), chunk.end), 3), score=round(score, 3)))
+        timed.append(
+            AsrWord(word=word, start=round(start, 3), end=round(min(max(end, start), chunk.end), 3), score=round(score, 3))
+        )
     return timed
 
 

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 MEL_BINS = 80
 EMBEDDING_DIMENSION = 192
@@ -37,8 +37,8 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class FrontEnd(nn.Module):
@@ -54,9 +54,9 @@ class FrontEnd(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x.unsqueeze(1))))
+        out = functional.relu(self.bn1(self.conv1(x.unsqueeze(1))))
         out = self.layer2(self.layer1(out))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = functional.relu(self.bn2(self.conv2(out)))
         return out.flatten(1, 2)
 
 
@@ -78,7 +78,7 @@ class ContextMask(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         context = x.mean(-1, keepdim=True) + self._segment_means(x)
-        mask = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
+        mask = torch.sigmoid(self.linear2(functional.relu(self.linear1(context))))
         return self.linear_local(x) * mask
 
     @staticmethod
@@ -86,7 +86,7 @@ class ContextMask(nn.Module):
         # Not avg_pool1d(ceil_mode=True): ONNX runtimes divide the last, shorter segment by the full length.
         frames = int(x.shape[-1])
         segments = -(-frames // SEGMENT_FRAMES)
-        sums = F.pad(x, (0, segments * SEGMENT_FRAMES - frames)).unflatten(-1, (segments, SEGMENT_FRAMES)).sum(-1)
+        sums = functional.pad(x, (0, segments * SEGMENT_FRAMES - frames)).unflatten(-1, (segments, SEGMENT_FRAMES)).sum(-1)
         lengths = torch.full((segments,), float(SEGMENT_FRAMES), device=x.device)
         lengths[-1] = frames - (segments - 1) * SEGMENT_FRAMES
         means = (sums / lengths).unsqueeze(-1).expand(-1, -1, -1, SEGMENT_FRAMES)

@@ -29,7 +29,9 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
     `turns` may overlap where several speak at once; `exclusive_turns` never do.
     """
     if not segmentation.activity.any():
-        return Diarization(turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so nobody was told apart.",))
+        return Diarization(
+            turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so nobody was told apart.",)
+        )
     clusters = cluster(segmentation.activity, vectors, params, plda)
     support, count = _frame_support(segmentation, clusters.labels, len(clusters.centroids))
     if params.num_speakers or params.max_speakers:

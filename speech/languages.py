@@ -139,4 +139,6 @@ def language_code(value: str) -> str:
 
     close = difflib.get_close_matches(text, [*LANGUAGES, *_BY_NAME], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InvalidOption(f"Unknown language {value!r}: give a code such as 'en' or a name such as 'french', or leave it out to detect it.{hint}")
+    raise InvalidOption(
+        f"Unknown language {value!r}: give a code such as 'en' or a name such as 'french', or leave it out to detect it.{hint}"
+    )

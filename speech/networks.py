@@ -208,7 +208,9 @@ def _export(module: torch.nn.Module, shape: tuple[int, ...], path: Path, facts: 
         expected = module(x).numpy()
         difference = float(np.abs(OnnxNetwork(aside, 1)(x.numpy()) - expected).max())
         if difference > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise StenoError(f"The converted {path.stem} differs from the original by {difference:g}; please report this with your versions.")
+            raise StenoError(
+                f"The converted {path.stem} differs from the original by {difference:g}; please report this with your versions."
+            )
 
 
 def _torch_segmentation(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:

