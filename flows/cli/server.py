@@ -87,6 +87,8 @@ class TemporaryServer:
     """A Prefect API in a child process, on a loopback port of its own."""
 
     def __init__(self, *, verbose: bool = False) -> None:
+        # SQLite does not make the folder of its database, and on a new machine nothing has yet.
+        Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser().mkdir(parents=True, exist_ok=True)
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
