@@ -29,7 +29,7 @@ PEERS = ("whisperx", "faster-whisper")
 CLUSTERING = {"method": "centroid", "threshold": 0.7, "min_cluster_size": 12}
 
 
-class SystemFailed(Exception):  # noqa: N818
+class SystemFailed(Exception):
     """A system ended without a result; the message holds the end of what it printed."""
 
 

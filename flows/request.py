@@ -17,25 +17,44 @@ FORMATS: tuple[Format, ...] = ("json", "srt", "vtt", "txt", "tsv", "rttm", "aud"
 class TranscribeRequest(Frozen):
     """One recording to transcribe."""
 
-    source: str = Field(min_length=1, description="The recording: a path, an http(s) or s3 URL, any fsspec URL, or `-` for standard input.")
-    language: str | None = Field(None, description="The spoken language, as a code (`en`) or a name (`french`); detected when left out.")
-    model: str = Field("auto", description="Whisper model: a size (`base`, `large-v3`), a hub id, or a folder; `auto` takes the default.")
-    batch_size: int = Field(8, ge=1, le=256, description="Chunks of audio decoded at once; less needs less memory, the text is the same.")
-    task: Literal["transcribe", "translate"] = Field("transcribe", description="Keep the spoken language, or translate to English.")
+    source: str = Field(
+        min_length=1, description="The recording: a path, an http(s) or s3 URL, any fsspec URL, or `-` for standard input."
+    )
+    language: str | None = Field(
+        None, description="The spoken language, as a code (`en`) or a name (`french`); detected when left out."
+    )
+    model: str = Field(
+        "auto", description="Whisper model: a size (`base`, `large-v3`), a hub id, or a folder; `auto` takes the default."
+    )
+    batch_size: int = Field(
+        8, ge=1, le=256, description="Chunks of audio decoded at once; less needs less memory, the text is the same."
+    )
+    task: Literal["transcribe", "translate"] = Field(
+        "transcribe", description="Keep the spoken language, or translate to English."
+    )
     align: bool = Field(True, description="Give every word a time.")
     diarize: bool = Field(True, description="Say who speaks.")
     num_speakers: int | None = Field(None, ge=1, le=100, description="The number of speakers, when it is known.")
     min_speakers: int | None = Field(None, ge=1, le=100, description="At least this many speakers.")
     max_speakers: int | None = Field(None, ge=1, le=100, description="At most this many speakers.")
-    initial_prompt: str | None = Field(None, max_length=2000, description="Text that primes the spelling and style of the transcript.")
-    hotwords: str | None = Field(None, max_length=2000, description="Names and terms that are likely to be said, separated by spaces.")
+    initial_prompt: str | None = Field(
+        None, max_length=2000, description="Text that primes the spelling and style of the transcript."
+    )
+    hotwords: str | None = Field(
+        None, max_length=2000, description="Names and terms that are likely to be said, separated by spaces."
+    )
     formats: tuple[Format, ...] = Field(("json",), min_length=1, description="The files to write.")
     output_dir: str = Field(".", description="Folder or fsspec URL that the files are written to.")
     output_file: str | None = Field(None, description="One file to write instead; its extension names the format.")
-    align_model: str = Field("auto", description="wav2vec2 model for word times: a hub id or a folder; `attention` uses Whisper's own.")
-    allow_truncated: bool = Field(False, description="Transcribe what is there when a recording is cut short, instead of refusing it.")
+    align_model: str = Field(
+        "auto", description="wav2vec2 model for word times: a hub id or a folder; `attention` uses Whisper's own."
+    )
+    allow_truncated: bool = Field(
+        False, description="Transcribe what is there when a recording is cut short, instead of refusing it."
+    )
     on_diarization_failure: Literal["fail", "degrade"] = Field(
-        "fail", description="What a failed diarization means: the run fails (its transcript is still written), or it completes without speakers."
+        "fail",
+        description="What a failed diarization means: the run fails (its transcript is still written), or it completes without speakers.",
     )
     highlight_words: bool = Field(False, description="Underline each word as it is spoken, in srt and vtt.")
     max_line_width: int | None = Field(None, ge=10, le=500, description="Characters per subtitle line.")
@@ -57,7 +76,9 @@ class TranscribeRequest(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_speakers and self.max_speakers and self.min_speakers > self.max_speakers:
-            raise ValueError(f"min_speakers ({self.min_speakers}) is above max_speakers ({self.max_speakers}); swap or drop one.")
+            raise ValueError(
+                f"min_speakers ({self.min_speakers}) is above max_speakers ({self.max_speakers}); swap or drop one."
+            )
         if self.num_speakers and (self.min_speakers or self.max_speakers):
             raise ValueError("Give either num_speakers or a min_speakers/max_speakers range, not both.")
         if self.max_line_count and not self.max_line_width:

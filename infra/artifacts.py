@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from speech.schema import Frozen
 
 Kind = Literal["audio", "segmentation", "asr", "alignment", "embeddings", "diarization", "transcript"]
@@ -31,7 +33,7 @@ class ArtifactRef(Frozen):
     """Relative to the store's root, so that a store can be moved or mounted elsewhere."""
     sha256: str
     bytes: int
-    meta: dict[str, Any] = {}
+    meta: dict[str, Any] = Field(default_factory=dict)
 
 
 class StageOutcome(Frozen):

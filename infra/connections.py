@@ -27,7 +27,7 @@ HEAD_BYTES = 4096
 MOST_BYTES = 1 << 18
 
 
-class Broken(Exception):  # noqa: N818
+class Broken(Exception):
     """The transfer ended early; resuming may help. Its text is a clause for a message: never a URL."""
 
     def __init__(self, why: str, retry_after: float | None = None) -> None:

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def stage_key(
-    stage: str, version: int, inputs: Mapping[str, str], params: Mapping[str, Any], models: Mapping[str, str]
-) -> str:
+def stage_key(stage: str, version: int, inputs: Mapping[str, str], params: Mapping[str, Any], models: Mapping[str, str]) -> str:
     """Hex SHA-256 over the stage, its version, input hashes, parameters and pinned model revisions.
 
     Batch size, device, thread and worker counts must not be among `params`: they do not change the result.

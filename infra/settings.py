@@ -25,12 +25,15 @@ class NetSettings(BaseModel):
 
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to connect.")
     stall_timeout: float = Field(30.0, gt=0, description="Seconds without a byte before a download counts as stalled.")
-    min_rate: float = Field(1024.0, ge=0, description="Bytes per second; a download slower than this for a stall_timeout counts as stalled.")
+    min_rate: float = Field(
+        1024.0, ge=0, description="Bytes per second; a download slower than this for a stall_timeout counts as stalled."
+    )
     max_seconds: float = Field(12 * 3600.0, gt=0, description="Longest download, in seconds, resumes included.")
     max_redirects: int = Field(5, ge=0)
     resumes: int = Field(4, ge=0, description="How often a broken download is resumed before it fails.")
     allow_hosts: tuple[str, ...] = Field(
-        (), description="Hosts, addresses or networks that may be fetched although they are private; `:port` limits an entry to it."
+        (),
+        description="Hosts, addresses or networks that may be fetched although they are private; `:port` limits an entry to it.",
     )
 
 
@@ -50,7 +53,9 @@ class ComputeSettings(BaseModel):
 
     backend: Literal["local"] = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compute_type: str = Field("auto", description="CTranslate2's: int8, float16, int8_float16, float32; auto decides by device.")
+    compute_type: str = Field(
+        "auto", description="CTranslate2's: int8, float16, int8_float16, float32; auto decides by device."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 decides from the number of cores.")
 
 
@@ -58,7 +63,9 @@ class RetrySettings(BaseModel):
     """How often a stage is tried again after an error that may pass, and after which pause."""
 
     attempts: int = Field(3, ge=0, le=10, description="Retries after transient errors; halving the batch does not count.")
-    delay: float = Field(2.0, ge=0, description="Seconds before the first retry; each further one waits three times as long, with jitter.")
+    delay: float = Field(
+        2.0, ge=0, description="Seconds before the first retry; each further one waits three times as long, with jitter."
+    )
     max_delay: float = Field(60.0, ge=0, description="Longest pause, in seconds.")
 
 
@@ -77,7 +84,9 @@ class StenoSettings(BaseSettings):
     )
 
     home: Path = Field(Path("~/.stenoflow"), description="Where everything lives that is not told otherwise.")
-    store: str = Field("", description="fsspec URL of the artifact store; a folder under `home` when empty, `s3://bucket/prefix` to share it.")
+    store: str = Field(
+        "", description="fsspec URL of the artifact store; a folder under `home` when empty, `s3://bucket/prefix` to share it."
+    )
     scratch: Path | None = Field(None, description="Folder for downloads under way and local copies of remote artifacts.")
     models_dir: Path | None = Field(None, description="Folder for joined and converted weights.")
     model: str = Field("auto", description="The Whisper model used when a request names none.")

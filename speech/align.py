@@ -46,7 +46,7 @@ def align(asr: AsrResult, recording: Recording, aligner: Any | None, progress: P
         words = aligner.words(segment, recording) if aligner is not None else None
         if words is None:
             fallen_back += aligner is not None
-            words = attention_words(segment)
+            words = attention_words(segment, asr.model.name)
         words = in_order(words, floor, segment.end)
         if words:
             floor = words[-1].end
@@ -90,5 +90,5 @@ def run(
 
 def _resolve(asr: AsrResult, params: AlignParams, models_dir: Path, offline: bool) -> Resolved:
     """The aligner for the recording's language. The Whisper model is known by what ASR recorded, not by its name today."""
-    whisper = Resolved(kind="whisper", name=asr.model.name, revision=asr.model.revision, origin=asr.model.origin)  # type: ignore[arg-type]
+    whisper = Resolved(kind="whisper", name=asr.model.name, revision=asr.model.revision, origin=asr.model.origin)
     return resolve_align(params.model, asr.language, whisper, models_dir=models_dir, offline=offline)

@@ -6,6 +6,8 @@ in batches of whatever size, the text is the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,39 +20,45 @@ PADDING = 0.2
 """Seconds kept on either side of speech: the model's frames lag soft onsets and cut releases."""
 MIN_SPEECH = 0.15
 """Seconds; less is a click, not a word."""
-MAX_CHUNK = 28.0
-"""Seconds; Whisper sees 30, and text at the very edge of its window is the least reliable."""
+MAX_SPEECH = 27.6
+"""Seconds from a chunk's first speech to its last; padded, 28. Whisper sees 30, and is least reliable at the very edge."""
 MAX_SILENCE = 4.0
 """Seconds of silence inside a chunk; longer ones end it, since Whisper invents words for them."""
 
 
 def plan(segmentation: Segmentation) -> list[Chunk]:
     """The recording's chunks, in order, none overlapping; empty when nobody speaks."""
-    chunks: list[list[Region]] = []
-    for region in speech_regions(segmentation):
-        for piece in _split_long(region, segmentation):
-            current = chunks[-1] if chunks else None
-            if current and piece.end - current[0].start <= MAX_CHUNK and piece.start - current[-1].end <= MAX_SILENCE:
-                current.append(piece)
-            else:
-                chunks.append([piece])
-    return [Chunk(start=regions[0].start, end=regions[-1].end, regions=tuple(regions)) for regions in chunks]
+    pieces = [piece for region in speech_regions(segmentation) for piece in _split_long(region, segmentation)]
+    groups: list[list[Region]] = []
+    for piece in pieces:
+        current = groups[-1] if groups else None
+        if current and piece.end - current[0].start <= MAX_SPEECH and piece.start - current[-1].end <= MAX_SILENCE:
+            current.append(piece)
+        else:
+            groups.append([piece])
+    return [_padded(groups, i, segmentation.duration) for i in range(len(groups))]
 
 
 def speech_regions(segmentation: Segmentation) -> list[Region]:
-    """Where someone speaks, padded, none overlapping."""
+    """Where someone speaks, none overlapping."""
     starts, ends = _hysteresis(segmentation.speech)
     begin = np.maximum(segmentation.frame_time(starts) - segmentation.frame_step / 2, 0.0)
     finish = np.minimum(segmentation.frame_time(ends) - segmentation.frame_step / 2, segmentation.duration)
-    spans = [(b, f) for b, f in zip(begin, finish, strict=True) if f - b >= MIN_SPEECH]
-    regions: list[Region] = []
-    for i, (b, f) in enumerate(spans):
-        before = spans[i - 1][1] if i else 0.0
-        after = spans[i + 1][0] if i + 1 < len(spans) else segmentation.duration
-        start = max(b - PADDING, (before + b) / 2 if i else 0.0)
-        end = min(f + PADDING, (f + after) / 2 if i + 1 < len(spans) else after)
-        regions.append(Region(start=round(float(start), 3), end=round(float(end), 3)))
-    return regions
+    return [
+        Region(start=round(float(b), 3), end=round(float(f), 3))
+        for b, f in zip(begin, finish, strict=True)
+        if f - b >= MIN_SPEECH
+    ]
+
+
+def _padded(groups: Sequence[Sequence[Region]], i: int, duration: float) -> Chunk:
+    """The i-th group as a chunk, padded no further than half way to its neighbours."""
+    regions = groups[i]
+    before = groups[i - 1][-1].end if i else -regions[0].start
+    after = groups[i + 1][0].start if i + 1 < len(groups) else 2 * duration - regions[-1].end
+    start = max(regions[0].start - PADDING, (before + regions[0].start) / 2)
+    end = min(regions[-1].end + PADDING, (regions[-1].end + after) / 2)
+    return Chunk(start=round(start, 3), end=round(end, 3), regions=tuple(regions))
 
 
 def _hysteresis(speech: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -64,12 +72,12 @@ def _hysteresis(speech: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray
 
 
 def _split_long(region: Region, segmentation: Segmentation) -> list[Region]:
-    """Cut a region longer than MAX_CHUNK where speech is least likely, in the second half of each piece (WhisperX's min-cut)."""
+    """Cut a region longer than MAX_SPEECH where speech is least likely, in the second half of each piece (WhisperX's min-cut)."""
     pieces: list[Region] = []
     start = region.start
-    while region.end - start > MAX_CHUNK:
-        low = int((start + MAX_CHUNK / 2) / segmentation.frame_step)
-        high = int((start + MAX_CHUNK) / segmentation.frame_step)
+    while region.end - start > MAX_SPEECH:
+        low = int((start + MAX_SPEECH / 2) / segmentation.frame_step)
+        high = int((start + MAX_SPEECH) / segmentation.frame_step)
         frame = low + int(np.argmin(segmentation.speech[low:high]))
         cut = round(float(segmentation.frame_time(frame)), 3)
         pieces.append(Region(start=start, end=cut))

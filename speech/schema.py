@@ -63,11 +63,12 @@ class Region(Frozen):
 
 
 class Chunk(Frozen):
-    """What ASR decodes at once: at most 30 s, cut at silences."""
+    """What ASR decodes at once: at most 30 s, cut at silences and padded a little."""
 
     start: float
     end: float
     regions: tuple[Region, ...]
+    """The speech in it, unpadded."""
 
 
 class AsrWord(Frozen):
@@ -88,7 +89,7 @@ class AsrSegment(Frozen):
     words: tuple[AsrWord, ...]
     """All the text's words, in order: joined (with spaces, where the language has them) they are the text."""
     regions: tuple[Region, ...]
-    """Where the chunk holds speech."""
+    """Where the chunk holds speech, unpadded."""
     avg_logprob: float
     no_speech_prob: float
 
