@@ -19,6 +19,9 @@ Labels = NDArray[np.int64]
 
 MIN_CLEAN_RATIO = 0.2
 """Share of a chunk that a speaker must hold alone for the embedding to shape the clusters."""
+MAX_TRAIN = 8_000
+"""Embeddings that shape clusters: about four hours of talk. Linkage holds all their distances, 8 n² / 2 bytes: 256 MB for these,
+2.7 GB for twelve hours. Of more, as many are taken, evenly over time, and the others join the nearest cluster."""
 
 
 class Agglomerative(NamedTuple):
@@ -38,10 +41,10 @@ class Clusters(NamedTuple):
 
 def trainable(activity: NDArray[np.bool_], vectors: Floats) -> NDArray[np.bool_]:
     """(chunks, speakers): embeddings that may shape clusters: valid, and from enough speech without overlap."""
-    alone = activity & (activity.sum(axis=2, keepdims=True) == 1)
-    enough = alone.sum(axis=1) >= MIN_CLEAN_RATIO * activity.shape[1]
-    valid: NDArray[np.bool_] = ~np.isnan(vectors).any(axis=2)
-    return enough & valid
+    alone: NDArray[np.bool_] = activity & (activity.sum(axis=2, keepdims=True) == 1)
+    enough: NDArray[np.bool_] = alone.sum(axis=1) >= MIN_CLEAN_RATIO * activity.shape[1]
+    train: NDArray[np.bool_] = enough & ~np.isnan(vectors).any(axis=2)
+    return train
 
 
 def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams, plda: Path | None) -> Clusters:
@@ -49,14 +52,18 @@ def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams,
 
     With `num_speakers`, or bounds, the number of clusters is forced into them as far as there are embeddings. Two speakers
     of one chunk are never the same speaker of the recording unless there are fewer clusters than speakers in it.
+
+    Memory is bounded: of more than MAX_TRAIN embeddings, that many shape the clusters, evenly over the recording, so that a
+    speaker's share of them is their share of the talk. All are then assigned to the nearest centroid, as the rest always is.
     """
-    present = activity.any(axis=1)
-    usable = present & ~np.isnan(vectors).any(axis=2)
+    present: NDArray[np.bool_] = np.asarray(activity.any(axis=1))
+    usable: NDArray[np.bool_] = present & ~np.isnan(vectors).any(axis=2)
     train = trainable(activity, vectors)
     if not train.any():
         train = usable
     if not train.any():
         return Clusters(np.where(present, 0, -1), np.zeros((int(present.any()), vectors.shape[2]), dtype=np.float32))
+    train = _evenly(train, MAX_TRAIN)
     units = _unit(vectors[train])
     if plda is not None:
         centroids = _vbx_centroids(vectors[train], units, params, plda)
@@ -65,6 +72,16 @@ def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams,
         centroids = _centroids(units, groups)
     labels = _assign(present, usable, vectors, centroids)
     return _drop_unused(labels, centroids)
+
+
+def _evenly(chosen: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
+    """At most `most` of the chosen, evenly spread in their order, which is that of time."""
+    places = np.flatnonzero(chosen)
+    if len(places) <= most:
+        return chosen
+    kept = np.zeros(chosen.size, dtype=np.bool_)
+    kept[places[np.arange(most) * len(places) // most]] = True
+    return kept.reshape(chosen.shape)
 
 
 def agglomerate(units: Floats, params: ClusterParams, options: Agglomerative) -> Labels:
@@ -81,39 +98,39 @@ def agglomerate(units: Floats, params: ClusterParams, options: Agglomerative) ->
     found: Labels = np.asarray(fcluster(tree, options.threshold, criterion="distance"), dtype=np.int64) - 1
     large = _large(found, size)
     target = max(least, min(most, len(large)))
-    if len(large) != target:
+    # Where no cut gives that many speakers of a decent size, smaller ones are speakers too.
+    while len(large) != target and size > 0:
         found, large = _cut_for(tree, target, size, options.threshold)
-    if len(large) < target:
-        # No cut gives that many speakers of a decent size: take the cut with that many of any size.
-        found = np.asarray(fcluster(tree, target, criterion="maxclust"), dtype=np.int64) - 1
-        large = _large(found, 1)
+        size -= 1
     if len(large) == 0:
         return np.zeros(count, dtype=np.int64)
     return _absorb_small(units, found, large)
 
 
 def _cut_for(tree: NDArray[np.float64], target: int, size: int, threshold: float) -> tuple[Labels, Labels]:
-    """The cut nearest to the threshold that gives `target` clusters of at least `size`, or the closest number to it."""
+    """The cut nearest to the threshold that gives `target` clusters of at least `size`, or the closest number to it.
+
+    Returns the labels, and those of them whose clusters are that large.
+    """
     from scipy.cluster.hierarchy import fcluster
 
     # Centroid linkage is not monotone: cut by merge order rather than by height.
     order = tree.copy()
-    order[:, 2] = np.arange(len(tree))
-    best: tuple[int, Labels, Labels] | None = None
-    for step in np.argsort(np.abs(tree[:, 2] - threshold), kind="stable"):
-        if tree[step, 3] < size:
-            continue
-        found: Labels = np.asarray(fcluster(order, step, criterion="distance"), dtype=np.int64) - 1
-        large = _large(found, size)
-        error = abs(len(large) - target)
-        if best is None or error < best[0]:
-            best = (error, found, large)
-        if error == 0:
-            break
-    if best is None:
-        found = np.arange(len(tree) + 1)
-        return found, _large(found, size)
-    return best[1], best[2]
+    order[:, 2] = np.arange(1, len(tree) + 1)
+    heights = np.concatenate([[0.0], tree[:, 2]])
+    errors = np.abs(_large_after_each_merge(tree, size) - target)
+    step = np.lexsort((np.abs(heights - threshold), errors))[0]
+    found: Labels = np.asarray(fcluster(order, step, criterion="distance"), dtype=np.int64) - 1
+    return found, _large(found, size)
+
+
+def _large_after_each_merge(tree: NDArray[np.float64], size: int) -> Labels:
+    """(merges + 1,): how many clusters of at least `size` there are after so many merges."""
+    leaves = len(tree) + 1
+    sizes = np.concatenate([np.ones(leaves), tree[:, 3]])
+    large = (sizes >= size).astype(np.int64)
+    merged = large[tree[:, 0].astype(int)] + large[tree[:, 1].astype(int)]
+    return np.concatenate([[large[:leaves].sum()], large[:leaves].sum() + np.cumsum(large[leaves:] - merged)])
 
 
 def _large(labels: Labels, size: int) -> Labels:

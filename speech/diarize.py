@@ -37,7 +37,7 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
     if params.num_speakers or params.max_speakers:
         count = np.minimum(count, params.num_speakers or params.max_speakers or 0)
     turns = _turns(segmentation, _strongest(support, count))
-    exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)))
+    exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)), exclusive=True)
     order = list(dict.fromkeys(speaker for _, _, speaker in sorted(turns)))
     names = {speaker: f"SPEAKER_{i:02d}" for i, speaker in enumerate(order)}
     return Diarization(
@@ -73,26 +73,32 @@ def _strongest(support: NDArray[np.float32], count: NDArray[np.int64]) -> NDArra
     return active
 
 
-def _turns(segmentation: Segmentation, active: NDArray[np.bool_]) -> list[tuple[float, float, int]]:
-    """(start, end, cluster) of every stretch of activity; short gaps are closed, then short turns dropped."""
+def _turns(segmentation: Segmentation, active: NDArray[np.bool_], *, exclusive: bool = False) -> list[tuple[float, float, int]]:
+    """(start, end, cluster) of every stretch of activity; short gaps are closed, then short turns dropped.
+
+    `exclusive`: a gap in which another speaks is not closed, so that no two turns overlap.
+    """
     turns: list[tuple[float, float, int]] = []
+    taken = np.concatenate([[0], np.cumsum(active.any(axis=1))]) if exclusive else np.zeros(len(active) + 1, dtype=np.int64)
     for k in range(active.shape[1]):
         edges = np.diff(np.concatenate([[0], active[:, k].astype(np.int8), [0]]))
-        starts = segmentation.frame_time(np.flatnonzero(edges == 1))
-        ends = segmentation.frame_time(np.flatnonzero(edges == -1))
-        for start, end in _close_gaps(starts, np.minimum(ends, segmentation.duration)):
+        for first, last in _close_gaps(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), segmentation.frame_step, taken):
+            start = segmentation.frame_time(first)
+            end = min(segmentation.frame_time(last), segmentation.duration)
             if end - start >= MIN_TURN:
                 turns.append((round(float(start), 3), round(float(end), 3), k))
     return sorted(turns)
 
 
-def _close_gaps(starts: Any, ends: Any) -> list[tuple[float, float]]:
-    closed: list[tuple[float, float]] = []
-    for start, end in zip(starts, ends, strict=True):
-        if closed and start - closed[-1][1] <= MAX_GAP:
-            closed[-1] = (closed[-1][0], end)
+def _close_gaps(firsts: Any, lasts: Any, frame_step: float, taken: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Stretches of frames, those less than MAX_GAP apart joined; `taken` counts the frames before each that keep a gap open."""
+    closed: list[tuple[int, int]] = []
+    for first, last in zip(firsts, lasts, strict=True):
+        before = closed[-1][1] if closed else 0
+        if closed and (first - before) * frame_step <= MAX_GAP and taken[first] == taken[before]:
+            closed[-1] = (closed[-1][0], int(last))
         else:
-            closed.append((start, end))
+            closed.append((int(first), int(last)))
     return closed
 
 

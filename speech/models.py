@@ -69,6 +69,14 @@ TORCHAUDIO_ALIGN = {
     "es": "VOXPOPULI_ASR_BASE_10K_ES",
     "it": "VOXPOPULI_ASR_BASE_10K_IT",
 }
+TORCHAUDIO_FILES = {
+    "WAV2VEC2_ASR_BASE_960H": "wav2vec2_fairseq_base_ls960_asr_ls960.pth",
+    "VOXPOPULI_ASR_BASE_10K_FR": "wav2vec2_voxpopuli_base_10k_asr_fr.pt",
+    "VOXPOPULI_ASR_BASE_10K_DE": "wav2vec2_voxpopuli_base_10k_asr_de.pt",
+    "VOXPOPULI_ASR_BASE_10K_ES": "wav2vec2_voxpopuli_base_10k_asr_es.pt",
+    "VOXPOPULI_ASR_BASE_10K_IT": "wav2vec2_voxpopuli_base_10k_asr_it.pt",
+}
+"""What torchaudio names each bundle's checkpoint on disk (`torchaudio/pipelines/_wav2vec2/impl.py`)."""
 HUB_ALIGN = {
     "ja": "jonatasgrosman/wav2vec2-large-xlsr-53-japanese",
     "zh": "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn",
@@ -146,8 +154,11 @@ def resolve_asr(name: str, language: str | None, *, models_dir: Path, offline: b
         )
     folder = _folder(name)
     if folder is not None:
-        if not (folder / "model.bin").is_file():
-            raise UnknownModel(f"The folder {name} holds no CTranslate2 Whisper model (model.bin is missing).")
+        missing = [file for file in ("model.bin", "tokenizer.json") if not (folder / file).is_file()]
+        if missing:
+            raise UnknownModel(
+                f"The folder {name} holds no CTranslate2 Whisper model with its tokenizer ({' and '.join(missing)} missing)."
+            )
         return Resolved(
             kind="whisper", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder)
         )
@@ -199,15 +210,25 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
                 f"WhisperX has no wav2vec2 model for {language!r}; give one with --align-model, or 'attention'."
             )
         name = default
-    if name in TORCHAUDIO_ALIGN.values():
+    if name in TORCHAUDIO_FILES:
+        if offline and not (torchaudio_folder(models_dir) / TORCHAUDIO_FILES[name]).exists():
+            raise _offline(name)
         version = _version("torchaudio") or "unknown"
         return Resolved(kind="wav2vec2", name=name, revision=f"torchaudio=={version}", origin="hub", location=name)
     folder = _folder(name)
     if folder is not None:
+        if not (folder / "config.json").is_file():
+            raise UnknownModel(f"The folder {name} holds no wav2vec2 model in transformers' format (config.json is missing).")
         return Resolved(
             kind="wav2vec2", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder)
         )
-    return _from_hub("wav2vec2", name, set(), models_dir=models_dir, offline=offline)
+    known = {"auto", "wav2vec2", ATTENTION, *TORCHAUDIO_FILES}
+    return _from_hub("wav2vec2", name, known, models_dir=models_dir, offline=offline)
+
+
+def torchaudio_folder(models_dir: Path) -> Path:
+    """Where torchaudio's checkpoints are kept."""
+    return models_dir / "torchaudio"
 
 
 def hub_allowed(offline: bool) -> bool:
@@ -257,27 +278,32 @@ def _folder(name: str) -> Path | None:
 
 
 def _from_hub(kind: Kind, name: str, known: set[str], *, models_dir: Path, offline: bool) -> Resolved:
-    if name in known:
+    if name in PINNED_HUB and name in known:
         repository, revision = PINNED_HUB[name]
     elif _HUB_ID.match(name):
-        from speech.weights import pinned_revision
+        from speech.hub import pinned_revision
 
         repository, revision = name, pinned_revision(name, models_dir, offline=offline)
     else:
-        close = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
+        aliases = [alias for alias, meant in ALIASES.items() if meant in known]
+        close = difflib.get_close_matches(name.lower(), sorted([*known, *aliases]), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UnknownModel(
             f"Unknown model {name!r}; give one of {', '.join(sorted(known))}, a hub id (owner/name), or a folder.{hint}"
         )
     resolved = Resolved(kind=kind, name=name, revision=revision, origin="hub", location=repository)
     if offline:
-        from speech.weights import hub_folder
+        from speech.hub import hub_folder
 
-        if hub_folder(resolved, models_dir) is None:
-            raise ModelUnavailable(
-                f"The model {name!r} is not on this machine and STENO_OFFLINE is set; unset it, or choose another model (`steno models`)."
-            )
+        if hub_folder(resolved) is None:
+            raise _offline(name)
     return resolved
+
+
+def _offline(name: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The model {name!r} is not on this machine and STENO_OFFLINE is set; unset it, or choose another model (`steno models`)."
+    )
 
 
 def _package_revision(packages: tuple[str, ...]) -> str | None:

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from speech.errors import EngineMissing, StenoError
 from speech.features import FbankOptions
+from speech.files import file_lock, written_aside
 from speech.models import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, RuntimeOptions
-from speech.weights import DiarizationWeights, diarization_weights, file_lock, written_aside
+from speech.weights import DiarizationWeights, diarization_weights
 
 if TYPE_CHECKING:
     import torch
@@ -164,10 +165,16 @@ def _converted(models_dir: Path, model: Resolved, part: str, convert: Any) -> Pa
     """The ONNX file of `part`, made when it is not there yet; beside it `.npz` with the part's other numbers."""
     stem = f"{model.name}-{part}-{model.revision[-40:]}-v{CONVERSION}".replace("/", "_").replace("=", "")
     path = models_dir / "onnx" / f"{stem}.onnx"
-    with file_lock(path.with_suffix(".lock")):
-        if not (path.exists() and path.with_suffix(".npz").exists()):
-            convert(path)
+    # Looked for before it is locked: the folder may be one that can only be read.
+    if not _converted_already(path):
+        with file_lock(path.with_suffix(".lock")):
+            if not _converted_already(path):
+                convert(path)
     return path
+
+
+def _converted_already(path: Path) -> bool:
+    return path.exists() and path.with_suffix(".npz").exists()
 
 
 def _convert_segmentation(weights: DiarizationWeights, path: Path) -> None:

@@ -6,9 +6,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
-from speech.errors import EngineMissing, OutOfMemory
+from speech.errors import EngineMissing, OutOfMemory, StenoError
 from speech.schema import RuntimeOptions
 
 Model = TypeVar("Model")
@@ -43,10 +44,21 @@ def cpu_threads(runtime: RuntimeOptions) -> int:
 
 
 def available_cores() -> int:
-    """Cores this process may run on (affinity respected)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use: affinity and the container's CPU quota respected."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, cpu_quota(Path("/sys/fs/cgroup")) or cores))
+
+
+def cpu_quota(cgroup: Path) -> int | None:
+    """Whole cores that a container's limit (`docker run --cpus`) leaves, from cgroup v2 or v1; None without a limit."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no such files, or `max`
+        return None
 
 
 def resolve_device(runtime: RuntimeOptions) -> str:
@@ -60,7 +72,15 @@ def resolve_device(runtime: RuntimeOptions) -> str:
     return "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
 
 
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "cudaerrormemoryallocation", "bad_alloc", "not enough memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "failed to allocate memory",
+    "cannot allocate memory",
+    "cudaerrormemoryallocation",
+    "alloc_failed",
+    "bad_alloc",
+    "not enough memory",
+)
 
 
 @contextlib.contextmanager
@@ -68,9 +88,9 @@ def memory_errors_translated(stage: str) -> Iterator[None]:
     """Turn any library's way of saying that memory ran out into OutOfMemory."""
     try:
         yield
-    except MemoryError as error:
-        raise OutOfMemory(f"Memory ran out during {stage}; a smaller --batch-size or model needs less.") from error
-    except RuntimeError as error:
-        if any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
+    except StenoError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors have no base but Exception
+        if isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
             raise OutOfMemory(f"Memory ran out during {stage}; a smaller --batch-size or model needs less.") from error
         raise

@@ -6,6 +6,7 @@ a test holds the two equal. What differs: no download of a sentence splitter, an
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from speech.audio import Recording
 from speech.errors import ModelUnavailable, UnknownModel
+from speech.hub import hub_download
 from speech.languages import WITHOUT_SPACES
-from speech.models import Resolved
+from speech.models import Resolved, torchaudio_folder
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, AsrSegment, RuntimeOptions, Word
-from speech.weights import hub_download
 
 if TYPE_CHECKING:
     import torch
@@ -152,8 +153,10 @@ def load_aligner(model: Resolved, language: str, models_dir: Path, runtime: Runt
 
 def _load(model: Resolved, language: str, models_dir: Path, device: str, threads: int) -> Aligner:
     bundle = model.origin == "hub" and "/" not in model.location
-    name = model.location if bundle or model.origin == "folder" else str(hub_download(model, models_dir))
-    folder = models_dir / "torchaudio"
+    name = model.location if bundle or model.origin == "folder" else str(hub_download(model))
+    if not bundle:
+        _require_wav2vec2(Path(name), model)
+    folder = torchaudio_folder(models_dir)
     folder.mkdir(parents=True, exist_ok=True)
     import torch
 
@@ -173,3 +176,13 @@ def _load(model: Resolved, language: str, models_dir: Path, device: str, threads
         except ValueError as error:
             raise UnknownModel(f"{model.name} is not a wav2vec2 CTC model that transformers can load.") from error
     return Aligner(network.eval(), metadata, device, threads)
+
+
+def _require_wav2vec2(folder: Path, model: Resolved) -> None:
+    """Raise UnknownModel unless the folder's configuration is a wav2vec2's; whisperx prints to standard output otherwise."""
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if kind != "wav2vec2":
+        raise UnknownModel(f"{model.name} is not a wav2vec2 CTC model that transformers can load.")

