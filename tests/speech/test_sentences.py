@@ -32,6 +32,7 @@ def sentences(text: str, language: str = "en") -> list[str]:
         ("en", "I... I think so.|So...|Then we go."),
         ("en", "1. First item.|2. Second item."),
         ("en", "I like it.|iPhone is good."),
+        ("en", "Neither did I.|Peter thought so.|This is John I. Smith."),
         ("en", "hello there.|how are you?|fine."),
         ("en", "Wow!!!|That's it?!|Yes."),
         ("en", "Plan B.|Then we left."),
