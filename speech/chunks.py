@@ -22,6 +22,8 @@ MIN_SPEECH = 0.15
 """Seconds; less is a click, not a word."""
 MAX_SPEECH = 27.6
 """Seconds from a chunk's first speech to its last; padded, 28. Whisper sees 30, and is least reliable at the very edge."""
+MIN_PIECE = 1.0
+"""Seconds; uninterrupted speech is not cut this near to its end."""
 MAX_SILENCE = 4.0
 """Seconds of silence inside a chunk; longer ones end it, since Whisper invents words for them."""
 
@@ -61,17 +63,20 @@ def _chunk(groups: Sequence[Sequence[Region]], i: int, segmentation: Segmentatio
 
 
 def _voiced(segmentation: Segmentation, start: float, end: float) -> tuple[Region, ...]:
-    """Where speech is likelier than not between two times."""
-    low, high = (round(time / segmentation.frame_step) for time in (start, end))
+    """Where speech is likelier than not between two times; all of it where it is nowhere so likely."""
+    # The inverse of the times that `speech_regions` gives to frames.
+    shift = segmentation.frame_time(0) - segmentation.frame_step / 2
+    low, high = (max(0, round((time - shift) / segmentation.frame_step)) for time in (start, end))
     above = np.concatenate([[False], segmentation.speech[low:high] > ONSET, [False]])
     edges = np.diff(above.astype(np.int8))
-    starts = segmentation.frame_time(low + np.flatnonzero(edges == 1)) - segmentation.frame_step / 2
-    ends = segmentation.frame_time(low + np.flatnonzero(edges == -1)) - segmentation.frame_step / 2
-    return tuple(
+    starts = (low + np.flatnonzero(edges == 1)) * segmentation.frame_step + shift
+    ends = (low + np.flatnonzero(edges == -1)) * segmentation.frame_step + shift
+    voiced = tuple(
         Region(start=round(max(float(b), start), 3), end=round(min(float(f), end), 3))
         for b, f in zip(starts, ends, strict=True)
         if f > start and b < end
     )
+    return voiced or (Region(start=start, end=end),)
 
 
 def _hysteresis(speech: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -85,12 +90,17 @@ def _hysteresis(speech: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray
 
 
 def _split_long(region: Region, segmentation: Segmentation) -> list[Region]:
-    """Cut a region longer than MAX_SPEECH where speech is least likely, in the second half of each piece (WhisperX's min-cut)."""
+    """Cut a region longer than MAX_SPEECH where speech is least likely, in the second half of each piece (WhisperX's min-cut).
+
+    No piece is shorter than MIN_PIECE: a crumb holds no word, but Whisper would find one.
+    """
     pieces: list[Region] = []
     start = region.start
+    offset = segmentation.frame_duration / 2
     while region.end - start > MAX_SPEECH:
-        low = int((start + MAX_SPEECH / 2) / segmentation.frame_step)
-        high = int((start + MAX_SPEECH) / segmentation.frame_step)
+        latest = min(start + MAX_SPEECH, region.end - MIN_PIECE)
+        low = int((start + MAX_SPEECH / 2 - offset) / segmentation.frame_step) + 1
+        high = int((latest - offset) / segmentation.frame_step) + 1
         frame = low + int(np.argmin(segmentation.speech[low:high]))
         cut = round(float(segmentation.frame_time(frame)), 3)
         pieces.append(Region(start=start, end=cut))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +34,12 @@ def steno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StenoSett
     get_settings.cache_clear()
     yield get_settings()
     get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Iterator[Path]:
+    """One folder of joined and converted weights for all tests and the processes they start: making it takes a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = Path(os.environ.get("STENO_MODELS_DIR") or Path(__file__).parents[1] / ".cache" / "models")
+        patch.setenv("STENO_MODELS_DIR", str(folder))
+        yield folder

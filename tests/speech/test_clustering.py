@@ -1,0 +1,183 @@
+"""Embeddings of known speakers come out as those speakers, however many are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from speech import clustering
+from speech.clustering import Clusters, cluster
+from speech.schema import ClusterParams
+
+FRAMES = 100
+DIMENSION = 64
+
+
+class Meeting:
+    """Chunks in which known speakers talk: `rows` names the speakers of each chunk, in the order of its columns."""
+
+    def __init__(self, rows: list[list[int]], spread: float = 0.3, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        people = max((who for row in rows for who in row), default=0) + 1
+        voices = np.linalg.qr(generator.normal(size=(DIMENSION, people)))[0].T
+        self.truth = np.full((len(rows), 3), -1)
+        self.activity = np.zeros((len(rows), FRAMES, 3), dtype=np.bool_)
+        self.vectors = np.full((len(rows), 3, DIMENSION), np.nan, dtype=np.float32)
+        for chunk, row in enumerate(rows):
+            share = FRAMES // max(1, len(row))
+            for column, who in enumerate(row):
+                self.truth[chunk, column] = who
+                self.activity[chunk, column * share : (column + 1) * share, column] = True
+                noise = generator.normal(size=DIMENSION) * spread / np.sqrt(DIMENSION)
+                self.vectors[chunk, column] = 20 * (voices[who] + noise)
+
+    def clustered(self, **params: int) -> Clusters:
+        return cluster(self.activity, self.vectors, ClusterParams(**params), None)
+
+    def errors(self, found: Clusters) -> int:
+        """How many are given to another speaker than most of theirs."""
+        wrong = 0
+        for who in np.unique(self.truth[self.truth >= 0]):
+            counts = np.bincount(found.labels[self.truth == who])
+            wrong += int(counts.sum() - counts.max())
+        return wrong
+
+
+def talk(people: int, chunks: int = 60, seed: int = 0) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [
+        list(generator.choice(people, size=generator.integers(1, min(3, people) + 1), replace=False)) for _ in range(chunks)
+    ]
+
+
+@pytest.mark.parametrize("people", [1, 2, 4, 9])
+def test_finds_the_number_of_speakers(people: int) -> None:
+    meeting = Meeting(talk(people, chunks=40 * people))
+    found = meeting.clustered()
+    assert len(found.centroids) == people
+    assert meeting.errors(found) == 0
+    assert np.array_equal(found.labels >= 0, meeting.truth >= 0)
+    assert np.allclose(np.linalg.norm(found.centroids, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 5, 6])
+def test_gives_as_many_as_are_asked_for(wanted: int) -> None:
+    found = Meeting(talk(3)).clustered(num_speakers=wanted)
+    assert len(found.centroids) == wanted
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"min_speakers": 5}, 5),
+        ({"max_speakers": 2}, 2),
+        ({"min_speakers": 2, "max_speakers": 6}, 4),
+        ({"min_speakers": 6, "max_speakers": 8}, 6),
+        ({"min_speakers": 1, "max_speakers": 3}, 3),
+    ],
+)
+def test_stays_within_bounds(bounds: dict[str, int], expected: int) -> None:
+    found = Meeting(talk(4, chunks=120)).clustered(**bounds)
+    assert len(found.centroids) == expected
+
+
+def test_someone_who_speaks_little_is_found_when_the_number_is_given() -> None:
+    """Two of three hold the floor; the third has two chunks, fewer than make a speaker unasked."""
+    meeting = Meeting([[0], [1]] * 40 + [[2], [2]])
+    assert len(meeting.clustered().centroids) == 2
+    found = meeting.clustered(num_speakers=3)
+    assert len(found.centroids) == 3
+    assert meeting.errors(found) == 0
+
+
+def test_more_speakers_than_embeddings_are_not_invented() -> None:
+    assert len(Meeting([[0], [1]]).clustered(num_speakers=5).centroids) == 2
+
+
+def test_one_embedding_is_one_speaker() -> None:
+    found = Meeting([[0]]).clustered()
+    assert found.labels.tolist() == [[0, -1, -1]]
+    assert len(found.centroids) == 1
+
+
+def test_speakers_without_any_embedding_are_one() -> None:
+    meeting = Meeting([[0], [1]])
+    meeting.vectors[:] = np.nan
+    found = meeting.clustered()
+    assert found.labels.tolist() == [[0, -1, -1], [0, -1, -1]]
+    assert len(found.centroids) == 1
+
+
+def test_a_speaker_without_embedding_gets_one_of_the_others() -> None:
+    meeting = Meeting([[0, 1]] * 10 + [[1, 0]] * 10)
+    meeting.vectors[3, 1] = np.nan
+    found = meeting.clustered()
+    assert sorted(found.labels[3, :2]) == [0, 1]
+
+
+def test_small_clusters_join_the_nearest_large_one() -> None:
+    """An odd chunk, half way from one speaker to nobody, is not a speaker of its own."""
+    meeting = Meeting([[0]] * 40 + [[1]] * 40 + [[0]])
+    odd = np.random.default_rng(5).normal(size=DIMENSION)
+    meeting.vectors[-1, 0] = meeting.vectors[0, 0] + 25 * odd / np.linalg.norm(odd)
+    found = meeting.clustered()
+    assert len(found.centroids) == 2
+    assert found.labels[-1, 0] == found.labels[0, 0]
+
+
+def test_two_speakers_of_a_chunk_are_two_where_there_are_enough() -> None:
+    """Even when both sound like the same."""
+    meeting = Meeting(talk(3, chunks=80))
+    pairs = np.flatnonzero((meeting.truth >= 0).sum(axis=1) == 2)
+    meeting.vectors[pairs[0], 1] = meeting.vectors[pairs[0], 0] * 1.01
+    found = meeting.clustered()
+    for row in found.labels:
+        assert len(set(row[row >= 0])) == (row >= 0).sum()
+    single = meeting.clustered(num_speakers=1)
+    assert set(single.labels.ravel()) == {0, -1}
+
+
+def test_many_embeddings_are_bounded_and_give_the_same_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = Meeting(talk(5, chunks=400))
+    everything = meeting.clustered()
+    monkeypatch.setattr(clustering, "MAX_TRAIN", 100)
+    sizes: list[int] = []
+    agglomerate = clustering.agglomerate
+
+    def counted(units: np.ndarray, *rest: object) -> np.ndarray:
+        sizes.append(len(units))
+        return agglomerate(units, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clustering, "agglomerate", counted)
+    bounded = meeting.clustered()
+    assert sizes == [100]
+    assert len(bounded.centroids) == len(everything.centroids) == 5
+    assert meeting.errors(bounded) == meeting.errors(everything) == 0
+
+
+@pytest.mark.slow
+def test_a_twelve_hour_recording_is_clustered() -> None:
+    meeting = Meeting(talk(6, chunks=17_280))
+    assert (meeting.truth >= 0).sum() > 26_000
+    found = meeting.clustered()
+    assert len(found.centroids) == 6
+    assert meeting.errors(found) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.3, 0.6, 0.75])
+def test_equals_pyannotes_clustering(spread: float) -> None:
+    from pyannote.audio.pipelines.clustering import AgglomerativeClustering
+    from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+    meeting = Meeting(talk(4, chunks=150), spread=spread)
+    theirs = AgglomerativeClustering(metric="cosine", constrained_assignment=True).instantiate(
+        {"method": "centroid", "min_cluster_size": 5, "threshold": 0.7}
+    )
+    activity = SlidingWindowFeature(meeting.activity.astype(np.float32), SlidingWindow(duration=10, step=2.5))
+    expected, _, _ = theirs(embeddings=meeting.vectors, segmentations=activity, min_clusters=1, max_clusters=20)
+    found = meeting.clustered()
+    ours, others = found.labels[meeting.truth >= 0], expected[meeting.truth >= 0]
+    assert len(set(ours)) == len(set(others))
+    agreeing = sum(np.bincount(others[ours == k]).max() for k in set(ours))
+    assert agreeing >= 0.99 * len(ours)
