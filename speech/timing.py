@@ -21,6 +21,9 @@ MIN_PAUSE = 0.12
 REACH = 0.4
 """Seconds; a word that begins this near to the end of a pause began there."""
 
+MAX_STRETCH = 1.0
+"""Seconds of voice that one word can be found to have taken from the next."""
+
 
 def attention_words(segment: AsrSegment, model: str) -> list[Word]:
     """The chunk's words with their cross-attention times, corrected for the model and by where the voice begins and pauses."""
@@ -52,20 +55,28 @@ def _onsets(segment: AsrSegment, voice: Sequence[Region], shift: float) -> dict[
 def _corrected(segment: AsrSegment, voice: Sequence[Region], shift: float) -> list[Word]:
     onsets = _onsets(segment, voice, shift)
     words: list[Word] = []
+    cut: Region | None = None
     for index, word in enumerate(segment.words):
         timing: Timing = "attention" if word.end > word.start else "interpolated"
-        start, end = onsets.get(index, word.start - shift), word.end - shift
-        start, end = _within(voice, start, max(end, start))
+        start, end = word.start - shift, max(word.end - shift, word.start - shift)
+        if cut is not None:
+            # The word before was stretched over a pause; the voice after the pause is this word's.
+            start = min([start, *(v.start for v in voice if v.start >= cut.end and start - v.start <= MAX_STRETCH)])
+        start = onsets.get(index, start)
+        home = _home(voice, start, end, index in onsets)
+        cut = home if home is not None and end > home.end + MIN_PAUSE else None
+        if home is not None:
+            start, end = max(start, home.start), min(end, home.end)
         words.append(Word(word=word.word, start=max(0.0, start), end=max(0.0, end), score=word.score, timing=timing))
     return words
 
 
-def _within(voice: Sequence[Region], start: float, end: float) -> tuple[float, float]:
-    """The part of [start, end] in the stretch of voice that holds most of it: no word is said across a pause."""
+def _home(voice: Sequence[Region], start: float, end: float, begins: bool) -> Region | None:
+    """The stretch of voice a word is said in, since none is said across a pause: the one it begins, or that holds most of it."""
+    if begins:
+        return next((region for region in voice if region.start <= start < region.end), None)
     best = max(voice, key=lambda region: min(end, region.end) - max(start, region.start), default=None)
-    if best is None or min(end, best.end) - max(start, best.start) < MIN_WORD:
-        return start, end
-    return max(start, best.start), min(end, best.end)
+    return best if best is not None and min(end, best.end) - max(start, best.start) >= MIN_WORD else None
 
 
 def in_order(words: Sequence[Word], floor: float, ceiling: float) -> list[Word]:

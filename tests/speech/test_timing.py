@@ -1,0 +1,79 @@
+"""Word times from cross-attention, made good by voice activity."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from speech.schema import AsrSegment, AsrWord, Region, Word
+from speech.timing import MIN_WORD, OFFSETS, attention_words, in_order
+
+
+def chunk(words: list[tuple[str, float, float]], voice: list[tuple[float, float]]) -> AsrSegment:
+    return AsrSegment(
+        start=voice[0][0] - 0.2,
+        end=voice[-1][1] + 0.2,
+        text=" ".join(word for word, _, _ in words),
+        words=tuple(AsrWord(word=word, start=start, end=end, score=0.9) for word, start, end in words),
+        regions=tuple(Region(start=start, end=end) for start, end in voice),
+        avg_logprob=-0.1,
+        no_speech_prob=0.0,
+    )
+
+
+def spans(words: list[Word]) -> list[tuple[str, float, float]]:
+    return [(word.word, round(word.start, 3), round(word.end, 3)) for word in words]
+
+
+def word(start: float, end: float, text: str = "word") -> Word:
+    return Word(word=text, start=start, end=end, score=0.5, timing="attention", speaker_source=None)
+
+
+def test_word_after_a_pause_begins_where_the_voice_does() -> None:
+    segment = chunk([("one", 0.9, 1.5), ("two", 2.75, 3.5)], [(1.0, 1.5), (3.0, 3.6)])
+    assert spans(attention_words(segment, "unmeasured")) == [("one", 1.0, 1.5), ("two", 3.0, 3.5)]
+
+
+def test_word_is_not_stretched_over_a_pause() -> None:
+    segment = chunk([("one", 1.0, 1.4), ("two", 1.4, 3.0), ("three", 3.0, 3.5)], [(1.0, 1.9), (3.0, 3.6)])
+    assert spans(attention_words(segment, "unmeasured"))[1] == ("two", 1.4, 1.9)
+
+
+def test_voice_that_a_stretched_word_took_is_given_back_to_the_next() -> None:
+    # Heard in a telephone call: the first "Hello." lasted over the second one, which was left with 80 ms.
+    segment = chunk([("Hello.", 6.43, 8.25), ("Hello.", 8.25, 8.33)], [(6.69, 7.25), (7.5, 8.4)])
+    assert spans(attention_words(segment, "unmeasured")) == [("Hello.", 6.69, 7.25), ("Hello.", 7.5, 8.33)]
+
+
+def test_gap_of_a_plosive_is_no_pause() -> None:
+    segment = chunk([("atta", 1.0, 1.3), ("boy", 1.3, 1.8)], [(1.0, 1.4), (1.48, 1.8)])
+    assert spans(attention_words(segment, "unmeasured")) == [("atta", 1.0, 1.3), ("boy", 1.3, 1.8)]
+
+
+def test_measured_models_are_shifted_by_their_offset() -> None:
+    segment = chunk([("one", 1.0, 1.5), ("two", 1.5, 2.0), ("three", 2.0, 2.4)], [(1.0, 3.0)])
+    assert round(attention_words(segment, "base")[1].start, 3) == round(1.5 - OFFSETS["base"], 3)
+    assert round(attention_words(segment, "tiny.en")[1].start, 3) == round(1.5 - OFFSETS["tiny.en"], 3)
+
+
+def test_words_outside_all_voice_keep_their_times() -> None:
+    segment = chunk([("ghost", 5.0, 5.4)], [(1.0, 1.5)])
+    assert spans(attention_words(segment, "unmeasured")) == [("ghost", 5.0, 5.4)]
+
+
+def test_words_that_start_together_share_their_span_and_say_so() -> None:
+    placed = in_order([word(1.0, 1.0, "a"), word(1.0, 1.6, "bcd"), word(2.0, 2.5, "e")], 0.0, 9.0)
+    assert spans(placed) == [("a", 1.0, 1.15), ("bcd", 1.15, 1.6), ("e", 2.0, 2.5)]
+    assert [item.timing for item in placed] == ["interpolated", "interpolated", "attention"]
+
+
+def test_order_holds_for_any_times() -> None:
+    chance = random.Random(7)
+    for _ in range(500):
+        words = [word(start := chance.uniform(0, 30), start + chance.uniform(-1, 2)) for _ in range(chance.randint(0, 40))]
+        floor = chance.uniform(0, 5)
+        placed = in_order(words, floor, 30.0)
+        assert len(placed) == len(words)
+        assert all(item.start >= floor - 0.001 for item in placed)
+        assert all(item.end - item.start >= MIN_WORD - 0.002 for item in placed)
+        assert all(a.end <= b.start + 0.001 for a, b in itertools.pairwise(placed))
