@@ -49,8 +49,8 @@ def speak(text: str, generator: np.random.Generator, lead: float = 0.3) -> Spoke
     return Spoken((joined + generator.normal(0, 0.003, len(joined))).astype(np.float32), words, letters)
 
 
-def random_text(generator: np.random.Generator, words: int) -> str:
-    return " ".join("".join(generator.choice(list(LETTERS), size=generator.integers(2, 5))) for _ in range(words))
+def random_text(generator: np.random.Generator, words: int, letters: str = LETTERS) -> str:
+    return " ".join("".join(generator.choice(list(letters), size=generator.integers(2, 5))) for _ in range(words))
 
 
 def train(folder: Path, steps: int = 300) -> Path:
@@ -74,6 +74,7 @@ def train(folder: Path, steps: int = 300) -> Path:
             num_attention_heads=2,
             intermediate_size=64,
             conv_dim=(64,) * 7,
+            feat_extract_norm="layer",
             num_conv_pos_embeddings=8,
             num_conv_pos_embedding_groups=2,
             hidden_dropout=0.0,
@@ -107,13 +108,13 @@ def _examples(extract: Any) -> tuple[Any, Any]:
     generator = np.random.default_rng(1)
     features, labels = [], []
     for _ in range(40):
-        item = speak(random_text(generator, 5), generator, lead=float(generator.uniform(0.1, 0.5)))
+        item = speak(random_text(generator, 5, LETTERS + "0"), generator, lead=float(generator.uniform(0.1, 0.5)))
         with torch.no_grad():
             features.append(extract(torch.from_numpy(item.samples)[None])[0].T)
         target = torch.zeros(len(features[-1]), dtype=torch.long)
         for letter, onset in item.letters:
             frame = round(onset * RATE / FRAME)
-            target[frame : frame + 2] = VOCABULARY[letter]
+            target[frame : frame + 2] = VOCABULARY.get(letter, VOCABULARY["<unk>"])
         labels.append(target)
     frames = min(len(target) for target in labels)
     return torch.stack([item[:frames] for item in features]), torch.stack([item[:frames] for item in labels])
