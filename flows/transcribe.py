@@ -68,7 +68,7 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     transcript = (
         await merge(log, recording, text.asr, alignment=text.alignment, diarization=diarization, options=options)
     ).artifact
-    exported = await export(log, transcript, output, recording.stem)
+    exported = await export(log, transcript, output, recording)
 
     result = _result(log, recording, transcript, exported, failure=failure, seconds=time.perf_counter() - began)
     await publish_report(result)
@@ -101,9 +101,8 @@ async def _words(
     if not request.align:
         log.skip("align", "not asked for")
         return _Text(text.artifact, None, None)
-    # A translation is English whatever was spoken.
-    language = "en" if request.task == "translate" else text.artifact.meta["language"]
-    aligner = await resolve_aligner(request.align_model, language, models.asr)
+    spoken = request.task == "transcribe" and text.artifact.meta.get("segments", 1) > 0
+    aligner = await resolve_aligner(request.align_model, text.artifact.meta["language"], models.asr, spoken=spoken)
     words = await align(log, recording, text.artifact, aligner, batch_size=request.batch_size)
     return _Text(text.artifact, words.artifact, aligner.name)
 

@@ -50,7 +50,7 @@ def align(asr: AsrResult, recording: Recording, aligner: Any | None, progress: P
         words = in_order(words, floor, segment.end)
         if words:
             floor = words[-1].end
-            segments += sentences(segment, words, asr.language)
+            segments += sentences(segment, words, asr.text_language)
         progress(done / len(asr.segments))
     warnings = []
     if fallen_back:

@@ -70,10 +70,9 @@ class Transcriber:
         self.params = params
 
     def transcribe(self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress) -> AsrResult:
-        """The text of the planned chunks. `model` and warnings of the result are the caller's to fill in."""
+        """The text of the planned chunks. The result's `model` is the caller's to fill in."""
         if not plan:
-            language = self.params.language or ("en" if not self.model.model.is_multilingual else UNDETERMINED)
-            return AsrResult(language=language, segments=(), model=_NO_MODEL, warnings=("No speech was found.",))
+            return self._result([], None, None)
         language, probability = self._language(recording, plan)
         tokenizer = self._tokenizer(language)
         segments: list[AsrSegment] = []
@@ -81,19 +80,26 @@ class Transcriber:
             batch = plan[first : first + batch_size]
             segments += self._batch(recording, batch, tokenizer)
             progress((first + len(batch)) / len(plan))
-        warnings = []
+        return self._result(segments, language, probability)
+
+    def _result(self, segments: Sequence[AsrSegment], language: str | None, probability: float | None) -> AsrResult:
+        """A recording without words has no language but the one that was asked for: music is not Romanian."""
+        warnings: tuple[str, ...] = ()
         if not segments:
-            warnings.append("No speech was found.")
+            language = self.params.language or (UNDETERMINED if self.model.model.is_multilingual else "en")
+            probability = None
+            warnings = ("No speech was found.",)
         elif probability is not None and probability < UNSURE:
-            warnings.append(
-                f"The language was detected as {language!r} with a probability of {probability:.2f} only; give --language if it is another."
+            warnings = (
+                f"The language was detected as {language!r} with a probability of {probability:.2f} only; give --language if it is another.",
             )
         return AsrResult(
-            language=language,
+            language=language or UNDETERMINED,
             language_probability=probability,
+            task=self.params.task,
             segments=tuple(segments),
             model=_NO_MODEL,
-            warnings=tuple(warnings),
+            warnings=warnings,
         )
 
     # -- language -----------------------------------------------------------------------------------------------------

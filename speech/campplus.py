@@ -79,18 +79,21 @@ class ContextMask(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         context = x.mean(-1, keepdim=True) + self._segment_means(x)
         mask = torch.sigmoid(self.linear2(functional.relu(self.linear1(context))))
-        return self.linear_local(x) * mask
+        out: Tensor = self.linear_local(x) * mask
+        return out
 
     @staticmethod
     def _segment_means(x: Tensor) -> Tensor:
         # Not avg_pool1d(ceil_mode=True): ONNX runtimes divide the last, shorter segment by the full length.
         frames = int(x.shape[-1])
         segments = -(-frames // SEGMENT_FRAMES)
-        sums = functional.pad(x, (0, segments * SEGMENT_FRAMES - frames)).unflatten(-1, (segments, SEGMENT_FRAMES)).sum(-1)
+        padded = functional.pad(x, (0, segments * SEGMENT_FRAMES - frames))
+        sums = padded.reshape(*x.shape[:-1], segments, SEGMENT_FRAMES).sum(-1)
         lengths = torch.full((segments,), float(SEGMENT_FRAMES), device=x.device)
         lengths[-1] = frames - (segments - 1) * SEGMENT_FRAMES
         means = (sums / lengths).unsqueeze(-1).expand(-1, -1, -1, SEGMENT_FRAMES)
-        return means.flatten(-2)[..., :frames]
+        out: Tensor = means.flatten(-2)[..., :frames]
+        return out
 
 
 class DenseLayer(nn.Module):

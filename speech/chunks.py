@@ -16,11 +16,12 @@ from speech.segmentation import Segmentation
 
 ONSET, OFFSET = 0.5, 0.363
 """Speech begins above the one and ends below the other: WhisperX's `vad_onset` and `vad_offset`."""
-PADDING = 0.2
-"""Seconds kept on either side of speech: the model's frames lag soft onsets and cut releases."""
+PADDING = 0.3
+"""Seconds kept on either side of speech: the model's frames lag soft onsets and cut releases. Measured on a call: 13 word errors of 87
+with 0.2, 10 with anything from 0.25 to 0.5; on read speech it makes no difference."""
 MIN_SPEECH = 0.15
 """Seconds; less is a click, not a word."""
-MAX_SPEECH = 27.6
+MAX_SPEECH = 27.4
 """Seconds from a chunk's first speech to its last; padded, 28. Whisper sees 30, and is least reliable at the very edge."""
 MIN_PIECE = 1.0
 """Seconds; uninterrupted speech is not cut this near to its end."""

@@ -61,7 +61,8 @@ def _chunk_features(recording: Recording, chunk: int, embedder: Embedder) -> Flo
     features = fbank(samples, embedder.fbank)
     # A padded tail is not part of the recording: it must not pull the mean.
     present = max(1, min(FBANK_FRAMES, (recording.samples - chunk * STEP) // FRAME_SHIFT - 2))
-    return features - features[:present].mean(axis=0)
+    out: Floats = features - features[:present].mean(axis=0)
+    return out
 
 
 def _weights(activity: NDArray[np.bool_], frames: int, frame_step: float) -> Iterator[tuple[int, Floats]]:

@@ -44,7 +44,8 @@ def fbank(samples: Floats, options: FbankOptions) -> Floats:
     spectrum = np.fft.rfft(emphasised * _window(options.window), n=_FFT)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     energies = power[:, : _FFT // 2].astype(np.float32) @ _mel_matrix()
-    return np.log(np.maximum(energies, np.float32(_EPSILON)))
+    out: Floats = np.log(np.maximum(energies, np.float32(_EPSILON)))
+    return out
 
 
 @functools.cache

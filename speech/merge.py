@@ -75,12 +75,12 @@ def merge(
     Every word keeps its text and its place in the text; starts never decrease, and no word ends before it starts.
     Without alignment a segment is a chunk of ASR, or one speaker's part of it, without words.
     """
-    # A translation is English whatever was spoken.
-    language = "en" if options.get("task") == "translate" else asr.language
+    language = asr.text_language
     aligned = alignment is not None and bool(alignment.segments)
     source = alignment.segments if alignment is not None and aligned else _chunks(asr)
     segments = _orderly([segment for segment in source if segment.words or segment.text.strip()], audio_duration)
-    turns = _clipped(diarization.turns, audio_duration) if diarization else ()
+    # Where nothing was said, nobody spoke: music can sound like a voice to the segmentation.
+    turns = _clipped(diarization.turns, audio_duration) if diarization and segments else ()
     if diarization and turns:
         exclusive = _clipped(diarization.exclusive_turns, audio_duration)
         segments = [part for segment in attributed(segments, turns, exclusive) for part in _by_speaker(segment, language)]

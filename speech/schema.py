@@ -97,9 +97,15 @@ class AsrSegment(Frozen):
 class AsrResult(Frozen):
     language: str
     language_probability: float | None = Field(None, description="None when the language was given.")
+    task: Literal["transcribe", "translate"] = "transcribe"
     segments: tuple[AsrSegment, ...]
     model: ModelInfo
     warnings: tuple[str, ...] = ()
+
+    @property
+    def text_language(self) -> str:
+        """The language of the text: a translation is English whatever was spoken."""
+        return "en" if self.task == "translate" else self.language
 
 
 class Word(Frozen):

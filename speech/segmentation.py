@@ -134,7 +134,8 @@ def _overlap_average(scores: Floats, frame_step: float) -> Floats:
         start = chunk_frame(chunk, frame_step)
         total[start : start + frames] += scores[chunk] * window
         weight[start : start + frames] += window
-    return total / np.maximum(weight, 1e-6)
+    out: Floats = (total / np.maximum(weight, 1e-6)).astype(np.float32)
+    return out
 
 
 def run(

@@ -20,6 +20,7 @@ from infra.errors import OutputNotWritable, StorageFull
 from infra.settings import StenoSettings, get_settings
 from infra.store import s3_options
 from speech.schema import Frozen, Transcript
+from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
 from tasks.stage import retry_condition, with_retries
 
@@ -44,6 +45,8 @@ class ExportCall(Frozen):
     transcript: ArtifactRef
     output: Output
     stem: str
+    warnings: tuple[str, ...]
+    """What was noticed about the recording itself. Not in the artifact, which several recordings of the same samples share."""
 
 
 class Exported(Frozen):
@@ -58,9 +61,9 @@ class Exported(Frozen):
     warnings: tuple[str, ...] = ()
 
 
-async def export(log: RunLog, transcript: ArtifactRef, output: Output, stem: str) -> Exported:
+async def export(log: RunLog, transcript: ArtifactRef, output: Output, recording: Recording) -> Exported:
     """Write the files. Raises OutputNotWritable, StorageFull."""
-    call = ExportCall(transcript=transcript, output=output, stem=stem)
+    call = ExportCall(transcript=transcript, output=output, stem=recording.stem, warnings=recording.warnings)
     exported = Exported.model_validate(await log.perform("export", with_retries(export_task), call))
     log.note(*exported.warnings)
     return exported
@@ -96,6 +99,8 @@ def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
     settings = get_settings()
     with get_store(settings).local(call.transcript) as path:
         transcript = Transcript.model_validate_json(path.read_bytes())
+    warnings = tuple(dict.fromkeys([*call.warnings, *transcript.warnings]))
+    transcript = transcript.model_copy(update={"warnings": warnings})
     options = RenderOptions(uri=call.stem, **call.output.render)
     targets = call.output.targets(call.stem)
     rendered = {target: render(transcript, format_, options) for format_, target in targets.items()}

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from infra.settings import StenoSettings, get_settings
-from speech.models import Resolved, resolve_align, resolve_asr, resolve_diarization
+from speech.models import ATTENTION, Resolved, resolve_align, resolve_asr, resolve_diarization
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,13 @@ async def resolve_models(model: str, language: str | None, align_model: str, *, 
     return await asyncio.to_thread(_resolve, get_settings(), model, language, align_model, align)
 
 
-async def resolve_aligner(align_model: str, language: str, asr: Resolved) -> Resolved:
-    """What gives the words of `language` their times."""
-    return await asyncio.to_thread(_aligner, get_settings(), align_model, language, asr)
+async def resolve_aligner(align_model: str, language: str, asr: Resolved, *, spoken: bool) -> Resolved:
+    """What gives the words of `language` their times.
+
+    Where none of them was spoken (a translation, or no words at all) that is Whisper's attention, whatever was asked for.
+    """
+    name = align_model if spoken else ATTENTION
+    return await asyncio.to_thread(_aligner, get_settings(), name, language, asr)
 
 
 def argument(model: Resolved) -> str:

@@ -18,6 +18,7 @@ from prefect.states import State
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from infra.progress import StageEvent, listening
+from tests.media import make_case
 from tests.stage_double import TEXT, ComputeDouble, recording
 
 STAGES = ["fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export"]
@@ -63,6 +64,15 @@ async def test_result_tells_what_was_found(tmp_path: Path, double: ComputeDouble
     assert result.duration == 4.0
     assert [stage.stage for stage in result.stages] == STAGES
     assert all(stage.attempts == 1 for stage in result.stages)
+
+
+@pytest.mark.usefixtures("prefect_server", "steno")
+async def test_what_was_noticed_about_the_recording_is_in_its_transcript(tmp_path: Path, double: ComputeDouble) -> None:
+    source = make_case("clipped", tmp_path)
+    result = await transcribe(TranscribeRequest(source=str(source), output_dir=str(tmp_path / "out")))
+    warnings = json.loads(Path(result.files["json"]).read_text())["warnings"]
+    assert any("clipped" in warning for warning in warnings)
+    assert set(warnings) <= set(result.warnings)
 
 
 @pytest.mark.usefixtures("prefect_server", "steno")

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,12 +31,14 @@ from speech.stages import run_stage
 MODEL = ModelInfo(name="base", revision="1", origin="package")
 
 
-def asr_of(*texts: str, language: str = "en", span: float = 10.0, warnings: tuple[str, ...] = ()) -> AsrResult:
+def asr_of(
+    *texts: str, language: str = "en", span: float = 10.0, warnings: tuple[str, ...] = (), task: Any = "transcribe"
+) -> AsrResult:
     segments = tuple(
         AsrSegment(start=i * span, end=(i + 1) * span, text=text, words=(), regions=(), avg_logprob=-0.2, no_speech_prob=0.0)
         for i, text in enumerate(texts)
     )
-    return AsrResult(language=language, language_probability=0.9, segments=segments, model=MODEL, warnings=warnings)
+    return AsrResult(task=task, language=language, language_probability=0.9, segments=segments, model=MODEL, warnings=warnings)
 
 
 def aligned(*segments: Segment, warnings: tuple[str, ...] = ()) -> AlignResult:
@@ -234,7 +237,7 @@ def test_the_texts_own_spacing_survives_a_cut() -> None:
 
 def test_a_translation_is_joined_as_english() -> None:
     segment = sentence(("Good", 0, 0.5), ("day", 0.5, 1), text="unlike the words")
-    transcript = merge(5, asr_of(segment.text, language="ja"), aligned(segment), None, {"task": "translate"})
+    transcript = merge(5, asr_of(segment.text, language="ja", task="translate"), aligned(segment), None, {})
     assert transcript.segments[0].text == "Good day"
 
 
