@@ -84,7 +84,14 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in ("", "main", commit):
             return self._fail(404, "RevisionNotFound")
         siblings = [{"rfilename": name} for name in files]
-        description = {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings, "tags": [], "private": False}
+        description = {
+            "id": repository,
+            "modelId": repository,
+            "sha": commit,
+            "siblings": siblings,
+            "tags": [],
+            "private": False,
+        }
         self._send(200, json.dumps(description).encode(), {"Content-Type": "application/json"})
 
     def _file(self, repository: str, revision: str, file: str, token: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ def unspoken(kind: str) -> np.ndarray:
     chords = ((262, 330, 392), (220, 262, 330), (175, 220, 262), (196, 247, 294))
     notes = np.array(chords)[(time // 2 % 4).astype(int)]
     fade = np.exp(-2 * (time % 2))[:, None]
-    return (0.2 * fade * sum(np.sin(2 * np.pi * k * notes * time[:, None]) / k for k in (1, 2, 3))).sum(axis=1).astype(np.float32)
+    return (
+        (0.2 * fade * sum(np.sin(2 * np.pi * k * notes * time[:, None]) / k for k in (1, 2, 3))).sum(axis=1).astype(np.float32)
+    )
 
 
 @pytest.mark.slow
@@ -130,7 +133,7 @@ def test_translation_is_a_task_of_the_multilingual_model(call: Path, transcribe:
 
 
 def test_an_english_model_refuses_another_language(call: Path, transcribe: Transcribe) -> None:
-    with pytest.raises(InvalidOption, match="'tiny.en' knows English only, not 'fr'; take 'tiny' instead"):
+    with pytest.raises(InvalidOption, match=r"'tiny\.en' knows English only, not 'fr'; take 'tiny' instead"):
         transcribe(call, language="fr")
 
 
@@ -175,7 +178,7 @@ def test_attention_times_every_word(call: Path, transcribe: Transcribe, runtime:
     starts = [word.start for word in words]
     assert starts == sorted(starts)
     assert all(word.start < word.end for word in words)
-    assert all(before.end <= after.start + 1e-6 for before, after in zip(words, words[1:], strict=False))
+    assert all(before.end <= after.start + 1e-6 for before, after in itertools.pairwise(words))
 
 
 def test_what_is_transcribed_is_what_was_segmented(call: Path, segmented_call: Segmentation, segmenter: Segmenter) -> None:

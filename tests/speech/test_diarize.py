@@ -43,7 +43,7 @@ def error_rate(turns: tuple[Turn, ...]) -> float:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reference = annotation([tuple(turn) for turn in truth.turns()])
+        reference = annotation([(turn.start, turn.end, turn.speaker) for turn in truth.turns()])
         found = annotation([(turn.start, turn.end, turn.speaker) for turn in turns])
         return float(DiarizationErrorRate(collar=0.0, skip_overlap=False)(reference, found))
 

@@ -82,7 +82,8 @@ def test_packaged_weights_are_known_by_their_packages(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("large", "large-v3"), ("turbo", "large-v3-turbo"), ("small", "small"), ("distil-large-v3", "distil-large-v3")]
+    ("name", "meant"),
+    [("large", "large-v3"), ("turbo", "large-v3-turbo"), ("small", "small"), ("distil-large-v3", "distil-large-v3")],
 )
 def test_sizes_and_aliases_are_pinned(tmp_path: Path, name: str, meant: str) -> None:
     resolved = asr(name, models_dir=tmp_path)
@@ -92,7 +93,8 @@ def test_sizes_and_aliases_are_pinned(tmp_path: Path, name: str, meant: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("larg-v3", "large-v3"), ("Base", "base"), ("trubo", "turbo"), ("tiny-en", "tiny.en"), ("LARGE-V3", "large-v3")]
+    ("name", "meant"),
+    [("larg-v3", "large-v3"), ("Base", "base"), ("trubo", "turbo"), ("tiny-en", "tiny.en"), ("LARGE-V3", "large-v3")],
 )
 def test_a_typo_is_answered_with_the_name_that_was_meant(tmp_path: Path, name: str, meant: str) -> None:
     with pytest.raises(UnknownModel, match=f"Did you mean '{meant}'"):
@@ -177,7 +179,8 @@ def test_the_aligners_are_whisperxs_and_torchaudios() -> None:
 
     assert TORCHAUDIO_ALIGN == DEFAULT_ALIGN_MODELS_TORCH
     assert HUB_ALIGN == DEFAULT_ALIGN_MODELS_HF
-    assert TORCHAUDIO_FILES == {name: getattr(torchaudio.pipelines, name)._path for name in TORCHAUDIO_ALIGN.values()}
+    found = {name: getattr(torchaudio.pipelines, name)._path for name in TORCHAUDIO_ALIGN.values()}
+    assert found == TORCHAUDIO_FILES
 
 
 def test_the_sizes_are_faster_whispers() -> None:

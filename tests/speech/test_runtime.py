@@ -32,14 +32,16 @@ class RunsOut(Exception):
     ids=["python", "torch", "ctranslate2", "cublas", "c++", "onnx", "system"],
 )
 def test_running_out_of_memory_is_one_error(error: Exception) -> None:
-    with pytest.raises(OutOfMemory, match="during asr; a smaller --batch-size or model needs less") as caught:
-        with memory_errors_translated("asr"):
-            raise error
+    says = "during asr; a smaller --batch-size or model needs less"
+    with pytest.raises(OutOfMemory, match=says) as caught, memory_errors_translated("asr"):
+        raise error
     assert caught.value.retry is Retry.SMALLER
     assert caught.value.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("x"), GatedModel("out of memory is not what this says")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), KeyError("x"), GatedModel("out of memory is not what this says")]
+)
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, memory_errors_translated("asr"):
         raise error

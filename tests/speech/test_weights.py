@@ -21,7 +21,13 @@ from speech.weights import catalogue, diarization_weights, verify, whisper_folde
 from tests.hub import Hub, serve
 
 TOKEN = "hf_a_secret_that_is_never_shown"
-WHISPER = {"model.bin": b"weights" * 5000, "config.json": b"{}", "tokenizer.json": b"{}", "vocabulary.txt": b"a", "README.md": b"x"}
+WHISPER = {
+    "model.bin": b"weights" * 5000,
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "vocabulary.txt": b"a",
+    "README.md": b"x",
+}
 
 # huggingface_hub reads its settings when it is imported: each case is a process of its own.
 _ASK = """
@@ -72,7 +78,12 @@ def ask(hub: Hub, tmp_path: Path) -> Ask:
         }
         words = [name, str(tmp_path / "models"), "offline" if offline else "online", "download" if download else "resolve"]
         done = subprocess.run(
-            [sys.executable, "-c", _ASK, *words], env=inherited | settings, capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", _ASK, *words],
+            env=inherited | settings,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert TOKEN not in done.stdout + done.stderr
@@ -97,7 +108,9 @@ def test_a_hub_model_is_pinned_when_it_is_first_asked_for(hub: Hub, ask: Ask, tm
 def test_what_was_fetched_is_not_asked_for_again(hub: Hub, ask: Ask) -> None:
     fetched = ask("someone/whisper")
     hub.asked.clear()
-    assert ask("someone/whisper") == ask("someone/whisper", offline=True) == ask("someone/whisper", HF_HUB_OFFLINE="1") == fetched
+    assert (
+        ask("someone/whisper") == ask("someone/whisper", offline=True) == ask("someone/whisper", HF_HUB_OFFLINE="1") == fetched
+    )
     assert hub.asked == []
 
 
@@ -105,7 +118,10 @@ def test_a_second_model_keeps_the_first_ones_pin(hub: Hub, ask: Ask, tmp_path: P
     hub.publish("someone/other", WHISPER, commit="c" * 40)
     ask("someone/whisper", download=False)
     ask("someone/other", download=False)
-    assert json.loads((tmp_path / "models" / "pins.json").read_text()) == {"someone/other": "c" * 40, "someone/whisper": "a" * 40}
+    assert json.loads((tmp_path / "models" / "pins.json").read_text()) == {
+        "someone/other": "c" * 40,
+        "someone/whisper": "a" * 40,
+    }
 
 
 @pytest.mark.parametrize("switch", ["STENO_OFFLINE", "HF_HUB_OFFLINE"])
@@ -204,7 +220,7 @@ def test_packaged_weights_are_there_and_whole(models_dir: Path) -> None:
 
 def test_other_bytes_than_the_pinned_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"anything else")
-    with pytest.raises(ChecksumMismatch, match="model.bin are not the pinned ones"):
+    with pytest.raises(ChecksumMismatch, match=r"model\.bin are not the pinned ones"):
         verify(tmp_path / "model.bin", "0" * 64, tmp_path / "models")
 
 
@@ -229,14 +245,21 @@ print((whisper_folder(resolve_asr("base", None, models_dir=folder, offline=True)
 
 def test_the_base_model_is_joined_once_by_two_processes_and_again_when_damaged(tmp_path: Path) -> None:
     both = [
-        subprocess.Popen([sys.executable, "-c", _JOIN, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", _JOIN, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     outputs = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     joined = next(tmp_path.rglob("model.bin"))
-    assert sorted(path.name for path in joined.parent.iterdir()) == ["config.json", "model.bin", "tokenizer.json", "vocabulary.txt"]
+    assert sorted(path.name for path in joined.parent.iterdir()) == [
+        "config.json",
+        "model.bin",
+        "tokenizer.json",
+        "vocabulary.txt",
+    ]
     assert stat.S_IMODE(joined.stat().st_mode) & 0o444 == 0o444, "other users of this machine may read it"
     whole = joined.read_bytes()
     joined.write_bytes(whole[: len(whole) // 2])
