@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from speech.audio import Recording
-from speech.models import Resolved, resolve_align
+from speech.models import resolve_align
+from speech.registry import Resolved
 from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, RuntimeOptions, Segment, Word
 from speech.sentences import join_words, separators, split_sentences
 from speech.stages import Progress

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from speech import chunks as planning
 from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES
-from speech.models import Resolved, resolve_asr
+from speech.models import resolve_asr
+from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, RuntimeOptions
 from speech.segmentation import Segmentation

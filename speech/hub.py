@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from speech.errors import GatedModel, ModelUnavailable, StenoError, TransientError, UnknownModel
 from speech.files import file_lock, replaced
-from speech.models import Resolved, hub_token
+from speech.registry import Resolved
 
 _HUB_PATTERNS = {
     "whisper": ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"],
@@ -21,6 +22,19 @@ _MADE_OF = {
     "diarization": "pyannote pipeline (segmentation/ and embedding/ with pytorch_model.bin)",
     "wav2vec2": "wav2vec2 model in transformers' format (config.json and weights)",
 }
+
+
+def hub_token() -> str | None:
+    """The hub token from the environment or `huggingface-cli login`; never logged."""
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    path = Path(os.environ.get("HF_TOKEN_PATH", str(home / "token")))
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def hub_folder(resolved: Resolved) -> Path | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from speech.errors import EngineMissing, StenoError
 from speech.features import FbankOptions
 from speech.files import file_lock, written_aside
-from speech.models import Resolved
+from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, RuntimeOptions
 from speech.weights import DiarizationWeights, diarization_weights

@@ -19,7 +19,8 @@ from speech.audio import Recording
 from speech.errors import ModelUnavailable, UnknownModel
 from speech.hub import hub_download
 from speech.languages import WITHOUT_SPACES
-from speech.models import Resolved, torchaudio_folder
+from speech.models import torchaudio_folder
+from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, AsrSegment, RuntimeOptions, Word
 

@@ -11,7 +11,7 @@ from typing import Any
 from speech.errors import ChecksumMismatch, ModelUnavailable
 from speech.files import file_lock, replaced
 from speech.hub import hub_download, hub_folder
-from speech.models import PACKAGED_DIARIZATION, PACKAGED_WHISPER, PINNED_HUB, Resolved
+from speech.registry import PACKAGED_DIARIZATION, PACKAGED_WHISPER, PINNED_HUB, Resolved
 from speech.schema import Frozen
 
 SHA256 = {

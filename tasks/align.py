@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.artifacts import ArtifactRef, StageOutcome
-from speech.models import Resolved
+from speech.registry import Resolved
 from speech.schema import AlignParams
 from tasks.models import argument, pinned
 from tasks.recording import Recording

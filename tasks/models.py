@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from infra.settings import StenoSettings, get_settings
-from speech.models import ATTENTION, Resolved, resolve_align, resolve_asr, resolve_diarization
+from speech.models import resolve_align, resolve_asr, resolve_diarization
+from speech.registry import ATTENTION, Resolved
 
 
 @dataclass(frozen=True)

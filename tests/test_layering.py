@@ -27,7 +27,15 @@ HEAVY = {"torch", "torchaudio", "whisperx", "pyannote", "transformers", "lightni
 """Seconds to import each; in every room they are imported inside functions."""
 ENGINE = HEAVY | {"ctranslate2", "onnxruntime", "onnx", "av", "soundfile", "scipy", "sklearn", "numpy"}
 
-CONTRACT = {"speech.schema", "speech.errors", "speech.stages", "speech.models", "speech.languages", "speech.formats"}
+CONTRACT = {
+    "speech.schema",
+    "speech.errors",
+    "speech.stages",
+    "speech.models",
+    "speech.registry",
+    "speech.languages",
+    "speech.formats",
+}
 """What of the engine is also there where it is not installed: types, names, rendering."""
 
 MAY_IMPORT = {

@@ -45,7 +45,8 @@ def check_request(request: TranscribeRequest, settings: StenoSettings) -> None:
 
 def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:
     """Names only; a hub id that is not pinned may need the network, and is left to the run."""
-    from speech.models import ALIASES, resolve_align, resolve_asr
+    from speech.models import resolve_align, resolve_asr
+    from speech.registry import ALIASES
 
     name = settings.model if request.model == "auto" else request.model
     if "/" in name and not name.startswith(("/", ".", "~")) and not Path(name).exists() and name not in ALIASES:

@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
-    from speech.models import Resolved
+    from speech.registry import Resolved
 
 Verdict = Literal["ok", "warn", "missing"]
 
@@ -257,7 +257,8 @@ def check_prefect() -> Check:
 
 def check_hub(settings: StenoSettings) -> Check:
     """Whether there is a token, never which, and whether it opens the gated diarization model."""
-    from speech.models import PINNED_HUB, hub_token
+    from speech.hub import hub_token
+    from speech.registry import PINNED_HUB
 
     if settings.offline:
         return Check("ok", "hub", "not asked: STENO_OFFLINE is set")

@@ -7,20 +7,9 @@ from pathlib import Path
 import pytest
 
 from speech.errors import InvalidOption, ModelUnavailable, StenoError, UnknownModel
-from speech.models import (
-    HUB_ALIGN,
-    PINNED_HUB,
-    TORCHAUDIO_ALIGN,
-    TORCHAUDIO_FILES,
-    Resolved,
-    folder_revision,
-    hub_allowed,
-    hub_token,
-    resolve_align,
-    resolve_asr,
-    resolve_diarization,
-    torchaudio_folder,
-)
+from speech.hub import hub_token
+from speech.models import folder_revision, hub_allowed, resolve_align, resolve_asr, resolve_diarization, torchaudio_folder
+from speech.registry import HUB_ALIGN, PINNED_HUB, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved
 
 TOKEN = "hf_a_secret_that_is_never_shown"
 
