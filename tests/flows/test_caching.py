@@ -15,7 +15,7 @@ from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
 from tests.stage_double import ComputeDouble, recording
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "steno")
+pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
 
 ALL = ["segment", "asr", "embed", "align", "cluster", "merge"]
 

@@ -23,7 +23,7 @@ from infra.settings import StenoSettings, get_settings
 from speech.errors import GatedModel, OutOfMemory, TransientError, UnknownModel
 from tests.stage_double import TEXT, ComputeDouble, recording
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "steno")
+pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
 
 
 def request(source: Path, **options: Any) -> TranscribeRequest:
