@@ -43,3 +43,15 @@ def models_dir() -> Iterator[Path]:
         folder = Path(os.environ.get("STENO_MODELS_DIR") or Path(__file__).parents[1] / ".cache" / "models")
         patch.setenv("STENO_MODELS_DIR", str(folder))
         yield folder
+
+
+LENGTHY = {"test_asr", "test_audio", "test_networks", "test_weights", "test_wav2vec2", "test_sources"}
+"""Modules that load models, decode dozens of files or wait for broken servers, and take most of a minute each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a Prefect server, or is in a lengthy module, is no part of the fast tests."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "prefect_server" in fixtures or item.path.stem in LENGTHY:
+            item.add_marker(pytest.mark.slow)
