@@ -30,12 +30,6 @@ def load_once(key: tuple[Any, ...], load: Callable[[], Model]) -> Model:
     return model
 
 
-def unload_all() -> None:
-    """Forget every loaded model, so that its memory can be freed."""
-    with _guard:
-        _loaded.clear()
-
-
 def cpu_threads(runtime: RuntimeOptions) -> int:
     """Threads for one stage: as asked, or the cores this process may use, shared by the two branches that run at once."""
     if runtime.threads:

@@ -35,10 +35,9 @@ _SHORTEST = 400
 class Aligner:
     """A loaded wav2vec2 model and its alphabet."""
 
-    def __init__(self, model: torch.nn.Module, metadata: dict[str, Any], device: str, threads: int) -> None:
+    def __init__(self, model: torch.nn.Module, metadata: dict[str, Any], device: str) -> None:
         self.model = model
         self.device = device
-        self.threads = threads
         self.torchaudio = metadata["type"] == "torchaudio"
         self.alphabet: dict[str, int] = metadata["dictionary"]
         self.spaced = metadata["language"] not in WITHOUT_SPACES
@@ -176,7 +175,7 @@ def _load(model: Resolved, language: str, models_dir: Path, device: str, threads
             ) from error
         except ValueError as error:
             raise UnknownModel(f"{model.name} is not a wav2vec2 CTC model that transformers can load.") from error
-    return Aligner(network.eval(), metadata, device, threads)
+    return Aligner(network.eval(), metadata, device)
 
 
 def _require_wav2vec2(folder: Path, model: Resolved) -> None:
