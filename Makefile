@@ -10,7 +10,7 @@ LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast bench lint lock clean
+.PHONY: help demo test test-fast test-matrix bench lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,7 +44,10 @@ test: .venv/dev.stamp lint ## Everything: lint, types, all tests
 	$(BIN)/python -m pytest
 
 test-fast: .venv/dev.stamp ## The tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not matrix"
+
+test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
+	$(BIN)/python -m pytest -m matrix -s
 
 bench: .venv/voices.stamp ## Print accuracy and memory tables beside WhisperX as is
 	$(BIN)/python -m bench.accuracy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from flows.request import TranscribeRequest
 from flows.result import StageReport, TranscribeResult
+from tasks.report import RunLog
 
 
 async def publish_report(result: TranscribeResult) -> None:
@@ -14,6 +16,10 @@ async def publish_report(result: TranscribeResult) -> None:
         await acreate_markdown_artifact(markdown=stage_table(result), key="transcription", description=result.source_name)
     except Exception as error:
         get_run_logger().warning("The report could not be stored: %s", type(error).__name__)
+
+
+async def publish_failure(log: RunLog, request: TranscribeRequest, error: BaseException) -> None:
+    """Attach to the flow run what failed, whether trying again helps, and what to do."""
 
 
 def stage_table(result: TranscribeResult) -> str:

@@ -60,6 +60,13 @@ class TranscribeRequest(Frozen):
     max_line_width: int | None = Field(None, ge=10, le=500, description="Characters per subtitle line.")
     max_line_count: int | None = Field(None, ge=1, le=10, description="Lines per subtitle; needs max_line_width.")
 
+    redo_from: Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"] | None = Field(
+        None, description="Compute this stage and all that follow from it again, although they are cached."
+    )
+    retention_days: float | None = Field(
+        None, ge=0, description="Days that the artifacts of this run are kept at least; the settings' when left out."
+    )
+
     @field_validator("language")
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:

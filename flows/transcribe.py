@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, cast
 from prefect import flow
 from prefect.states import Failed
 
+from flows.outcome import keep_outcome, outcome_of
 from flows.report import publish_report
 from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
+from flows.running import running
 from infra.artifacts import ArtifactRef
 from infra.names import display_name
 from tasks.align import align
@@ -23,7 +25,7 @@ from tasks.fetch import fetch
 from tasks.merge import merge
 from tasks.models import Models, resolve_aligner, resolve_models
 from tasks.recording import Recording
-from tasks.report import RunLog, describe
+from tasks.report import RunLog, describe, run_id
 from tasks.segment import segment
 
 
@@ -44,8 +46,15 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     Args:
         request: The recording, the options, and where the files go.
     """
+    async with running(request) as log:
+        result = await _run(log, request)
+    if result.degraded and request.on_diarization_failure == "fail":
+        return cast(TranscribeResult, _partial(result))
+    return result
+
+
+async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     began = time.perf_counter()
-    log = RunLog()
     output = _output(request)
     await check_output(output)
     models = await resolve_models(request.model, request.language, request.align_model, align=request.align)
@@ -71,9 +80,8 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     exported = await export(log, transcript, output, recording)
 
     result = _result(log, recording, transcript, exported, failure=failure, seconds=time.perf_counter() - began)
+    await keep_outcome(outcome_of(run_id(), result))
     await publish_report(result)
-    if failure is not None and request.on_diarization_failure == "fail":
-        return cast(TranscribeResult, _partial(result))
     return result
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import tempfile
 import threading
 import time
@@ -132,4 +133,9 @@ def get_store(settings: StenoSettings | None = None) -> Store:
 
 def get_compute(settings: StenoSettings | None = None) -> Compute:
     """The backend that the settings name."""
+    settings = settings or get_settings()
+    module, _, function = settings.compute.backend.partition(":")
+    if function:
+        backend: Compute = getattr(importlib.import_module(module), function)(settings)
+        return backend
     return LocalCompute(get_store(settings))

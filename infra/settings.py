@@ -51,7 +51,11 @@ class S3Settings(BaseModel):
 class ComputeSettings(BaseModel):
     """Where stages run, and with what."""
 
-    backend: Literal["local"] = "local"
+    backend: str = Field(
+        "local",
+        pattern=r"local|[\w.]+:\w+",
+        description="`local`, or `module:function`: a backend of your own, as a function of the settings that returns a Compute.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = Field(
         "auto", description="CTranslate2's: int8, float16, int8_float16, float32; auto decides by device."

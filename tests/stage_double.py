@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -59,14 +60,15 @@ class ComputeDouble:
                 raise
         if job.stage == "merge":
             return await LocalCompute(compute.get_store()).run(job, progress)
-        return await asyncio.to_thread(_stand_in, job)
+        return await asyncio.to_thread(stand_in, job)
 
 
-def _stand_in(job: StageJob) -> StageOutcome:
+def stand_in(job: StageJob) -> StageOutcome:
+    """What the stage leaves when no model is run."""
     store = compute.get_store()
     store.scratch.mkdir(parents=True, exist_ok=True)
     kind: Any = STAGES[job.stage].output
-    path = store.scratch / f"double-{job.key}{SUFFIXES[kind]}"
+    path = store.scratch / f"double-{uuid.uuid4().hex}{SUFFIXES[kind]}"
     path.write_text(_content(job))
     try:
         return StageOutcome(artifact=store.put(path, kind, meta={"language": "en"}), seconds=0.5, key=job.key)

@@ -19,7 +19,7 @@ import infra.errors
 import speech.errors
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("speech", "infra", "tasks", "flows")
+ROOMS = ("speech", "infra", "tasks", "flows", "deployments")
 
 WEB = {"httpx", "httpcore", "requests", "aiohttp", "urllib3", "fastapi", "starlette"}
 OBJECT_STORES = {"fsspec", "s3fs", "boto3", "botocore", "aiobotocore", "moto"}
@@ -43,12 +43,14 @@ MAY_IMPORT = {
     "infra": {"infra", "speech"},
     "tasks": {"tasks", "infra", *CONTRACT},
     "flows": {"flows", "tasks", "infra", *CONTRACT},
+    "deployments": {"deployments", "flows", "infra", *CONTRACT},
 }
 NEVER = {
     "speech": {"prefect", "modal"} | WEB | OBJECT_STORES,
     "infra": {"prefect"},
     "tasks": {"modal"} | ENGINE,
     "flows": {"modal"} | ENGINE,
+    "deployments": {"modal"} | ENGINE,
 }
 EXCEPTIONS = {
     ("tasks/fetch.py", "speech.audio"): "fetching ends in the normalised recording",

@@ -1,0 +1,70 @@
+"""Flow runs made and executed in this process, so that models stay loaded from one recording to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from flows.request import TranscribeRequest
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+
+
+async def create_run(
+    client: PrefectClient,
+    request: TranscribeRequest,
+    *,
+    idempotency_key: str,
+    deployment_id: UUID | None = None,
+    parent_task_run_id: UUID | None = None,
+    tags: Iterable[str] = (),
+    name: str | None = None,
+) -> FlowRun:
+    """A run of `transcribe` that no worker picks up, in state Pending; the one made before under the same key, if any.
+
+    With `deployment_id` it is a run of that deployment, so that Prefect's Retry button works on it.
+    """
+    from prefect.client.schemas.objects import FlowRun
+
+    from flows.transcribe import transcribe
+
+    body: dict[str, Any] = {
+        "parameters": {"request": request.model_dump(mode="json", exclude_unset=True)},
+        "idempotency_key": idempotency_key,
+        "parent_task_run_id": str(parent_task_run_id) if parent_task_run_id else None,
+        "state": {"type": "PENDING"},
+        "tags": sorted(tags),
+    }
+    if name:
+        body["name"] = name
+    if deployment_id is None:
+        path, body["flow_id"] = "/flow_runs/", str(await client.create_flow(transcribe))
+    else:
+        path = f"/deployments/{deployment_id}/create_flow_run"
+    response = await client.request("POST", path, json=body)  # type: ignore[arg-type]
+    response.raise_for_status()
+    return FlowRun.model_validate(response.json())
+
+
+async def execute_here(run: FlowRun) -> State[Any]:
+    """Execute a run of `transcribe` in this process, with the parameters it was made with; how it ended.
+
+    A run that has ended before is executed again: its finished stages come from the cache.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow_async
+    from prefect.states import Scheduled
+
+    from flows.transcribe import transcribe
+
+    if run.state is not None and run.state.is_final():
+        async with get_client() as client:
+            # Forced: without it Prefect refuses to run again what has no deployment.
+            await client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+            run = await client.read_flow_run(run.id)
+    parameters = transcribe.validate_parameters(run.parameters)  # the API stores JSON
+    state: Any = await run_flow_async(transcribe, flow_run=run, parameters=parameters, return_type="state")  # type: ignore[arg-type]
+    return cast("State[Any]", state)

@@ -1,0 +1,68 @@
+"""How a run ended, kept in the store: what a batch, a retry and the REST API read when the run was another process's.
+
+Under `records/runs/<flow run id>`, so that any machine that sees the store finds it, whichever Prefect server ran it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from flows.result import DiarizationFailed, StageReport, TranscribeResult
+from infra.compute import get_store
+from speech.errors import Retry, StenoError
+from speech.schema import Frozen
+
+
+class RunError(Frozen):
+    """Why a run failed, for people (`message`) and for programs (`code`)."""
+
+    code: str
+    message: str
+    retry: Retry = Retry.NEVER
+    """Whether trying the same thing again can help."""
+    exit_code: int = 1
+
+
+class RunOutcome(Frozen):
+    """How one execution of a run ended. Never transcript text."""
+
+    run: str
+    """The flow run's id."""
+    state: Literal["completed", "partial", "failed", "canceled"]
+    """`partial`: exported, but without the speakers that were asked for."""
+    result: TranscribeResult | None = None
+    error: RunError | None = None
+    stages: tuple[StageReport, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def error_of(error: BaseException) -> RunError:
+    """The error as outcomes carry it; what is not ours is named by its kind only."""
+    if isinstance(error, StenoError):
+        return RunError(code=error.code, message=error.message, retry=error.retry, exit_code=error.exit_code)
+    return RunError(code="unexpected", message=f"unexpected {type(error).__name__}")
+
+
+def outcome_of(run: str, result: TranscribeResult) -> RunOutcome:
+    """The outcome of a run that exported a transcript."""
+    error = RunError(code=DiarizationFailed.code, message=result.error or "", exit_code=7) if result.degraded else None
+    return RunOutcome(
+        run=run,
+        state="partial" if result.degraded else "completed",
+        result=result,
+        error=error,
+        stages=result.stages,
+        warnings=result.warnings,
+    )
+
+
+async def keep_outcome(outcome: RunOutcome) -> None:
+    """Write the outcome, in place of that of an earlier attempt."""
+    await asyncio.to_thread(get_store().write_record, f"runs/{outcome.run}", outcome.model_dump_json().encode())
+
+
+async def read_outcome(run: str) -> RunOutcome | None:
+    """How the run ended last; None when it never did, or its record was collected."""
+    content = await asyncio.to_thread(get_store().read_record, f"runs/{run}")
+    return RunOutcome.model_validate_json(content) if content else None

@@ -1,0 +1,90 @@
+"""A compute backend for processes that tests start: named by `STENO_COMPUTE__BACKEND=tests.stub_compute:compute`.
+
+What it does is in the JSON file that `STUB_PLAN` names, read anew at every stage, so that a test can change it under way:
+
+- `log`: a file that gets one JSON line per event: `{"event": "begin" | "progress" | "end" | "cancelled", "stage", "key", "pid", "at"}`
+- `seconds`: stage → how long it works, in ticks of 50 ms at which it can be cancelled
+- `fail`: stage → `{"error": "TransientError", "message": …, "times": n}`; the class is of `speech.errors` or `infra.errors`
+- `poison`: a list of audio SHA-256; a stage that reads one of them kills its process (as running out of memory does)
+
+Merging is the engine's own; the other stages leave the artifacts of `tests.stage_double`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import infra.errors
+import speech.errors
+from infra.artifacts import StageOutcome
+from infra.compute import LocalCompute, ProgressSink, StageJob, get_store
+from infra.settings import StenoSettings
+from tests.stage_double import stand_in
+
+BACKEND = "tests.stub_compute:compute"
+TICK = 0.05
+
+
+class StubCompute:
+    def plan(self) -> dict[str, Any]:
+        path = os.environ.get("STUB_PLAN")
+        return json.loads(Path(path).read_text()) if path else {}
+
+    async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
+        plan = self.plan()
+        note(plan, "begin", job)
+        if {ref.sha256 for ref in job.inputs.values()} & set(plan.get("poison", ())):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (failure := plan.get("fail", {}).get(job.stage)) and _nth(plan, job) <= failure.get("times", 10**9):
+            kind = getattr(speech.errors, failure["error"], None) or getattr(infra.errors, failure["error"])
+            raise kind(failure.get("message", f"the {job.stage} stage was told to fail"))
+        ticks = int(plan.get("seconds", {}).get(job.stage, 0) / TICK)
+        try:
+            for tick in range(ticks):
+                progress((tick + 1) / ticks)
+                note(plan, "progress", job)
+                await asyncio.sleep(TICK)
+        except asyncio.CancelledError:
+            note(plan, "cancelled", job)
+            raise
+        if job.stage == "merge":
+            outcome = await LocalCompute(get_store()).run(job, progress)
+        else:
+            outcome = await asyncio.to_thread(stand_in, job)
+        note(plan, "end", job)
+        return outcome
+
+
+def compute(settings: StenoSettings) -> StubCompute:
+    return StubCompute()
+
+
+def note(plan: dict[str, Any], event: str, job: StageJob) -> None:
+    if "log" in plan:
+        line = {"event": event, "stage": job.stage, "key": job.key, "pid": os.getpid(), "at": time.time()}
+        with Path(plan["log"]).open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _nth(plan: dict[str, Any], job: StageJob) -> int:
+    """Which execution of this very stage this is, by the log of all processes."""
+    return sum(line["key"] == job.key for line in events(Path(plan["log"]), "begin"))
+
+
+def events(log: Path, event: str) -> list[dict[str, Any]]:
+    """The log's lines of one kind, in order."""
+    if not log.exists():
+        return []
+    return [line for text in log.read_text().splitlines() if (line := json.loads(text))["event"] == event]
+
+
+def executions(log: Path) -> Counter[str]:
+    """How often each stage was begun, over all processes."""
+    return Counter(line["stage"] for line in events(log, "begin"))
