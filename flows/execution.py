@@ -66,5 +66,5 @@ async def execute_here(run: FlowRun) -> State[Any]:
             await client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
             run = await client.read_flow_run(run.id)
     parameters = transcribe.validate_parameters(run.parameters)  # the API stores JSON
-    state: Any = await run_flow_async(transcribe, flow_run=run, parameters=parameters, return_type="state")  # type: ignore[arg-type]
+    state: Any = await run_flow_async(transcribe, flow_run=run, parameters=parameters, return_type="state")
     return cast("State[Any]", state)
