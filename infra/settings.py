@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -80,6 +80,38 @@ class TimeoutSettings(BaseModel):
     factor: float = Field(20.0, gt=0, description="Seconds per second of audio.")
 
 
+class DeploySettings(BaseModel):
+    """What `steno deploy` and `steno up` register with Prefect, and how runs are executed there."""
+
+    pool: str = Field("stenoflow", min_length=1, pattern=r"[^/%&<>]+", description="The work pool that workers serve.")
+    workdir: Path | None = Field(
+        None, description="Folder on the workers that relative paths of a request lead to; `transcripts` under `home` when empty."
+    )
+    concurrency: int = Field(2, ge=1, description="Recordings transcribed at once, over all workers; the others queue.")
+    nightly_source: str = Field(
+        "", description="What the nightly batch lists: a folder, an S3 prefix, a manifest, a feed. Without one it is not scheduled."
+    )
+    nightly_cron: str = Field("0 2 * * *", description="When the nightly batch runs.")
+    nightly_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the nightly batch's recordings, as JSON: `{\"language\": \"en\"}`."
+    )
+    gc_cron: str = Field("30 4 * * *", description="When artifacts that have outlived their retention are removed; empty for never.")
+    timezone: str = Field("UTC", description="The time zone of the schedules, as `Europe/Berlin`.")
+    zombie_seconds: int = Field(
+        90, ge=45, description="Seconds without a sign of life, sent every 30, after which a running run counts as crashed."
+    )
+    late_minutes: float = Field(15.0, gt=0, description="Minutes a scheduled run may be late before that is reported.")
+    notify_block: str = Field(
+        "", description="Prefect notification block that failures are sent to: `slack-webhook/operators`, `custom-webhook/pager`."
+    )
+    notify_url: SecretStr | None = Field(
+        None, description="Webhook that failures are sent to as well: any URL that Apprise knows, or https:// for JSON."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="Where `steno up` keeps runs: `postgresql+asyncpg://user:password@host/name`; SQLite when empty."
+    )
+
+
 class StenoSettings(BaseSettings):
     """All settings of Stenoflow."""
 
@@ -101,6 +133,7 @@ class StenoSettings(BaseSettings):
     compute: ComputeSettings = ComputeSettings()
     retry: RetrySettings = RetrySettings()
     timeout: TimeoutSettings = TimeoutSettings()
+    deploy: DeploySettings = DeploySettings()
 
     @property
     def home_path(self) -> Path:
@@ -113,6 +146,11 @@ class StenoSettings(BaseSettings):
     @property
     def scratch_path(self) -> Path:
         return (self.scratch or self.home_path / "scratch").expanduser().absolute()
+
+    @property
+    def workdir_path(self) -> Path:
+        """Where the relative paths of deployed runs lead."""
+        return (self.deploy.workdir or self.home_path / "transcripts").expanduser().absolute()
 
     @property
     def models_path(self) -> Path:
