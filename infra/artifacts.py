@@ -48,3 +48,11 @@ class StageOutcome(Frozen):
     device: str = "cpu"
     batch_size: int | None = None
     key: str = ""
+    gpu: str = ""
+    """The type of the rented GPU, as `infra.prices` names it; empty without one."""
+    cores: float = 0.0
+    """Physical CPU cores that were rented."""
+    memory: float = 0.0
+    """GiB of memory that were rented."""
+    billed_seconds: float | None = None
+    """Container seconds to pay for, where they are not `seconds`: of several shards, they add up."""
