@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from infra.names import display_name
 from speech.errors import InvalidOption
 from speech.languages import language_code
 from speech.schema import Frozen
@@ -14,12 +16,33 @@ Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud"]
 FORMATS: tuple[Format, ...] = ("json", "srt", "vtt", "txt", "tsv", "rttm", "aud")
 
 
-class TranscribeRequest(Frozen):
-    """One recording to transcribe."""
+class RecordingSource(Frozen):
+    """Where one recording is."""
 
     source: str = Field(
         min_length=1, description="The recording: a path, an http(s) or s3 URL, any fsspec URL, or `-` for standard input."
     )
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="What the recording is called, in views and as its files' name; the source's own name when left out.",
+    )
+
+    @property
+    def shown_as(self) -> str:
+        """The recording's name, for people: without folders, credentials or query."""
+        return display_name(self.name or self.source)
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, value: str | None) -> str | None:
+        return re.sub(r"[/\\]+", "-", value).strip() or None if value else None
+
+
+class TranscribeOptions(Frozen):
+    """How recordings are transcribed, and what is written of them: one request's, or those of all of a batch."""
+
     language: str | None = Field(
         None, description="The spoken language, as a code (`en`) or a name (`french`); detected when left out."
     )
@@ -44,8 +67,6 @@ class TranscribeRequest(Frozen):
         None, max_length=2000, description="Names and terms that are likely to be said, separated by spaces."
     )
     formats: tuple[Format, ...] = Field(("json",), min_length=1, description="The files to write.")
-    output_dir: str = Field(".", description="Folder or fsspec URL that the files are written to.")
-    output_file: str | None = Field(None, description="One file to write instead; its extension names the format.")
     align_model: str = Field(
         "auto", description="wav2vec2 model for word times: a hub id or a folder; `attention` uses Whisper's own."
     )
@@ -90,6 +111,17 @@ class TranscribeRequest(Frozen):
             raise ValueError("Give either num_speakers or a min_speakers/max_speakers range, not both.")
         if self.max_line_count and not self.max_line_width:
             raise ValueError("max_line_count needs max_line_width.")
+        return self
+
+
+class TranscribeRequest(TranscribeOptions, RecordingSource):
+    """One recording to transcribe."""
+
+    output_dir: str = Field(".", description="Folder or fsspec URL that the files are written to.")
+    output_file: str | None = Field(None, description="One file to write instead; its extension names the format.")
+
+    @model_validator(mode="after")
+    def _output_format(self) -> Self:
         if self.output_file:
             extension = self.output_file.rpartition(".")[2].lower()
             if extension not in FORMATS:

@@ -15,7 +15,6 @@ from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import running
 from infra.artifacts import ArtifactRef
-from infra.names import display_name
 from tasks.align import align
 from tasks.asr import asr
 from tasks.cluster import cluster
@@ -33,7 +32,7 @@ def _run_name() -> str:
     from prefect.runtime import flow_run
 
     request = flow_run.parameters["request"]
-    return str(display_name(request["source"] if isinstance(request, dict) else request.source))
+    return (TranscribeRequest.model_validate(request) if isinstance(request, dict) else request).shown_as
 
 
 @flow(name="transcribe", flow_run_name=_run_name, persist_result=False)
@@ -59,7 +58,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     await check_output(output)
     models = await resolve_models(request.model, request.language, request.align_model, align=request.align)
 
-    recording = await fetch(log, request.source, allow_truncated=request.allow_truncated)
+    recording = await fetch(log, request.source, name=request.shown_as, allow_truncated=request.allow_truncated)
     segmentation = (await segment(log, recording, models)).artifact
     text, turns = await asyncio.gather(
         _words(log, request, recording, segmentation, models),

@@ -18,7 +18,7 @@ from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, engine_required, get_store, in_thread
 from infra.errors import StorageFull
 from infra.handles import revealed
-from infra.names import display_name, output_stem
+from infra.names import output_stem
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import MediaTooLong
@@ -26,6 +26,7 @@ from speech.schema import Frozen
 from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, run_id, started
 from tasks.stage import retry_condition, with_retries
+from tasks.stopping import ends_cancelled
 
 if TYPE_CHECKING:
     from infra.sources import Fetched
@@ -40,20 +41,25 @@ class FetchCall(Frozen):
     label: str
     """For people: without credentials and query."""
     allow_truncated: bool = False
+    again: bool = False
+    """Decode although these bytes were decoded before."""
 
 
-async def fetch(log: RunLog, source: str, *, allow_truncated: bool) -> Recording:
+async def fetch(log: RunLog, source: str, *, name: str, allow_truncated: bool) -> Recording:
     """Download, check and decode `source`; bytes that were decoded before are not decoded again.
+
+    `name` is what the recording is called, for people and in the names of its files.
 
     Raises the errors of `infra.errors` for sources, and MediaError and its kinds for what they hold.
     """
-    call = FetchCall(source=source, label=display_name(source), allow_truncated=allow_truncated)
+    call = FetchCall(source=source, label=name, allow_truncated=allow_truncated, again="fetch" in log.redo)
     recording = Recording.model_validate(await log.perform("fetch", with_retries(fetch_task), call))
     log.duration = recording.duration
     log.note(*recording.warnings)
     return recording
 
 
+@ends_cancelled
 async def _fetch(call: FetchCall) -> dict[str, Any]:
     current_attempts().begin(1)
     started("fetch")
@@ -97,7 +103,7 @@ def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> R
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=settings.scratch_path) as folder, no_space_translated():
         fetched = fetch_source(revealed(call.source, settings), Path(folder), settings, report=received, stdin=sys.stdin.buffer)
         record = _record(fetched.sha256, call)
-        audio = _known(store, record, settings.limits.max_duration)
+        audio = None if call.again else _known(store, record, settings.limits.max_duration)
         reused = audio is not None
         if audio is None:
             phase.detail = "decoding"
@@ -106,7 +112,7 @@ def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> R
     return Recording(
         audio=audio,
         name=call.label,
-        stem=output_stem(call.source),
+        stem=output_stem(call.label),
         duration=audio.meta["duration"],
         warnings=tuple(audio.meta.get("warnings", ())),
         reused=reused,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from infra.errors import OutputNotWritable, SourceDenied, SourceError, SourceNotFound
-from infra.names import display_name, output_stem, scheme_of
+from infra.names import output_stem, scheme_of
 from speech.errors import EmptyMedia, InvalidOption, StenoError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_together(requests: list[TranscribeRequest]) -> None:
         raise InvalidOption("Standard input (-) can be read only once.")
     taken: dict[str, str] = {}
     for request in requests:
-        name = display_name(request.source)
+        name = request.shown_as
         stem = output_stem(name)
         if stem in taken:
             raise InvalidOption(

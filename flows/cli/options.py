@@ -16,7 +16,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Text": ("language", "model", "task", "initial_prompt", "hotwords", "batch_size", "allow_truncated"),
     "Word times": ("align", "align_model"),
     "Speakers": ("diarize", "num_speakers", "min_speakers", "max_speakers", "on_diarization_failure"),
-    "Output": ("formats", "output_dir", "output_file", "highlight_words", "max_line_width", "max_line_count"),
+    "Output": ("formats", "output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count"),
     "Machine": ("device", "compute_type", "threads", "hf_token"),
     "Display": ("as_json", "quiet", "verbose", "debug", "_click_default_help"),
 }

@@ -113,13 +113,7 @@ def _fail(error: BaseException, request: TranscribeRequest, display: Display, to
 
         traceback.print_exception(error)
     named = total > 1 or display.as_json
-    return report(describe(error), as_json=display.as_json, source=_shown(request.source) if named else None)
-
-
-def _shown(source: str) -> str:
-    from infra.names import display_name
-
-    return display_name(source)
+    return report(describe(error), as_json=display.as_json, source=request.shown_as if named else None)
 
 
 async def _run_all(session: Session, requests: dict[int, TranscribeRequest], total: int) -> dict[int, int]:
@@ -146,7 +140,7 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     from flows.cli.report import print_result
 
     display = session.display
-    table = StageTable(_shown(request.source), utf8=session.console is None or "utf" in session.console.encoding.lower())
+    table = StageTable(request.shown_as, utf8=session.console is None or "utf" in session.console.encoding.lower())
     session.table = table
     try:
         with _drawn(session.console, table, keep=total == 1):
@@ -221,7 +215,7 @@ def _told(session: Session, request: TranscribeRequest, table: StageTable) -> It
     from flows.cli.progress import print_event
     from infra.progress import listening
 
-    show: Callable[[StageEvent], None] = print_event(_shown(request.source)) if session.display.as_json else table
+    show: Callable[[StageEvent], None] = print_event(request.shown_as) if session.display.as_json else table
 
     def listener(event: StageEvent) -> None:
         session.run_id = event.run
