@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import Task, get_run_logger
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.utilities.annotations import quote
 
 from infra.artifacts import StageOutcome
 from infra.compute import ProgressSink
@@ -20,13 +22,23 @@ from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
 from speech.schema import Frozen
+from tasks.graph import STAGES_IN_ORDER, edges
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
 
-STAGES_IN_ORDER = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
-
 SHOWN_AS = {"cluster": "diarize"}
 """Stages whose public name differs from the engine's."""
+
+_FOLLOWS = {
+    "fetch": STAGES_IN_ORDER[:-1],
+    "segment": STAGES_IN_ORDER[1:-1],
+    "asr": ("asr", "align", "merge"),
+    "align": ("align", "merge"),
+    "embed": ("embed", "diarize", "merge"),
+    "diarize": ("diarize", "merge"),
+    "merge": ("merge",),
+}
+"""Stage to itself and all that are made from what it leaves. Exporting always happens."""
 
 
 class StageReport(Frozen):
@@ -73,6 +85,11 @@ class Attempts:
             self.transient += 1
             return self.transient <= get_settings().retry.attempts
         return False
+
+
+def redone_from(stage: str | None) -> frozenset[str]:
+    """The stages to compute again when the user asks for that from `stage` on."""
+    return frozenset(_FOLLOWS[stage]) if stage else frozenset()
 
 
 _attempts: ContextVar[Attempts | None] = ContextVar("steno_attempts", default=None)
@@ -136,6 +153,10 @@ class RunLog:
     """Of the recording, in seconds, once it is known."""
     reports: dict[str, StageReport] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    task_runs: dict[str, UUID] = field(default_factory=dict)
+    """By stage."""
+    redo: frozenset[str] = frozenset()
+    """Stages to compute although they are cached, unless this very run has done so before it was interrupted."""
 
     def skip(self, stage: str, why: str) -> None:
         self._keep(StageReport(stage=stage, state="skipped", detail=why))
@@ -146,7 +167,9 @@ class RunLog:
         token = _attempts.set(attempts)
         began = time.perf_counter()
         try:
-            state = await task(call, return_state=True)
+            state = await task(quote(call), wait_for=edges(stage, self.task_runs), return_state=True)
+            if state.state_details.task_run_id:
+                self.task_runs[stage] = state.state_details.task_run_id
             value = await state.aresult()
         except BaseException as error:
             detail = "cancelled" if not isinstance(error, Exception) else describe(error)
