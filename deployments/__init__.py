@@ -1,1 +1,1 @@
-"""What is deployed, when it runs, and what keeps it running: deployments, schedules, automations, `steno up`."""
+"""What is deployed and when: deployments, schedules, automations; the server and the workers of one machine."""

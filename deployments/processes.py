@@ -1,0 +1,136 @@
+"""The server and the worker of one machine as child processes, which end when their parent does, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from flows.cli.server import ApiUnreachable
+from speech.errors import InputError
+
+
+class PortTaken(InputError):
+    """Another program listens on the port that was asked for."""
+
+    code = "port_taken"
+
+
+class Child:
+    """A process in a session of its own, so that a terminal's Ctrl-C reaches only the parent, which stops it in order."""
+
+    def __init__(
+        self, name: str, command: list[str], env: Mapping[str, str], log: Path, *, pass_fds: tuple[int, ...] = ()
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._env = dict(env)
+        self._pass_fds = pass_fds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        for folder in (self.log.parent, *(Path(self._env[name]) for name in ("PREFECT_HOME",) if name in self._env)):
+            folder.mkdir(parents=True, exist_ok=True)  # SQLite does not make the folder of its database
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                # Held open by us: the child reads it, and ends when it closes.
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                pass_fds=self._pass_fds,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll() if self._process else 0
+
+    def stop(self, grace: float) -> None:
+        """Ask it to end, and after `grace` seconds end it; harmless when it has ended."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(grace)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._close()
+
+    def kill(self) -> None:
+        """End it and what it started at once."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        stdin: IO[bytes] | None = self._process.stdin if self._process else None
+        if stdin is not None:
+            with contextlib.suppress(OSError):
+                stdin.close()
+
+    def last_line(self) -> str:
+        """What it said last, for a sentence about why it ended."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1].strip()[:300] if lines else ""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, held by the parent: while a dead server is started again, its callers wait instead of failing.
+
+    Raises PortTaken, and InputError for a host that is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except PermissionError as error:
+        raise InputError(f"Port {port} needs more rights than this user has; choose one above 1023 with --port.") from error
+    except OSError as error:
+        if error.errno == 98 or "in use" in str(error):
+            raise PortTaken(
+                f"Port {port} on {host} is taken by another program (perhaps another `steno up`); choose one with --port."
+            ) from error
+        raise InputError(f"Cannot listen on {host}:{port}: {error.strerror or error}; choose another --host.") from error
+
+
+def server(listener: socket.socket, env: Mapping[str, str], log: Path) -> Child:
+    """Prefect's API, UI and services on that socket."""
+    command = [sys.executable, "-m", "flows.cli.server", str(listener.fileno())]
+    return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, pass_fds=(listener.fileno(),))
+
+
+def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path) -> Child:
+    """A worker of the pool that runs at most `limit` runs at once; 0 for any number."""
+    return Child("worker", [sys.executable, "-m", "deployments.worker", pool, name, str(limit)], env, log)
+
+
+def wait_healthy(url: str, child: Child, timeout: float) -> None:
+    """Return when the API answers. Raises ApiUnreachable when it does not in time, or its process ends."""
+    import httpx
+
+    deadline = time.monotonic() + timeout
+    with httpx.Client(trust_env=False) as client:
+        while time.monotonic() < deadline and child.exit_code is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(f"{url}/health", timeout=5.0).status_code == 200:
+                    return
+            time.sleep(0.1)
+    raise ApiUnreachable(f"Prefect's server did not start ({child.last_line()}); its log is {child.log}.")

@@ -1,0 +1,132 @@
+"""Register the catalogue with a Prefect API: create what is missing, change what differs, leave the rest alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from deployments.catalog import Spec, catalog, package_version
+from infra.settings import StenoSettings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+RUN_COMMAND = "python -m prefect.engine"
+"""Named outright, a run is one process: left out, Prefect 3.8 starts two more that look for code to download."""
+
+
+class Change(NamedTuple):
+    """One thing that was looked at, and what became of it."""
+
+    kind: Literal["work pool", "deployment", "automation"]
+    name: str
+    what: Literal["created", "updated", "unchanged", "removed"]
+
+
+async def register(client: PrefectClient, settings: StenoSettings) -> list[Change]:
+    """Make the work pool and the deployments. A second time changes nothing."""
+    changes = [await _register_pool(client, settings)]
+    for spec in catalog(settings):
+        changes.append(await _register_deployment(client, spec, settings.deploy.pool))
+    return changes
+
+
+async def _register_pool(client: PrefectClient, settings: StenoSettings) -> Change:
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    name, template = settings.deploy.pool, job_template(settings)
+    try:
+        pool = await client.read_work_pool(name)
+    except ObjectNotFound:
+        await client.create_work_pool(
+            WorkPoolCreate(name=name, type="process", base_job_template=template, description="Workers of Stenoflow.")
+        )
+        return Change("work pool", name, "created")
+    if pool.base_job_template == template:
+        return Change("work pool", name, "unchanged")
+    await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+    return Change("work pool", name, "updated")
+
+
+def job_template(settings: StenoSettings) -> dict[str, Any]:
+    """Prefect's own template for processes, with our command and the folder that relative paths lead to."""
+    from prefect.workers.process import ProcessWorker
+
+    template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
+    variables = template["variables"]["properties"]
+    variables["command"]["default"] = RUN_COMMAND
+    variables["working_dir"]["default"] = str(settings.workdir_path)
+    return template
+
+
+async def _register_deployment(client: PrefectClient, spec: Spec, pool: str) -> Change:
+    from prefect.exceptions import ObjectNotFound
+
+    flow = spec.flow
+    full_name = f"{flow.name}/{spec.name}"
+    wanted = _payload(spec, pool)
+    try:
+        found = await client.read_deployment_by_name(full_name)
+    except ObjectNotFound:
+        found = None
+    schedules = _schedules(spec, found)
+    if found is not None and _same(found, wanted) and _same_schedules(found, schedules):
+        return Change("deployment", full_name, "unchanged")
+    wanted |= {"flow_id": str(await client.create_flow(flow)), "schedules": schedules}
+    response = await client.request("POST", "/deployments/", json=wanted)
+    response.raise_for_status()
+    return Change("deployment", full_name, "created" if found is None else "updated")
+
+
+def _payload(spec: Spec, pool: str) -> dict[str, Any]:
+    from prefect.utilities.callables import parameter_schema
+
+    return {
+        "name": spec.name,
+        "version": package_version(),
+        "description": spec.description,
+        "tags": sorted(spec.tags),
+        "parameters": spec.parameters,
+        "parameter_openapi_schema": parameter_schema(spec.flow).model_dump_for_openapi(),
+        "enforce_parameter_schema": True,
+        "entrypoint": spec.entrypoint,
+        "path": None,
+        "work_pool_name": pool,
+        "concurrency_limit": spec.concurrency,
+        "concurrency_options": {"collision_strategy": spec.when_full},
+        "job_variables": {},
+    }
+
+
+def _same(found: DeploymentResponse, wanted: dict[str, Any]) -> bool:
+    now = found.model_dump(mode="json") | {"tags": sorted(found.tags)}
+    limit = found.global_concurrency_limit
+    now["concurrency_limit"] = limit.limit if limit else None
+    options = now.get("concurrency_options") or {}
+    now["concurrency_options"] = {"collision_strategy": options.get("collision_strategy")}
+    return all(now.get(name) == value for name, value in wanted.items())
+
+
+def _schedules(spec: Spec, found: DeploymentResponse | None) -> list[dict[str, Any]]:
+    """The schedule as the API takes it; one that an operator has paused stays so."""
+    if spec.schedule is None:
+        return []
+    paused = {schedule.slug for schedule in (found.schedules if found else []) if not schedule.active}
+    slug = spec.schedule.slug
+    cron = {"cron": spec.schedule.cron, "timezone": spec.schedule.timezone, "day_or": True}
+    return [{"schedule": cron, "active": slug not in paused, "slug": slug}]
+
+
+def _same_schedules(found: DeploymentResponse, wanted: list[dict[str, Any]]) -> bool:
+    now = [
+        {"schedule": schedule.schedule.model_dump(mode="json"), "active": schedule.active, "slug": schedule.slug}
+        for schedule in found.schedules
+    ]
+    return now == wanted
+
+
+def full_names(specs: Iterable[Spec]) -> Iterator[str]:
+    """`transcribe/stenoflow`, … as Prefect shows them."""
+    return (f"{spec.flow.name}/{spec.name}" for spec in specs)
