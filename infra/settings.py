@@ -61,6 +61,17 @@ class ComputeSettings(BaseModel):
         "auto", description="CTranslate2's: int8, float16, int8_float16, float32; auto decides by device."
     )
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 decides from the number of cores.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Shards of one stage at work at the same time on this machine; they share its threads."
+    )
+
+
+class ShardSettings(BaseModel):
+    """When a long recording is divided among several workers."""
+
+    threshold: float = Field(1800.0, ge=0, description="Seconds of audio from which on a recording is divided.")
+    min_seconds: float = Field(600.0, gt=0, description="Seconds of audio that a shard holds at least, about.")
+    max_shards: int = Field(32, ge=1, le=512, description="Shards of one stage at most; 1 never divides.")
 
 
 class RetrySettings(BaseModel):
@@ -85,30 +96,66 @@ class DeploySettings(BaseModel):
 
     pool: str = Field("stenoflow", min_length=1, pattern=r"[^/%&<>]+", description="The work pool that workers serve.")
     workdir: Path | None = Field(
-        None, description="Folder on the workers that relative paths of a request lead to; `transcripts` under `home` when empty."
+        None,
+        description="Folder on the workers that relative paths of a request lead to; `transcripts` under `home` when empty.",
     )
     concurrency: int = Field(2, ge=1, description="Recordings transcribed at once, over all workers; the others queue.")
     nightly_source: str = Field(
-        "", description="What the nightly batch lists: a folder, an S3 prefix, a manifest, a feed. Without one it is not scheduled."
+        "",
+        description="What the nightly batch lists: a folder, an S3 prefix, a manifest, a feed. Without one it is not scheduled.",
     )
     nightly_cron: str = Field("0 2 * * *", description="When the nightly batch runs.")
     nightly_options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the nightly batch's recordings, as JSON: `{\"language\": \"en\"}`."
+        default_factory=dict, description='Options of the nightly batch\'s recordings, as JSON: `{"language": "en"}`.'
     )
-    gc_cron: str = Field("30 4 * * *", description="When artifacts that have outlived their retention are removed; empty for never.")
+    gc_cron: str = Field(
+        "30 4 * * *", description="When artifacts that have outlived their retention are removed; empty for never."
+    )
     timezone: str = Field("UTC", description="The time zone of the schedules, as `Europe/Berlin`.")
     zombie_seconds: int = Field(
         90, ge=45, description="Seconds without a sign of life, sent every 30, after which a running run counts as crashed."
     )
     late_minutes: float = Field(15.0, gt=0, description="Minutes a scheduled run may be late before that is reported.")
     notify_block: str = Field(
-        "", description="Prefect notification block that failures are sent to: `slack-webhook/operators`, `custom-webhook/pager`."
+        "",
+        description="Prefect notification block that failures are sent to: `slack-webhook/operators`, `custom-webhook/pager`.",
     )
     notify_url: SecretStr | None = Field(
         None, description="Webhook that failures are sent to as well: any URL that Apprise knows, or https:// for JSON."
     )
     database_url: SecretStr | None = Field(
         None, description="Where `steno up` keeps runs: `postgresql+asyncpg://user:password@host/name`; SQLite when empty."
+    )
+
+
+class RecoverySettings(BaseModel):
+    """What happens to runs whose process dies, or which are cancelled from outside."""
+
+    restarts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="How often the process of a run may die before the run is set aside until a person retries it.",
+    )
+    cancel_poll: float = Field(
+        2.5, gt=0, le=60, description="Seconds between two looks at whether the run was cancelled in Prefect's UI or API."
+    )
+
+
+class ReportSettings(BaseModel):
+    """What the report of a run shows in Prefect."""
+
+    preview_words: int = Field(
+        60, ge=0, le=2000, description="Words of the transcript's beginning in a run's report; 0 keeps all text out of Prefect."
+    )
+    progress_seconds: float = Field(2.0, ge=2.0, le=60, description="Seconds between two updates of a run's progress.")
+
+
+class PriceSettings(BaseModel):
+    """What computing costs, for the reports."""
+
+    machine_hour: float = Field(
+        0.0, ge=0, description="Dollars per hour of the machine that runs the flow; rented GPUs have a table."
     )
 
 
@@ -131,9 +178,13 @@ class StenoSettings(BaseSettings):
     net: NetSettings = NetSettings()
     s3: S3Settings = S3Settings()
     compute: ComputeSettings = ComputeSettings()
+    shards: ShardSettings = ShardSettings()
     retry: RetrySettings = RetrySettings()
     timeout: TimeoutSettings = TimeoutSettings()
+    recovery: RecoverySettings = RecoverySettings()
     deploy: DeploySettings = DeploySettings()
+    report: ReportSettings = ReportSettings()
+    prices: PriceSettings = PriceSettings()
 
     @property
     def home_path(self) -> Path:
