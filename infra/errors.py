@@ -5,9 +5,12 @@
     │   ├── SourceNotFound       no such file, object or page (404, 410)
     │   ├── SourceDenied         401, 403, or no permission to read
     │   ├── SourceForbidden      an address or scheme that is never fetched (private, loopback, metadata)
-    │   └── SourceTooLarge       above the byte cap
+    │   ├── SourceTooLarge       above the byte cap
+    │   ├── UnreadableList       neither a folder nor a manifest nor a feed that recordings could be listed from
+    │   └── ListTooLong          more recordings than one batch may list
     └── OutputNotWritable        the output folder cannot be written
     StorageFull                  no space left where the store or the output lives
+    Quarantined                  the run's process died too often; set aside until a person retries it
     StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
     ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
     TransientError
@@ -42,6 +45,14 @@ class SourceTooLarge(SourceError):
     code = "source_too_large"
 
 
+class UnreadableList(SourceError):
+    code = "unreadable_list"
+
+
+class ListTooLong(SourceError):
+    code = "list_too_long"
+
+
 class OutputNotWritable(InputError):
     code = "output_not_writable"
 
@@ -49,6 +60,11 @@ class OutputNotWritable(InputError):
 class StorageFull(StenoError):
     code = "storage_full"
     exit_code = 5
+
+
+class Quarantined(StenoError):
+    code = "quarantined"
+    exit_code = 8
 
 
 class StageFailed(StenoError):

@@ -52,16 +52,16 @@ def fetch_object(url: str, part: PartFile, settings: StenoSettings, report: Repo
     DownloadFailed (after `settings.net.resumes` resumes), and whatever `report` raises.
     """
     where = _where(url)
-    fs, path = _open_filesystem(url, settings, where)
+    fs, path = open_filesystem(url, settings, where)
     began, seen = time.monotonic(), None
     for attempt in range(settings.net.resumes + 1):
         try:
             try:
-                info = _call(where, fs.info, path)
+                info = call(where, fs.info, path)
             except _NoCredentials:
                 # A public bucket needs none.
-                fs, path = _open_filesystem(url, settings, where, anon=True)
-                info = _call(where, fs.info, path)
+                fs, path = open_filesystem(url, settings, where, anon=True)
+                info = call(where, fs.info, path)
             seen = _same_or_restart(info, seen, part)
             _receive(fs, path, info, part, report, where=where, end=began + settings.net.max_seconds)
             return _content_type(info)
@@ -76,13 +76,13 @@ def _receive(fs: Any, path: str, info: dict[str, Any], part: PartFile, report: R
     total = info.get("size")
     if total is not None:
         part.expect(total)
-    with _call(where, fs.open, path, "rb", block_size=BLOCK_BYTES, cache_type="none") as file:
-        _call(where, file.seek, part.size)
+    with call(where, fs.open, path, "rb", block_size=BLOCK_BYTES, cache_type="none") as file:
+        call(where, file.seek, part.size)
         while True:
             report(part.size, total)
             if time.monotonic() > end:
                 raise DownloadFailed(f"The {where} took too long (STENO_NET__MAX_SECONDS) and was given up.")
-            block = _call(where, file.read, BLOCK_BYTES)
+            block = call(where, file.read, BLOCK_BYTES)
             if not block:
                 break
             part.write(block)
@@ -101,8 +101,10 @@ def _same_or_restart(info: dict[str, Any], seen: dict[str, Any] | None, part: Pa
     return identity
 
 
-def _open_filesystem(url: str, settings: StenoSettings, where: str, **extra: Any) -> tuple[Any, str]:
-    """The fsspec filesystem and the path in it.
+def open_filesystem(
+    url: str, settings: StenoSettings, where: str, *, folder: bool = False, **extra: Any
+) -> tuple[Any, str]:
+    """The fsspec filesystem and the path in it, which a `folder` may lack: a whole bucket. `where` names it in messages.
 
     Built from its class, never by `fsspec.open`, so that `::` in a name chains nothing.
     """
@@ -114,7 +116,7 @@ def _open_filesystem(url: str, settings: StenoSettings, where: str, **extra: Any
         raise SourceForbidden(f"Sources are not read over {protocol}://; use a path, https://, http:// or one of {known}.")
     authority, _, key = url.partition("://")[2].partition("/")
     pattern = _BUCKET if PROTOCOLS[protocol] == "s3fs" else _CONTAINER
-    if protocol != "memory" and not (pattern.fullmatch(authority) and key):
+    if protocol != "memory" and not (pattern.fullmatch(authority) and (key or folder)):
         raise SourceError(f"A {protocol}:// source is written {protocol}://bucket/path/to/recording, without credentials.")
     try:
         kind: Any = get_filesystem_class(protocol)
@@ -126,15 +128,15 @@ def _open_filesystem(url: str, settings: StenoSettings, where: str, **extra: Any
     if PROTOCOLS[protocol] == "s3fs":
         options |= s3_options(settings.s3) | extra
     plain = f"{protocol}://{authority}/{key}"
-    fs = _call(where, lambda: kind(**kind._get_kwargs_from_urls(plain), **options))
+    fs = call(where, lambda: kind(**kind._get_kwargs_from_urls(plain), **options))
     if PROTOCOLS[protocol] == "s3fs":
         # Resuming is done here, where it is counted and can be cancelled.
         fs.retries = 1
-    return fs, _call(where, lambda: kind._strip_protocol(plain))
+    return fs, call(where, lambda: kind._strip_protocol(plain))
 
 
-def _call(where: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Call fsspec, with its errors as ours."""
+def call(where: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call fsspec, with its errors as ours; Broken where asking again may help."""
     try:
         return function(*args, **options)
     except Exception as error:

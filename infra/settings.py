@@ -91,6 +91,23 @@ class TimeoutSettings(BaseModel):
     factor: float = Field(20.0, gt=0, description="Seconds per second of audio.")
 
 
+class BatchSettings(BaseModel):
+    """How batches list their recordings and watch over those at work."""
+
+    max_items: int = Field(100_000, ge=1, description="Most recordings that one source may list.")
+    max_list_bytes: int = Field(64 * 2**20, gt=0, description="Largest manifest, or page of a feed, in bytes.")
+    settle_seconds: float = Field(
+        5.0, ge=0, le=600, description="A file changed more recently is looked at again that much later; if it grew, it is left."
+    )
+    lease_seconds: float = Field(
+        60.0, ge=5, description="How long a batch that stopped renewing its lease keeps others from taking over its recordings."
+    )
+    recycle: int = Field(
+        500, ge=1, description="Recordings after which the process that computes them is replaced by a fresh one."
+    )
+    poll_seconds: float = Field(3.0, gt=0, description="How often runs on workers are asked for their state, all at once.")
+
+
 class DeploySettings(BaseModel):
     """What `steno deploy` and `steno up` register with Prefect, and how runs are executed there."""
 
@@ -183,6 +200,7 @@ class StenoSettings(BaseSettings):
     timeout: TimeoutSettings = TimeoutSettings()
     recovery: RecoverySettings = RecoverySettings()
     deploy: DeploySettings = DeploySettings()
+    batch: BatchSettings = BatchSettings()
     report: ReportSettings = ReportSettings()
     prices: PriceSettings = PriceSettings()
 

@@ -1,0 +1,186 @@
+"""Manifests: a .csv or .jsonl file with a `source` per row, and options of their own for those that need them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from infra.connections import Broken
+from infra.errors import SourceForbidden, UnreadableList
+from infra.listing.entry import Entry, Item, Refused
+from infra.listing.folders import path_item
+from infra.names import display_name, scheme_of
+from infra.objects import PROTOCOLS, call, open_filesystem
+from infra.settings import StenoSettings
+from infra.sources import fetch_source
+from speech.errors import StenoError
+
+OWN_COLUMNS = ("source", "id", "name")
+"""What a row may say beside options. `id` names the recording where its address changes (a signed one)."""
+
+Row = tuple[int, dict[str, Any] | str]
+"""Line, and the row or why it is none."""
+
+
+def is_manifest(name: str) -> bool:
+    return name.lower().endswith((".csv", ".jsonl", ".ndjson"))
+
+
+def manifest_entries(address: str, settings: StenoSettings, columns: Collection[str] | None) -> Iterator[Entry]:
+    """A recording per row; a row that is none is reported with its line. Relative paths are relative to the manifest.
+
+    Cells left empty count as not given, columns whose name begins with `_` are notes. Raises UnreadableList for what is
+    no manifest, and the errors of fetching it.
+    """
+    capped = settings.model_copy(
+        update={"limits": settings.limits.model_copy(update={"max_bytes": settings.batch.max_list_bytes})}
+    )
+    with tempfile.TemporaryDirectory(prefix="steno-manifest-") as folder:
+        path = fetch_source(address, Path(folder), capped).path
+        rows = _csv_rows if address.lower().partition("?")[0].endswith(".csv") else _json_rows
+        yield from _entries(rows, path, address, settings, columns)
+
+
+def _entries(
+    rows: Callable[[Path, str], Iterator[Row]],
+    path: Path,
+    address: str,
+    settings: StenoSettings,
+    columns: Collection[str] | None,
+) -> Iterator[Entry]:
+    where = _Where(address, settings)
+    seen: dict[str, int] = {}
+    for line, row in rows(path, display_name(address)):
+        entry = (
+            Refused(name=f"line {line}", message=row, line=line) if isinstance(row, str) else _entry(line, row, where, columns)
+        )
+        if isinstance(entry, Item):
+            first = seen.setdefault(f"{entry.origin}\0{json.dumps(entry.options, sort_keys=True, default=str)}", line)
+            if first != line:
+                entry = Refused(name=entry.name, message=f"The same recording and options as on line {first}.", line=line)
+        yield entry
+
+
+def _entry(line: int, row: dict[str, Any], where: _Where, columns: Collection[str] | None) -> Entry:
+    given = {
+        name: value
+        for name, value in row.items()
+        if not name.startswith("_") and value is not None and not (isinstance(value, str) and not value.strip())
+    }
+    source = given.pop("source", None)
+    if not isinstance(source, str):
+        return Refused(name=f"line {line}", message="The row has no source; give a path or an address.", line=line)
+    number, name = given.pop("id", None), given.pop("name", None)
+    shown = str(name or display_name(source.strip()))
+    unknown = [column for column in given if columns is not None and column not in columns]
+    if unknown:
+        return Refused(
+            name=shown, message=f"{unknown[0]!r} is not an option; notes go into columns that begin with _.", line=line
+        )
+    try:
+        item = where.item(source.strip())
+    except StenoError as error:
+        return Refused(name=shown, message=error.message, line=line)
+    own: dict[str, Any] = {"options": given, "line": line, "name": shown}
+    if number is not None:
+        own |= {"origin": f"{where.address}#{number}", "version": ""}
+    return item.model_copy(update=own)
+
+
+class _Where:
+    """Where the sources of a manifest lie."""
+
+    def __init__(self, address: str, settings: StenoSettings) -> None:
+        self.address = address.partition("?")[0]
+        self._settings = settings
+        self._base = self.address.rpartition("/")[0] if scheme_of(address) not in (None, "file") else ""
+        path = unquote(address.removeprefix("file://")) if address.startswith("file://") else address
+        self._folder = Path(path).expanduser().absolute().parent
+        self._open: dict[str, Any] = {}
+
+    def item(self, source: str) -> Item:
+        """The recording that a row names. Raises the errors of sources for one that is not there or not allowed."""
+        scheme = scheme_of(source)
+        if scheme is None and self._base and not source.startswith(("/", "~")):
+            source, scheme = f"{self._base}/{source}", scheme_of(self._base)
+        if scheme in (None, "file"):
+            if scheme_of(self.address) in ("http", "https"):
+                raise SourceForbidden("A manifest from the web cannot name files of this machine; give an address.")
+            return self._path(unquote(urlsplit(source).path) if scheme else source)
+        if scheme in PROTOCOLS and scheme != "memory":
+            return self._object(source)
+        # A query may be a signature, which changes, or all that tells two recordings apart: `id` says that it is the former.
+        return Item(source=source, name=display_name(source), origin=source)
+
+    def _path(self, source: str) -> Item:
+        path = Path(source).expanduser()
+        path = path if path.is_absolute() else self._folder / path
+        try:
+            return path_item(Path(path.absolute()))
+        except OSError:
+            # The run says what is wrong with it, as for any other source.
+            return Item(source=str(path), name=path.name, origin=str(path))
+
+    def _object(self, source: str) -> Item:
+        where = f"object {display_name(source)!r}"
+        key = source.partition("://")[2].partition("/")[0]
+        try:
+            if key not in self._open:
+                self._open[key] = open_filesystem(source, self._settings, where)[0]
+            info = call(where, self._open[key].info, source.partition("://")[2])
+            version = f"{info.get('size')}-{str(info.get('ETag') or info.get('etag') or '').strip(chr(34))}"
+        except (StenoError, Broken):
+            version = ""  # the run says what is wrong
+        return Item(source=source, name=display_name(source), origin=source, version=version)
+
+
+def _csv_rows(path: Path, name: str) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        sample = file.read(8192)
+        file.seek(0)
+        head = sample.partition("\n")[0]
+        delimiter = max(",;\t", key=head.count)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = [column.strip().lower() for column in next(reader, [])]
+        except csv.Error:
+            header = []
+        if "source" not in header:
+            raise UnreadableList(
+                f"{name} has no column named source in its first line; add one with a path or address per row."
+            )
+        if len(set(header)) != len(header):
+            raise UnreadableList(f"{name} names a column twice in its first line; each column needs a name of its own.")
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, f"The row is not valid CSV ({error})."
+                continue
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) > len(header):
+                yield line, f"The row has {len(cells)} cells, the header {len(header)}; quote cells that hold a {delimiter!r}."
+                continue
+            yield line, dict(zip(header, cells, strict=False))
+
+
+def _json_rows(path: Path, name: str) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError):
+                yield line, "The line is not valid JSON; each line is one object."
+                continue
+            yield line, row if isinstance(row, dict) else "The line is not a JSON object with a source."

@@ -1,0 +1,172 @@
+"""Recordings in object stores: everything below a prefix, or what a glob matches. Pages are asked for as they are needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+from infra.connections import Broken, back_off
+from infra.errors import DownloadFailed, SourceDenied, SourceNotFound
+from infra.listing.entry import Entry, Item, is_media
+from infra.names import scheme_of
+from infra.objects import call, open_filesystem
+from infra.settings import StenoSettings
+
+_WILDCARD = re.compile(r"[*?\[]")
+_PAGE = 1000
+
+T = TypeVar("T")
+
+
+class _Object(NamedTuple):
+    path: str
+    """Bucket and key."""
+    info: dict[str, Any]
+
+
+def object_entries(url: str, settings: StenoSettings, recursive: bool) -> Iterator[Entry]:
+    """The media objects below the prefix `url` (taken as a folder), or those that a glob matches.
+
+    `*` and `?` stop at slashes, `**` does not. Raises SourceNotFound when nothing at all is there, SourceDenied,
+    SourceForbidden (protocol), and DownloadFailed when the store does not answer.
+    """
+    protocol, _, place = url.partition("://")
+    wildcard = _WILDCARD.search(place)
+    fixed = place[: wildcard.start()].rpartition("/")[0] if wildcard else place.rstrip("/")
+    matches = _pattern(place) if wildcard else None
+    deep = recursive or (wildcard is not None and ("**" in place or "/" in place[wildcard.start() :]))
+    seen = 0
+    for found in _objects(f"{protocol}://{fixed}", settings, deep=deep):
+        seen += 1
+        name = found.path.rpartition("/")[2]
+        if is_media(name) and _visible(found.path, fixed) and (matches is None or matches.fullmatch(found.path)):
+            yield _item(protocol, found, fixed)
+    if not seen:
+        raise SourceNotFound(f"There is nothing at {protocol}://{place}; check the bucket and the prefix.")
+
+
+def _item(protocol: str, found: _Object, fixed: str) -> Item:
+    source = f"{protocol}://{found.path}"
+    info = found.info
+    etag = next((str(info[name]) for name in ("ETag", "etag", "md5Hash", "content_md5") if info.get(name)), "")
+    modified = _timestamp(
+        next((info[name] for name in ("LastModified", "last_modified", "updated", "mtime") if info.get(name)), None)
+    )
+    below = found.path.rpartition("/")[0].removeprefix(fixed.rstrip("/")).strip("/")
+    return Item(
+        source=source,
+        name=found.path.rpartition("/")[2],
+        origin=source,
+        version=f"{info.get('size')}-{etag.strip(chr(34)) or modified}",
+        folder=below,
+        modified=modified,
+    )
+
+
+def _objects(url: str, settings: StenoSettings, *, deep: bool) -> Iterator[_Object]:
+    bucket, _, below = url.partition("://")[2].partition("/")
+    where = (
+        f"folder {below!r} in {scheme_of(url)}://{bucket.rpartition('@')[2]}"
+        if below
+        else f"bucket {bucket.rpartition('@')[2]}"
+    )
+    try:
+        yield from _open_and_list(url, settings, where, deep=deep)
+    except SourceDenied:
+        if scheme_of(url) not in ("s3", "s3a") or settings.s3.key:
+            raise
+        yield from _open_and_list(url, settings, where, deep=deep, anon=True)  # a public bucket needs no credentials
+
+
+def _open_and_list(url: str, settings: StenoSettings, where: str, *, deep: bool, **extra: Any) -> Iterator[_Object]:
+    fs, path = open_filesystem(url, settings, where, folder=True, **extra)
+    if scheme_of(url) in ("s3", "s3a"):
+        yield from _list_s3(fs, path, settings, where, deep)
+    else:
+        yield from _list_any(fs, path, settings, where, deep)
+
+
+def _list_s3(fs: Any, path: str, settings: StenoSettings, where: str, deep: bool) -> Iterator[_Object]:
+    """Page by page: `fs.find` would hold a whole bucket in memory."""
+    bucket, _, key = path.strip("/").partition("/")
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "MaxKeys": _PAGE}
+    if not deep:
+        request["Delimiter"] = "/"
+    found = False
+    while True:
+        page = _patiently(lambda: call(where, fs.call_s3, "list_objects_v2", **request), settings, where)
+        for entry in page.get("Contents", ()):
+            found = True
+            if not entry["Key"].endswith("/"):
+                yield _Object(f"{bucket}/{entry['Key']}", {**entry, "size": entry["Size"]})
+        found = found or bool(page.get("CommonPrefixes"))
+        token = page.get("NextContinuationToken")
+        if not token:
+            break
+        request["ContinuationToken"] = token
+    if not found and key and is_media(key):
+        info = _patiently(lambda: call(where, fs.info, f"{bucket}/{key}"), settings, where)
+        yield _Object(f"{bucket}/{key}", info)
+
+
+def _list_any(fs: Any, path: str, settings: StenoSettings, where: str, deep: bool) -> Iterator[_Object]:
+    """Folder by folder."""
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        listing = _patiently(lambda folder=folder: call(where, fs.ls, folder, detail=True), settings, where)  # type: ignore[misc]
+        folders = []
+        for info in sorted(listing, key=lambda info: str(info["name"])):
+            if info.get("type") == "directory":
+                folders.append(info["name"])
+            else:
+                yield _Object(str(info["name"]).lstrip("/"), info)
+        if deep:
+            waiting += reversed(folders)
+
+
+def _patiently(ask: Callable[[], T], settings: StenoSettings, where: str) -> T:
+    for attempt in range(settings.net.resumes + 1):
+        try:
+            return ask()
+        except Broken as broken:
+            if attempt >= settings.net.resumes:
+                raise DownloadFailed(f"The {where} {broken} when it was listed; try again later.") from None
+            back_off(attempt, lambda: None)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _visible(path: str, fixed: str) -> bool:
+    below = path.removeprefix(fixed)
+    return not any(part.startswith(".") for part in below.split("/"))
+
+
+def _pattern(place: str) -> re.Pattern[str]:
+    """The glob as a regular expression over bucket and key."""
+    pattern, position = "", 0
+    while position < len(place):
+        if place.startswith("**/", position):
+            pattern, position = pattern + "(?:.*/)?", position + 3
+        elif place.startswith("**", position):
+            pattern, position = pattern + ".*", position + 2
+        elif place[position] == "[" and (end := place.find("]", position + 2)) > 0:
+            inside = place[position + 1 : end].replace("\\", "\\\\")
+            pattern += f"[{'^' + inside[1:] if inside[0] in '!^' else inside}]"
+            position = end + 1
+        else:
+            pattern += {"*": "[^/]*", "?": "[^/]"}.get(place[position], re.escape(place[position]))
+            position += 1
+    return re.compile(pattern, re.DOTALL)
+
+
+def _timestamp(value: object) -> float | None:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, int | float) else None
