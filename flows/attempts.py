@@ -1,12 +1,79 @@
-"""A recording that keeps killing its process is set aside after a few times, so that it cannot stop everything else."""
+"""A run that keeps killing its process is set aside after a few times, so that it cannot stop everything else.
+
+What died is counted in the run's own history in Prefect: an execution enters Running before any stage is at work, and one
+whose process was killed leaves nothing after it, or Crashed if somebody noticed. So nothing needs to be written down, and
+it counts the same for a worker's process, a server that was away when it happened, and a batch that takes its runs up again.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from infra.errors import Quarantined
+from infra.settings import get_settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+
+RESTARTED = "Restarted after its process died."
+"""The message of the state that sets a run going again by itself; any other retry is a person's, who gives it new chances."""
+_BY_ITSELF = (RESTARTED, "State changed by Automation")
 
 
-@contextlib.asynccontextmanager
-async def attempt_counted() -> AsyncIterator[None]:
-    """Count this execution of the flow run while it lasts. Raises Quarantined when too many before it never ended."""
-    yield
+async def refuse_after_crashes() -> None:
+    """Raise Quarantined when the process of this flow run died too often before this execution.
+
+    The first executions ask nobody: Prefect hands the number of executions to every flow run.
+    """
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    run, allowed = context.flow_run, get_settings().recovery.restarts
+    if run.run_count <= allowed:
+        return
+    states = await context.client.read_flow_run_states(run.id)  # type: ignore[misc]
+    died = deaths(states)
+    if died >= allowed:
+        raise Quarantined(
+            f"Set aside: the process of this run died {died} times{await _at_work(context.client, run)}, and would again "  # type: ignore[arg-type]
+            "and again. Look for what kills it (memory is the usual cause), then retry the run: finished stages are kept."
+        )
+
+
+def deaths(states: Sequence[State]) -> int:
+    """How many executions never came to an end since the run last ended, or was last retried by a person.
+
+    The one under way, which is the last to have entered Running, does not count.
+    """
+    begun = 0
+    for state in sorted(states, key=lambda state: state.timestamp):
+        if state.is_running():
+            begun += 1
+        elif (state.is_final() and not state.is_crashed()) or _retried_by_a_person(state):
+            begun = 0
+    return max(begun - 1, 0)
+
+
+def _retried_by_a_person(state: State) -> bool:
+    return state.name == "AwaitingRetry" and not (state.message or "").startswith(_BY_ITSELF)
+
+
+async def _at_work(client: PrefectClient, run: FlowRun) -> str:
+    """`, most often during asr`: the stage whose tasks were begun and never ended, where Prefect knows."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    unfinished: Counter[str] = Counter()
+    with contextlib.suppress(Exception):  # the reason can be given without it
+        task_runs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+        unfinished.update(
+            task_run.name.split()[0]
+            for task_run in task_runs
+            if task_run.state is not None and task_run.state.type.value in ("RUNNING", "CRASHED")
+        )
+    return f", most often during {unfinished.most_common(1)[0][0]}" if unfinished else ""

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
-from flows.attempts import attempt_counted
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Failed
+
+from flows.attempts import refuse_after_crashes
 from flows.cancellation import cancelled_from_outside
 from flows.outcome import RunOutcome, error_of, keep_outcome
 from flows.progress import progress_shown
 from flows.report import publish_failure
 from flows.request import TranscribeRequest
 from flows.usage import artifacts_in_use
-from tasks.report import RunLog, run_id
+from infra.errors import Quarantined
+from speech.errors import StageCancelled
+from tasks.report import RunLog, redone_from, run_id
 
 
 @contextlib.asynccontextmanager
 async def running(request: TranscribeRequest) -> AsyncIterator[RunLog]:
     """Run the stages of one recording inside this block. An error leaves it after its report and outcome are written."""
-    log = RunLog()
-    async with attempt_counted(), artifacts_in_use(request.retention_days), progress_shown(), cancelled_from_outside():
+    log = RunLog(redo=redone_from(request.redo_from))
+    async with artifacts_in_use(request.retention_days), progress_shown(), cancelled_from_outside():
         try:
+            await refuse_after_crashes()
             yield log
         except BaseException as error:
             with contextlib.suppress(Exception):
@@ -29,8 +36,15 @@ async def running(request: TranscribeRequest) -> AsyncIterator[RunLog]:
             raise
 
 
+def ended_early(error: StageCancelled | Quarantined) -> State[Any]:
+    """The state of a run that was cancelled or set aside. Whoever awaits the flow gets the error."""
+    if isinstance(error, StageCancelled):
+        return Cancelled(message=error.message, data=error)
+    return Failed(name="Quarantined", message=error.message, data=error)
+
+
 async def _keep_failure(log: RunLog, request: TranscribeRequest, error: BaseException) -> None:
-    cancelled = isinstance(error, asyncio.CancelledError)
+    cancelled = isinstance(error, asyncio.CancelledError | StageCancelled)
     outcome = RunOutcome(
         run=run_id(),
         state="canceled" if cancelled else "failed",

@@ -13,8 +13,10 @@ from flows.outcome import keep_outcome, outcome_of
 from flows.report import publish_report
 from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
-from flows.running import running
+from flows.running import ended_early, running
 from infra.artifacts import ArtifactRef
+from infra.errors import Quarantined
+from speech.errors import StageCancelled
 from tasks.align import align
 from tasks.asr import asr
 from tasks.cluster import cluster
@@ -45,8 +47,11 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     Args:
         request: The recording, the options, and where the files go.
     """
-    async with running(request) as log:
-        result = await _run(log, request)
+    try:
+        async with running(request) as log:
+            result = await _run(log, request)
+    except (StageCancelled, Quarantined) as error:
+        return cast(TranscribeResult, ended_early(error))
     if result.degraded and request.on_diarization_failure == "fail":
         return cast(TranscribeResult, _partial(result))
     return result

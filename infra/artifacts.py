@@ -8,7 +8,7 @@ from pydantic import Field
 
 from speech.schema import Frozen
 
-Kind = Literal["audio", "segmentation", "asr", "alignment", "embeddings", "diarization", "transcript"]
+Kind = Literal["audio", "segmentation", "asr", "alignment", "embeddings", "diarization", "transcript", "shard"]
 
 SUFFIXES: dict[Kind, str] = {
     "audio": ".flac",
@@ -18,6 +18,7 @@ SUFFIXES: dict[Kind, str] = {
     "embeddings": ".npz",
     "diarization": ".json",
     "transcript": ".json",
+    "shard": ".part",
 }
 
 
@@ -47,12 +48,16 @@ class StageOutcome(Frozen):
     backend: str = "local"
     device: str = "cpu"
     batch_size: int | None = None
+    shards: int = 1
+    """Into how many shards the stage was divided."""
+    worker_seconds: float | None = None
+    """The seconds of all shards together, which several workers shared; None for an undivided stage."""
     key: str = ""
+    run: str = ""
+    """The flow run that computed it."""
     gpu: str = ""
     """The type of the rented GPU, as `infra.prices` names it; empty without one."""
     cores: float = 0.0
     """Physical CPU cores that were rented."""
     memory: float = 0.0
     """GiB of memory that were rented."""
-    billed_seconds: float | None = None
-    """Container seconds to pay for, where they are not `seconds`: of several shards, they add up."""

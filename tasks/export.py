@@ -23,6 +23,7 @@ from speech.schema import Frozen, Transcript
 from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
 from tasks.stage import retry_condition, with_retries
+from tasks.stopping import ends_cancelled
 
 
 class Output(Frozen):
@@ -75,6 +76,7 @@ async def check_output(output: Output) -> None:
     await in_thread(lambda _: _check_target(target, get_settings()), lambda _: None, "export")
 
 
+@ends_cancelled
 async def _export(call: ExportCall) -> dict[str, Any]:
     current_attempts().begin(1)
     started("export")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import traceback
@@ -22,23 +23,12 @@ from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
 from speech.schema import Frozen
-from tasks.graph import STAGES_IN_ORDER, edges
+from tasks.graph import STAGES_IN_ORDER, after, edges
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
 
 SHOWN_AS = {"cluster": "diarize"}
 """Stages whose public name differs from the engine's."""
-
-_FOLLOWS = {
-    "fetch": STAGES_IN_ORDER[:-1],
-    "segment": STAGES_IN_ORDER[1:-1],
-    "asr": ("asr", "align", "merge"),
-    "align": ("align", "merge"),
-    "embed": ("embed", "diarize", "merge"),
-    "diarize": ("diarize", "merge"),
-    "merge": ("merge",),
-}
-"""Stage to itself and all that are made from what it leaves. Exporting always happens."""
 
 
 class StageReport(Frozen):
@@ -89,7 +79,7 @@ class Attempts:
 
 def redone_from(stage: str | None) -> frozenset[str]:
     """The stages to compute again when the user asks for that from `stage` on."""
-    return frozenset(_FOLLOWS[stage]) if stage else frozenset()
+    return frozenset(after(stage)) if stage else frozenset()
 
 
 _attempts: ContextVar[Attempts | None] = ContextVar("steno_attempts", default=None)
@@ -170,6 +160,8 @@ class RunLog:
             state = await task(quote(call), wait_for=edges(stage, self.task_runs), return_state=True)
             if state.state_details.task_run_id:
                 self.task_runs[stage] = state.state_details.task_run_id
+            if state.is_cancelled():
+                raise asyncio.CancelledError
             value = await state.aresult()
         except BaseException as error:
             detail = "cancelled" if not isinstance(error, Exception) else describe(error)

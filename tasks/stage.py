@@ -14,13 +14,15 @@ from prefect.context import TaskRunContext
 
 from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
+from infra.compute import get_store
 from infra.errors import StageTimeout
 from infra.keys import stage_key
 from infra.settings import RetrySettings, StenoSettings, get_settings
 from speech.schema import Frozen, RuntimeOptions, StageName
 from speech.stages import STAGES
-from tasks.records import RecordStorage
-from tasks.report import SHOWN_AS, RunLog, current_attempts, defects_contained, progress_of, started
+from tasks.records import RecordStorage, outcome_in
+from tasks.report import SHOWN_AS, RunLog, current_attempts, defects_contained, progress_of, run_id, started
+from tasks.stopping import ends_cancelled
 
 _MAX_HALVINGS = 8
 """A batch is at most 256."""
@@ -64,6 +66,7 @@ class StageKey(CachePolicy):
         return call.key
 
 
+@ends_cancelled
 async def compute_stage(call: StageCall) -> dict[str, Any]:
     """Compute the stage on the backend in force; its `StageOutcome`, as plain JSON so that any version can read it."""
     settings = get_settings()
@@ -85,7 +88,7 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
         raise StageTimeout(
             f"The {call.shown_as} stage did not finish within {limit:.0f} s; raise STENO_TIMEOUT__FACTOR or use a smaller model."
         ) from None
-    return outcome.model_dump(mode="json")
+    return outcome.model_copy(update={"run": run_id()}).model_dump(mode="json")
 
 
 def retry_condition(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -114,18 +117,32 @@ def stage_task(stage: StageName) -> Task[Any, Any]:
 
 async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> StageOutcome:
     """Have the stage computed, or its record reused, and reported in `log`."""
-    value = await log.perform(call.shown_as, with_retries(task), call)
+    again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
+    value = await log.perform(call.shown_as, with_retries(task, again=again), call)
     return StageOutcome.model_validate(value)
 
 
-def with_retries(task: Task[Any, Any]) -> Task[Any, Any]:
-    """The task with the pauses that the settings ask for. `retry_condition` decides; the count here only bounds it."""
+def with_retries(task: Task[Any, Any], *, again: bool = False) -> Task[Any, Any]:
+    """The task with the pauses that the settings ask for. `retry_condition` decides; the count here only bounds it.
+
+    With `again` it is executed although its result is cached, and its result takes the place of the cached one.
+    """
     retry = get_settings().retry
     task = copy(task)
+    task.refresh_cache = again
     task.retries = retry.attempts + _MAX_HALVINGS
     task.retry_delay_seconds = pauses(retry)
     task.retry_jitter_factor = 0.5
     return task
+
+
+def _computed_by(run: str, key: str) -> bool:
+    """Whether the record under `key` is of the flow run `run`, which then need not do it again after an interruption."""
+    content = get_store().read_record(key)
+    try:
+        return content is not None and outcome_in(content).run == run
+    except ValueError:
+        return False
 
 
 def pauses(retry: RetrySettings) -> list[float]:

@@ -1,0 +1,194 @@
+"""What is computed again on request, which runs are set aside, and runs that are cancelled through Prefect's API."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flow_engine import run_flow_async
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled
+
+from flows.attempts import RESTARTED, deaths
+from flows.execution import create_run, execute_here
+from flows.outcome import read_outcome
+from flows.request import TranscribeRequest
+from flows.transcribe import transcribe
+from infra.errors import Quarantined
+from infra.settings import StenoSettings, get_settings
+from speech.errors import StageCancelled
+from tests.stage_double import ComputeDouble, recording
+
+pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
+
+
+def request(folder: Path, **options: Any) -> TranscribeRequest:
+    source = folder / "a.wav"
+    recording(source) if not source.exists() else None
+    return TranscribeRequest(source=str(source), output_dir=str(folder / "out"), **options)
+
+
+# -- redo_from ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "executed"),
+    [
+        ("fetch", ["segment", "asr", "align", "embed", "cluster", "merge"]),
+        ("segment", ["segment", "asr", "align", "embed", "cluster", "merge"]),
+        ("asr", ["asr", "align", "merge"]),
+        ("align", ["align", "merge"]),
+        ("embed", ["embed", "cluster", "merge"]),
+        ("diarize", ["cluster", "merge"]),
+        ("merge", ["merge"]),
+    ],
+)
+async def test_a_stage_and_all_that_follow_are_computed_again_on_request(
+    tmp_path: Path, double: ComputeDouble, stage: Any, executed: list[str]
+) -> None:
+    await transcribe(request(tmp_path))
+    double.forget()
+    result = await transcribe(request(tmp_path, redo_from=stage))
+    assert sorted(double.ran) == sorted(executed)
+    assert {entry.stage: entry.state for entry in result.stages}["fetch"] == ("computed" if stage == "fetch" else "cached")
+    double.forget()
+    await transcribe(request(tmp_path))
+    assert double.ran == []
+
+
+async def test_a_resumed_run_does_not_redo_what_it_has_redone(tmp_path: Path, double: ComputeDouble) -> None:
+    await transcribe(request(tmp_path))
+    double.forget()
+    double.failures["merge"] = [StageCancelled("interrupted")]
+    async with get_client() as client:
+        run = await create_run(client, request(tmp_path, redo_from="segment"), idempotency_key=uuid4().hex)
+        await execute_here(run)
+        assert sorted(double.ran) == ["align", "asr", "cluster", "embed", "merge", "segment"]
+        double.forget()
+        state = await execute_here(await client.read_flow_run(run.id))
+    assert state.is_completed()
+    assert double.ran == ["merge"]
+
+
+# -- runs whose process dies --------------------------------------------------------------------------------------------
+
+DIED = [Running(), Crashed()]
+
+
+@pytest.mark.parametrize(
+    ("history", "died"),
+    [
+        ([Running()], 0),
+        ([*DIED, AwaitingRetry(message=RESTARTED), Running()], 1),
+        ([Running(), Running(), Running()], 2),
+        ([*DIED, AwaitingRetry(message=RESTARTED), *DIED, AwaitingRetry(message=RESTARTED), Running()], 2),
+        ([*DIED, *DIED, AwaitingRetry(message="Retry from the UI"), Running()], 0),
+        ([*DIED, *DIED, Failed(), AwaitingRetry(message=RESTARTED), Running()], 0),
+        ([Running(), Completed(), AwaitingRetry(), *DIED, AwaitingRetry(message="State changed by Automation 1"), Running()], 1),
+        ([Scheduled(), *DIED, Cancelled(), Running()], 0),
+    ],
+)
+def test_deaths_are_counted_since_the_run_ended_or_a_person_retried_it(history: list[State[Any]], died: int) -> None:
+    base = history[0].timestamp
+    moments = [state.model_copy(update={"timestamp": base.add(seconds=place)}) for place, state in enumerate(history)]
+    assert deaths(moments) == died
+
+
+async def test_a_run_that_keeps_dying_is_set_aside_and_a_person_may_retry_it(tmp_path: Path, double: ComputeDouble) -> None:
+    async with get_client() as client:
+        deployment = await client.create_deployment(flow_id=await client.create_flow(transcribe), name=tmp_path.name)
+        run = await create_run(client, request(tmp_path), idempotency_key=uuid4().hex, deployment_id=deployment)
+        for _ in range(get_settings().recovery.restarts):
+            await client.set_flow_run_state(run.id, Running())
+            await client.set_flow_run_state(run.id, Crashed(message="Process exited with status code: -9."))
+            await client.set_flow_run_state(run.id, AwaitingRetry(message=RESTARTED))
+        state = await as_a_worker(client, run.id)
+        assert (state.name, state.is_failed()) == ("Quarantined", True)
+        assert "died 3 times" in (state.message or "")
+        assert double.ran == []
+        outcome = await read_outcome(str(run.id))
+        assert outcome is not None and outcome.error is not None
+        assert (outcome.state, outcome.error.code, outcome.error.exit_code) == ("failed", "quarantined", 8)
+        with pytest.raises(Quarantined):
+            await state.aresult()
+        await client.set_flow_run_state(run.id, AwaitingRetry(message="Retry from the UI"))
+        assert (await as_a_worker(client, run.id)).is_completed()
+
+
+async def as_a_worker(client: PrefectClient, run_id: UUID) -> State[Any]:
+    """Take up the run as any process would that knows nothing but its id."""
+    run = await client.read_flow_run(run_id)
+    parameters = transcribe.validate_parameters(run.parameters)
+    state: Any = await run_flow_async(flow=transcribe, flow_run=run, parameters=parameters, return_type="state")
+    return state
+
+
+# -- cancelling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(steno: StenoSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STENO_RECOVERY__CANCEL_POLL", "0.1")
+    get_settings.cache_clear()
+
+
+async def cancel_during(double: ComputeDouble, folder: Path, stages: set[str], state: State[Any]) -> tuple[FlowRun, State[Any]]:
+    """Set the run to `state` while `stages` are at work; the run and how it ended."""
+    at_work = asyncio.Barrier(len(stages) + 1)
+
+    async def wait() -> None:
+        await at_work.wait()
+        await asyncio.sleep(600)
+
+    double.before = dict.fromkeys(stages, wait)
+    async with get_client() as client:
+        run = await create_run(client, request(folder), idempotency_key=uuid4().hex)
+        execution = asyncio.create_task(execute_here(run))
+        await asyncio.wait_for(at_work.wait(), 60)
+        await client.set_flow_run_state(run.id, state)
+        return run, await asyncio.wait_for(execution, 30)
+
+
+@pytest.mark.parametrize("how", [Cancelling(), Cancelled()], ids=["button", "forced"])
+@pytest.mark.parametrize("stages", [{"segment"}, {"asr", "embed"}], ids=["segment", "both branches"])
+@pytest.mark.usefixtures("watched")
+async def test_cancelling_through_the_api_stops_stages_and_ends_cancelled(
+    tmp_path: Path, double: ComputeDouble, stages: set[str], how: State[Any]
+) -> None:
+    run, state = await cancel_during(double, tmp_path, stages, how)
+    assert sorted(double.stopped) == sorted(stages)
+    assert state.is_cancelled()
+    async with get_client() as client:
+        stored = (await client.read_flow_run(run.id)).state
+        assert stored is not None and stored.is_cancelled()
+        names = await ended(client, run.id, len(stages) + 1 + (len(stages) > 1))
+    assert {name: count for name, count in names.items() if name != "Completed"} == {"Cancelled": len(stages)}
+    outcome = await read_outcome(str(run.id))
+    assert outcome is not None and outcome.state == "canceled"
+
+
+async def ended(client: PrefectClient, run: UUID, count: int) -> dict[str, int]:
+    """State names of the run's task runs, once Prefect has recorded all of them as ended."""
+    async with asyncio.timeout(30):
+        while True:
+            runs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
+            names = [task_run.state.name or "" for task_run in runs if task_run.state is not None and task_run.state.is_final()]
+            if len(names) >= count:
+                return {name: names.count(name) for name in names}
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.usefixtures("watched")
+async def test_a_cancelled_run_goes_on_from_its_finished_stages(tmp_path: Path, double: ComputeDouble) -> None:
+    run, _ = await cancel_during(double, tmp_path, {"asr", "embed"}, Cancelling())
+    double.before.clear()
+    double.forget()
+    async with get_client() as client:
+        state = await execute_here(await client.read_flow_run(run.id))
+    assert state.is_completed()
+    assert sorted(double.ran) == ["align", "asr", "cluster", "embed", "merge"]
