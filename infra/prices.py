@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from infra.settings import StenoSettings
 
-AS_OF = date(2025, 11, 1)
+# From the table as known to its author, then held against what others noted when they read the page: all of A10, L40S,
+# A100-80GB, H100 and a core on the day below, T4 and L4 in May 2026. Nobody confirmed A100-40GB, H200, B200 and memory.
+AS_OF = date(2026, 10, 4)
 SOURCE = "Modal's public list prices (modal.com/pricing), serverless, without regional or plan surcharges"
 
 GPU_SECOND: Mapping[str, float] = {

@@ -23,6 +23,7 @@ from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
 from speech.schema import Frozen
+from tasks.costs import Costs
 from tasks.graph import STAGES_IN_ORDER, after, edges
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
@@ -47,6 +48,15 @@ class StageReport(Frozen):
     device: str = ""
     batch_size: int | None = None
     key: str = ""
+    label: str = ""
+    """What tells the stage's task run from its siblings: the model, or what was asked for."""
+    gpu: str = ""
+    """The type of the rented GPU."""
+    shards: int = 1
+    cost: float | None = None
+    """Dollars in this run: 0 for what was reused; None where no price is known. See `infra.prices`."""
+    code: str = ""
+    """Of the error that the stage failed with."""
     detail: str = ""
     """Why the stage was skipped or failed; never transcript text."""
 
@@ -132,6 +142,7 @@ def progress_of(stage: str, detail: str = "") -> ProgressSink:
 
 def started(stage: str, detail: str = "") -> None:
     """Say that the stage is being executed, rather than reused."""
+    get_run_logger().info("%s started%s", stage, f": {detail}" if detail else "")
     publish(StageEvent(run_id(), stage, "started", detail=detail))
 
 
@@ -147,6 +158,7 @@ class RunLog:
     """By stage."""
     redo: frozenset[str] = frozenset()
     """Stages to compute although they are cached, unless this very run has done so before it was interrupted."""
+    _costs: Costs = field(default_factory=Costs)
 
     def skip(self, stage: str, why: str) -> None:
         self._keep(StageReport(stage=stage, state="skipped", detail=why))
@@ -164,13 +176,16 @@ class RunLog:
                 raise asyncio.CancelledError
             value = await state.aresult()
         except BaseException as error:
-            detail = "cancelled" if not isinstance(error, Exception) else describe(error)
-            self._keep(StageReport(stage=stage, state="failed", seconds=_since(began), attempts=attempts.count, detail=detail))
+            self._costs.failed(stage, began, get_settings())
+            self._keep(_failed(stage, error, getattr(call, "label", ""), _since(began), attempts.count))
             raise
         finally:
             _attempts.reset(token)
         cached = state.name == "Cached" or bool(isinstance(value, dict) and value.get("reused"))
-        self._keep(_succeeded(stage, value, cached, _since(began), attempts.count))
+        outcome = _outcome(value)
+        if not cached:
+            self._costs.computed(stage, began, outcome)
+        self._keep(_succeeded(stage, outcome, cached, getattr(call, "label", ""), _since(began), attempts.count))
         return value
 
     def note(self, *warnings: str) -> None:
@@ -178,43 +193,65 @@ class RunLog:
         self.warnings += [warning for warning in dict.fromkeys(warnings) if warning not in self.warnings]
 
     def in_order(self) -> tuple[StageReport, ...]:
-        return tuple(self.reports[stage] for stage in STAGES_IN_ORDER if stage in self.reports)
+        """The reports so far, priced."""
+        costs = self._costs.by_stage(get_settings())
+        reports = (self.reports[stage] for stage in STAGES_IN_ORDER if stage in self.reports)
+        return tuple(report.model_copy(update={"cost": costs.get(report.stage, 0.0)}) for report in reports)
 
     def _keep(self, report: StageReport) -> None:
         self.reports[report.stage] = report
         state: Any = "completed" if report.state == "computed" else report.state
         detail = report.detail or " ".join(filter(None, (report.backend, report.device)))
         publish(StageEvent(run_id(), report.stage, state, float(report.state != "failed"), report.seconds, detail))
-        _write_log(report, self.duration)
+        _write_log(report, self.duration, self.task_runs.get(report.stage))
 
 
-def _succeeded(stage: str, value: Any, cached: bool, seconds: float, attempts: int) -> StageReport:
+def _outcome(value: Any) -> StageOutcome | None:
+    """What a computed stage left; None for `fetch` and `export`, which leave something else."""
+    return StageOutcome.model_validate(value) if isinstance(value, dict) and "artifact" in value else None
+
+
+def _succeeded(
+    stage: str, outcome: StageOutcome | None, cached: bool, label: str, seconds: float, attempts: int
+) -> StageReport:
     state: StageState = "cached" if cached else "computed"
     facts: dict[str, Any] = {}
-    if isinstance(value, dict) and "artifact" in value and value.get("key"):
-        outcome = StageOutcome.model_validate(value)
-        facts = {
-            "compute_seconds": outcome.seconds,
-            "backend": outcome.backend,
-            "device": outcome.device,
-            "batch_size": outcome.batch_size,
-            "key": outcome.key,
-        }
-    return StageReport(stage=stage, state=state, seconds=seconds, attempts=attempts, **facts)
+    if outcome is not None:
+        facts = outcome.model_dump(include={"backend", "device", "batch_size", "key", "gpu", "shards"})
+        facts["compute_seconds"] = outcome.seconds
+    return StageReport(stage=stage, state=state, seconds=seconds, attempts=attempts, label=label, **facts)
 
 
-def _write_log(report: StageReport, duration: float | None) -> None:
-    logger = get_run_logger()
+def _failed(stage: str, error: BaseException, label: str, seconds: float, attempts: int) -> StageReport:
+    cancelled = not isinstance(error, Exception)
+    return StageReport(
+        stage=stage,
+        state="failed",
+        seconds=seconds,
+        attempts=attempts,
+        label=label,
+        code=StageCancelled.code if cancelled else code_of(error),
+        detail="cancelled" if cancelled else describe(error),
+    )
+
+
+def _write_log(report: StageReport, duration: float | None, task_run: UUID | None) -> None:
+    """One line, shown with the stage's task run and with the flow run."""
+    extra: dict[str, Any] = {"task_run_id": str(task_run)} if task_run else {}
+    logger = get_run_logger(None, **extra)
     if report.state == "skipped":
         logger.info("%s skipped: %s", report.stage, report.detail)
     elif report.state == "failed":
-        logger.warning(
-            "%s failed after %.1f s and %d attempts: %s", report.stage, report.seconds, report.attempts, report.detail
-        )
+        attempts = f"{report.attempts} attempt{'s' if report.attempts > 1 else ''}"
+        logger.warning("%s failed after %.1f s and %s: %s", report.stage, report.seconds, attempts, report.detail)
     else:
-        pace = f", {duration / report.seconds:.1f}x real time" if duration and report.seconds > 0 else ""
-        where = f", {report.backend} {report.device}, key {report.key[:12]}" if report.key else ""
-        logger.info("%s %s in %.1f s%s%s", report.stage, report.state, report.seconds, pace, where)
+        pace = f"{duration / report.seconds:.1f}x real time" if duration and report.seconds > 0 else ""
+        batch = f"batch {report.batch_size}" if report.batch_size and report.state == "computed" else ""
+        shards = f"{report.shards} shards" if report.shards > 1 else ""
+        where = " ".join(filter(None, (report.backend, report.gpu or report.device))) if report.key else ""
+        key = f"key {report.key[:12]}" if report.key else ""
+        facts = ", ".join(filter(None, (report.label, pace, where, batch, shards, key)))
+        logger.info("%s %s in %.1f s: %s", report.stage, report.state, report.seconds, facts)
 
 
 def describe(error: BaseException) -> str:
@@ -222,6 +259,11 @@ def describe(error: BaseException) -> str:
     if isinstance(error, StageCancelled):
         return "cancelled"
     return error.message if isinstance(error, StenoError) else f"unexpected {type(error).__name__}"
+
+
+def code_of(error: BaseException) -> str:
+    """The error's kind for programs, as outcomes and reports carry it."""
+    return error.code if isinstance(error, StenoError) else "unexpected"
 
 
 def _since(began: float) -> float:
