@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RESTARTED = "Restarted after its process died."
 """The message of the state that sets a run going again by itself; any other retry is a person's, who gives it new chances."""
+BY_HAND = "Retried by hand."
+"""The message of the state of a run that a person has executed again outside of a worker."""
 _BY_ITSELF = (RESTARTED, "State changed by Automation")
 
 
@@ -61,7 +63,8 @@ def deaths(states: Sequence[State]) -> int:
 
 
 def _retried_by_a_person(state: State) -> bool:
-    return state.name == "AwaitingRetry" and not (state.message or "").startswith(_BY_ITSELF)
+    message = state.message or ""
+    return message == BY_HAND or (state.name == "AwaitingRetry" and not message.startswith(_BY_ITSELF))
 
 
 async def _at_work(client: PrefectClient, run: FlowRun) -> str:

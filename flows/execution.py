@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from flows.attempts import BY_HAND
 from flows.request import TranscribeRequest
 
 if TYPE_CHECKING:
@@ -49,21 +50,22 @@ async def create_run(
     return FlowRun.model_validate(response.json())
 
 
-async def execute_here(run: FlowRun) -> State[Any]:
+async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
     """Execute a run of `transcribe` in this process, with the parameters it was made with; how it ended.
 
-    A run that has ended before is executed again: its finished stages come from the cache.
+    A run that has ended before is executed again: its finished stages come from the cache. `by_hand` says that a person
+    wants that, so that it is not set aside for what happened before.
     """
     from prefect.client.orchestration import get_client
     from prefect.flow_engine import run_flow_async
-    from prefect.states import Scheduled
+    from prefect.states import Pending
 
     from flows.transcribe import transcribe
 
-    if run.state is not None and run.state.is_final():
+    if by_hand or (run.state is not None and run.state.is_final()):
         async with get_client() as client:
-            # Forced: without it Prefect refuses to run again what has no deployment.
-            await client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+            # Forced: without it Prefect refuses to run again what has no deployment. Not scheduled: a worker would take it.
+            await client.set_flow_run_state(run.id, Pending(message=BY_HAND if by_hand else None), force=True)
             run = await client.read_flow_run(run.id)
     parameters = transcribe.validate_parameters(run.parameters)  # the API stores JSON
     state: Any = await run_flow_async(transcribe, flow_run=run, parameters=parameters, return_type="state")

@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind
 from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
 from infra.remote_errors import RemoteFault, remote_fault
+from infra.scratch import own_folder
 from speech.errors import StenoError, TransientError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Store:
 
     @classmethod
     def from_settings(cls, settings: StenoSettings) -> Store:
-        return cls(settings.store_url, settings.scratch_path, settings.s3)
+        return cls(settings.store_url, own_folder(settings.scratch_path), settings.s3)
 
     # -- artifacts ----------------------------------------------------------------------------------------------------
 

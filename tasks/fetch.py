@@ -99,8 +99,8 @@ def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> R
 
     settings = get_settings()
     store = get_store(settings)
-    settings.scratch_path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=settings.scratch_path) as folder, no_space_translated():
+    store.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.scratch) as folder, no_space_translated():
         fetched = fetch_source(revealed(call.source, settings), Path(folder), settings, report=received, stdin=sys.stdin.buffer)
         record = _record(fetched.sha256, call)
         audio = None if call.again else _known(store, record, settings.limits.max_duration)

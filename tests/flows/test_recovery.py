@@ -12,9 +12,9 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_engine import run_flow_async
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from flows.attempts import RESTARTED, deaths
+from flows.attempts import BY_HAND, RESTARTED, deaths
 from flows.execution import create_run, execute_here
 from flows.outcome import read_outcome
 from flows.request import TranscribeRequest
@@ -91,6 +91,7 @@ DIED = [Running(), Crashed()]
         ([*DIED, *DIED, Failed(), AwaitingRetry(message=RESTARTED), Running()], 0),
         ([Running(), Completed(), AwaitingRetry(), *DIED, AwaitingRetry(message="State changed by Automation 1"), Running()], 1),
         ([Scheduled(), *DIED, Cancelled(), Running()], 0),
+        ([*DIED, *DIED, Pending(message=BY_HAND), Running()], 0),
     ],
 )
 def test_deaths_are_counted_since_the_run_ended_or_a_person_retried_it(history: list[State[Any]], died: int) -> None:

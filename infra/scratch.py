@@ -1,0 +1,122 @@
+"""Each process's own folder for temporary files, and removing those of processes that were killed.
+
+A process holds a lock on its folder for as long as it lives, however it ends, and whatever container its number belongs
+to. So a folder that can be locked by another is nobody's. Where folders cannot be locked, age decides.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+import time
+import uuid
+from pathlib import Path
+
+PREFIX = "of-"
+STALE_SECONDS = 2 * 86_400.0
+"""Since something was written to it last; longer than any download or stage is silent."""
+
+_guard = threading.Lock()
+_own: tuple[Path, Path, int | None] | None = None
+"""Root, folder, and the descriptor that holds its lock."""
+
+
+def own_folder(root: Path) -> Path:
+    """This process's folder under `root`; made, and what dead processes left there removed, when it is first asked for.
+
+    Where it cannot be made it is named nevertheless: whoever writes to it then says what is wrong.
+    """
+    global _own  # noqa: PLW0603
+    with _guard:
+        if _own is None or _own[0] != root:
+            _release()
+            _own = (root, *_made(root))
+            with contextlib.suppress(OSError):
+                sweep(root)
+        return _own[1]
+
+
+def sweep(root: Path) -> int:
+    """Remove what killed processes left under `root`; how many files and folders that were."""
+    removed = 0
+    for entry in os.scandir(root) if root.is_dir() else ():
+        if _abandoned(entry):
+            removed += 1
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+    return removed
+
+
+def _made(root: Path) -> tuple[Path, int | None]:
+    while True:
+        folder = root / f"{PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        try:
+            folder.mkdir(parents=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # swept between the two
+        except OSError:
+            return folder, None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+                return folder, descriptor
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if folder.is_dir():  # a file system that locks no folders
+                os.close(descriptor)
+                return folder, None
+        os.close(descriptor)
+
+
+def _abandoned(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(PREFIX):
+        try:
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # no locks here: by age
+        finally:
+            os.close(descriptor)
+    return time.time() - _last_written(entry) > STALE_SECONDS
+
+
+def _last_written(entry: os.DirEntry[str]) -> float:
+    """The latest time of the entry and all below it; now, where that cannot be told."""
+    try:
+        latest = entry.stat(follow_symlinks=False).st_mtime
+        if entry.is_dir(follow_symlinks=False):
+            for folder, _, files in os.walk(entry.path):
+                latest = max(latest, Path(folder).stat().st_mtime, *(Path(folder, name).lstat().st_mtime for name in files))
+    except OSError:
+        return time.time()
+    return latest
+
+
+def _release() -> None:
+    """Give up the folder. Only an empty one is removed here: threads may still be writing."""
+    global _own  # noqa: PLW0603
+    if _own is not None:
+        _, folder, descriptor = _own
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        _own = None
+
+
+atexit.register(_release)
