@@ -19,20 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from bench import peers
-from bench.metrics import (
+from bench.metrics import backwards, without_speaker, without_time
+from bench.peers import Outcome, SystemFailed
+from bench.recordings import Recording, Truth, build_all
+from bench.systems import stenoflow
+from speech.scoring import (
     Spoken,
-    backwards,
     diarization_errors,
     speaker_attributed_errors,
     texts_by_speaker,
     time_errors,
-    without_speaker,
-    without_time,
     word_errors,
 )
-from bench.peers import Outcome, SystemFailed
-from bench.recordings import Recording, Truth, build_all
-from bench.systems import stenoflow
 
 SYSTEMS = ("stenoflow", *peers.PEERS)
 MODELS = {"sample": ("tiny.en", "base")}

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.metrics import Activity, Spoken
+from speech.scoring import Activity, Spoken
 
 PEERS = ("whisperx", "faster-whisper")
 CLUSTERING = {"method": "centroid", "threshold": 0.7, "min_cluster_size": 12}

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.metrics import Spoken
 from bench.peers import Outcome, SystemFailed, quiet_environment
+from speech.scoring import Spoken
 
 _ROOT = Path(__file__).resolve().parents[1]
 

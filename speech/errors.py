@@ -4,6 +4,7 @@
     ├── InputError               the request or the recording is at fault; never retried
     │   ├── InvalidOption        an option's value is refused (unknown language, min_speakers > max_speakers)
     │   ├── UnknownModel         no model of that name, hub id or folder
+    │   ├── InvalidReference     the truth that a transcript is scored against is missing or malformed
     │   └── MediaError           the recording cannot be used
     │       ├── EmptyMedia       zero bytes, or a container without a single sample
     │       ├── UnreadableMedia  no decoder recognises the bytes
@@ -69,6 +70,10 @@ class InvalidOption(InputError):
 class UnknownModel(InputError):
     code = "unknown_model"
     exit_code = 2
+
+
+class InvalidReference(InputError):
+    code = "invalid_reference"
 
 
 class MediaError(InputError):

@@ -10,10 +10,10 @@ import pytest
 
 from bench.accuracy import evaluate, ratios, table
 from bench.memory import Point, growth
-from bench.metrics import Spoken
 from bench.peers import Outcome, SystemFailed
 from bench.recordings import Truth, Turn
 from bench.systems import measured
+from speech.scoring import Spoken
 
 HOLD = "import sys, time; held = b'x' * int(sys.argv[1]); time.sleep(3)"
 """Python that holds so many bytes for a while."""

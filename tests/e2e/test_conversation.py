@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.demo import sample_recording
-from bench.metrics import diarization_errors
+from speech.scoring import diarization_errors
 
 pytestmark = pytest.mark.slow
 

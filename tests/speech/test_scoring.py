@@ -1,0 +1,272 @@
+"""Scores against values worked out by hand, and against independent implementations."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import jiwer
+import pytest
+
+from speech.scoring import (
+    Activity,
+    ScoringOptions,
+    Spoken,
+    diarization_errors,
+    normalise,
+    speaker_attributed_errors,
+    texts_by_speaker,
+    time_errors,
+    word_errors,
+)
+
+
+def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """Levenshtein's, row by row."""
+    row = list(range(len(hypothesis) + 1))
+    for i, one in enumerate(reference, start=1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(hypothesis, start=1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (one != other))
+    return row[-1]
+
+
+def frame_der(reference: Sequence[Activity], hypothesis: Sequence[Activity], duration: float) -> float:
+    """DER counted in frames of 10 ms, under the best of all one-to-one mappings of speakers."""
+    names = sorted({speaker for speaker, _, _ in reference})
+    others = sorted({speaker for speaker, _, _ in hypothesis})
+    others += [f"nobody {i}" for i in range(len(names))]
+    frames = [(i + 0.5) / 100 for i in range(round(duration * 100))]
+    spoken = [{speaker for speaker, start, end in reference if start <= at < end} for at in frames]
+    heard = [{speaker for speaker, start, end in hypothesis if start <= at < end} for at in frames]
+    best = float("inf")
+    for chosen in itertools.permutations(others, len(names)):
+        mapping = dict(zip(chosen, names, strict=True))
+        errors = 0
+        for true, found in zip(spoken, heard, strict=True):
+            right = len(true & {mapping[name] for name in found if name in mapping})
+            errors += max(len(true), len(found)) - right
+        best = min(best, errors)
+    return best / sum(map(len, spoken))
+
+
+def scene(chance: random.Random, names: str) -> list[Activity]:
+    """Eight turns at random; those of one speaker are joined where they overlap."""
+    taken: set[tuple[str, int]] = set()
+    for _ in range(8):
+        speaker, start = chance.choice(names), chance.randint(0, 250)
+        taken |= {(speaker, tenth) for tenth in range(start, start + chance.randint(1, 40))}
+    return [(speaker, tenth / 10, (tenth + 1) / 10) for speaker, tenth in sorted(taken)]
+
+
+def test_normaliser_folds_what_is_not_said_differently() -> None:
+    assert normalise("Oh, I DIDN'T know—you're one of 3!") == ["oh", "i", "did", "not", "know", "you", "are", "1", "of", "3"]
+    assert normalise("That’s Mr. O'Neil, OK?") == ["that", "is", "mister", "oneil", "okay"]
+    assert normalise("Numéro d’agent : deux", "fr") == ["numero", "d", "agent", "2"]
+    assert normalise("¡Contraseña número ocho!", "es") == ["contrasena", "numero", "8"]
+    assert normalise("Ещё три", "ru") == ["еще", "3"]
+    assert normalise("… — !") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "digits"),
+    [
+        ("twenty-one", "21"),
+        ("one hundred and five", "105"),
+        ("a hundred", "100"),
+        ("two thousand and five", "2005"),
+        ("twelve thousand three hundred forty five", "12345"),
+        ("two million three thousand", "2003000"),
+        ("5 million", "5000000"),
+        ("nineteen ninety nine", "1999"),
+        ("twenty twenty-five", "2025"),
+        ("nineteen hundred", "1900"),
+        ("1,234,567", "1234567"),
+        ("five five five", "5 5 5"),
+        ("twenty thirty", "2030"),
+        ("fifty sixty", "50 60"),
+        ("one hundred one million", "101000000"),
+        ("two thousand and one hundred", "2000 and 100"),
+        ("one and two", "1 and 2"),
+        ("a thousand", "1000"),
+        ("a cat", "a cat"),
+        ("hundred", "hundred"),
+        ("the first of may", "the 1st of may"),
+        ("$5 is 5%", "5 dollars is 5 percent"),
+        ("zero", "0"),
+    ],
+)
+def test_english_numbers_are_digits_however_they_are_written(said: str, digits: str) -> None:
+    assert normalise(said) == digits.split()
+    assert normalise(digits) == digits.split()
+
+
+def test_marks_that_make_another_letter_are_kept() -> None:
+    assert normalise("हिन्दी भाषा", "hi") == ["हिन्दी", "भाषा"]
+    assert normalise("한국어 문장", "ko") == ["한국어", "문장"]
+    assert normalise("สวัสดี", "th") == list("สวัสดี")
+    assert normalise("がか、東京。", "ja") == ["が", "か", "東", "京"]
+    assert normalise("كِتَاب", "ar") == normalise("كتاب", "ar")
+
+
+def test_word_errors_are_counted_by_kind() -> None:
+    found = word_errors("the cat sat on the mat", "oh the cat sit on mat")
+    assert (found.substitutions, found.deletions, found.insertions) == (1, 1, 1)
+    assert found.rate == pytest.approx(0.5)
+
+
+def test_word_errors_against_silence() -> None:
+    assert word_errors("", "").rate == 0
+    assert word_errors("", "thank you").errors == 2
+    assert word_errors("thank you", "").rate == 1
+
+
+def test_word_errors_agree_with_levenshtein_and_jiwer() -> None:
+    chance = random.Random(1)
+    for _ in range(50):
+        reference = chance.choices("bcdef", k=chance.randint(1, 20))
+        hypothesis = chance.choices("bcdef", k=chance.randint(1, 20))
+        found = word_errors(" ".join(reference), " ".join(hypothesis))
+        assert found.errors == edit_distance(reference, hypothesis)
+        assert found.rate == pytest.approx(jiwer.wer(" ".join(reference), " ".join(hypothesis)))
+
+
+def test_languages_without_spaces_are_compared_by_character() -> None:
+    found = word_errors("今日は、いい天気です。", "今日はいい元気です", "ja")
+    assert (found.substitutions, found.errors, found.reference_words) == (1, 1, 9)
+
+
+def test_diarization_errors_by_hand() -> None:
+    reference = [("ann", 0.0, 10.0), ("bob", 10.0, 20.0)]
+    hypothesis = [("1", 1.0, 12.0), ("2", 12.0, 21.0)]
+    found = diarization_errors(reference, hypothesis, 30.0)
+    # 0-1 missed, 10-12 said by bob and given to ann, 20-21 false alarm.
+    assert (found.missed, found.confusion, found.false_alarm, found.total) == pytest.approx((1, 2, 1, 20))
+    assert found.rate == pytest.approx(0.2)
+
+
+def test_diarization_errors_count_overlap_for_each_speaker() -> None:
+    found = diarization_errors([("ann", 0, 10), ("bob", 5, 10)], [("x", 0, 10)], 10)
+    assert (found.missed, found.total) == pytest.approx((5, 15))
+
+
+def test_a_collar_is_as_wide_on_each_side_of_a_boundary_as_it_says() -> None:
+    reference, hypothesis = [("ann", 1.0, 3.0)], [("x", 1.2, 3.4)]
+    strict = diarization_errors(reference, hypothesis, 5)
+    assert (strict.missed, strict.false_alarm) == pytest.approx((0.2, 0.4))
+    forgiving = diarization_errors(reference, hypothesis, 5, options=ScoringOptions(collar=0.25))
+    # Scored: before 0.75, 1.25 to 2.75, and after 3.25, where 0.15 s of the false alarm are left.
+    assert (forgiving.missed, forgiving.false_alarm, forgiving.total) == pytest.approx((0, 0.15, 1.5))
+
+
+def test_overlap_can_be_left_out_and_so_can_what_is_not_scored() -> None:
+    reference, hypothesis = [("ann", 0, 10), ("bob", 5, 10)], [("x", 0, 10)]
+    assert diarization_errors(reference, hypothesis, 10, options=ScoringOptions(skip_overlap=True)).errors == 0
+    found = diarization_errors(reference, hypothesis, 10, scored=[(0.0, 4.0), (6.0, 7.0)])
+    assert (found.missed, found.total) == pytest.approx((1, 6))
+
+
+def test_diarization_errors_are_those_of_pyannote_metrics() -> None:
+    from pyannote.core import Annotation, Segment
+    from pyannote.metrics.diarization import DiarizationErrorRate
+
+    def annotated(turns: Sequence[Activity]) -> Annotation:
+        annotation = Annotation()
+        for place, (speaker, start, end) in enumerate(turns):
+            annotation[Segment(start, end), place] = speaker
+        return annotation
+
+    chance = random.Random(4)
+    for _ in range(5):
+        reference, hypothesis = scene(chance, "ab"), scene(chance, "12")
+        ours = diarization_errors(reference, hypothesis, 30, options=ScoringOptions(collar=0.1))
+        metric = DiarizationErrorRate(collar=0.2)
+        theirs = metric(annotated(reference).support(), annotated(hypothesis).support(), uem=Segment(0, 30))
+        assert ours.rate == pytest.approx(theirs)
+
+
+def test_diarization_without_any_turn_misses_everything() -> None:
+    assert diarization_errors([("ann", 0, 4)], [], 10).rate == pytest.approx(1)
+    assert diarization_errors([], [], 10).rate == 0
+    assert diarization_errors([], [("x", 0, 1)], 10).rate == 1
+
+
+def test_diarization_errors_agree_with_a_frame_count() -> None:
+    chance = random.Random(2)
+    for _ in range(10):
+        reference, hypothesis = scene(chance, "abc"), scene(chance, "123"[: chance.randint(1, 3)])
+        expected = frame_der(reference, hypothesis, 30)
+        assert diarization_errors(reference, hypothesis, 30).rate == pytest.approx(expected, abs=1e-6)
+
+
+def test_word_times_compare_matching_words_only() -> None:
+    reference = [Spoken("Hello,", 1.0, 1.4), Spoken("I'm", 2.0, 2.2), Spoken("fine", 2.3, 2.6), Spoken("thanks", 3.0, 3.5)]
+    hypothesis = [Spoken("hello", 1.1, 1.4), Spoken("I'm", 1.8, 2.3), Spoken("mine", 9.0, 9.9), Spoken("thanks.", 3.0, 3.3)]
+    found = time_errors(reference, hypothesis)
+    assert found is not None
+    assert found.matched == 3
+    assert found.start_mae == pytest.approx((0.1 + 0.2 + 0.0) / 3)
+    assert found.start_median == pytest.approx(0.1)
+    assert found.start_bias == pytest.approx(-0.1 / 3)
+    assert found.end_mae == pytest.approx((0.0 + 0.1 + 0.2) / 3)
+    assert found.within_200ms == 3
+
+
+def test_a_word_is_close_when_both_its_ends_are() -> None:
+    found = time_errors([Spoken("one", 1, 2), Spoken("more", 3, 4)], [Spoken("one", 1, 2.3), Spoken("more", 3.2, 4)])
+    assert found is not None
+    assert (found.matched, found.within_200ms) == (2, 1)
+
+
+def test_word_times_pair_repeated_words_in_order() -> None:
+    reference = [Spoken("no", 1, 2), Spoken("no", 3, 4), Spoken("no", 5, 6)]
+    found = time_errors(reference, reference)
+    assert found is not None
+    assert (found.matched, found.start_mae) == (3, 0)
+
+
+def test_word_times_leave_out_words_without_time() -> None:
+    assert time_errors([Spoken("one", 1, 2)], [Spoken("one")]) is None
+    assert time_errors([Spoken("one")], [Spoken("one", 1, 2)]) is None
+    assert time_errors([], [Spoken("one", 1, 2)]) is None
+
+
+def test_a_contraction_heard_in_two_words_has_no_time_to_compare() -> None:
+    assert time_errors([Spoken("I'm", 1, 2)], [Spoken("I", 1, 1.2), Spoken("am", 1.3, 2)]) is None
+
+
+def test_speaker_attributed_errors_find_the_best_pairing() -> None:
+    reference = {"ann": "good morning all", "bob": "hello there"}
+    right = speaker_attributed_errors(reference, {"1": "hello there", "0": "good morning all"})
+    assert right.errors == 0
+    one_speaker = speaker_attributed_errors(reference, {"0": "good morning all hello there"})
+    # Two words too many for ann, two that bob lacks.
+    assert (one_speaker.insertions, one_speaker.deletions, one_speaker.reference_words) == (2, 2, 5)
+
+
+def test_words_of_nobody_are_wrong() -> None:
+    found = speaker_attributed_errors({"ann": "good morning"}, {"0": "good", None: "morning"})
+    assert (found.deletions, found.insertions) == (1, 1)
+
+
+def test_speaker_attributed_errors_agree_with_all_permutations() -> None:
+    chance = random.Random(3)
+    for _ in range(20):
+        reference = {name: " ".join(chance.choices("abc", k=chance.randint(1, 8))) for name in "xyz"}
+        hypothesis: dict[str | None, str] = {
+            str(i): " ".join(chance.choices("abc", k=chance.randint(1, 8))) for i in range(chance.randint(1, 4))
+        }
+        size = max(len(reference), len(hypothesis))
+        spoken = [text.split() for text in reference.values()] + [[]] * (size - len(reference))
+        heard = [text.split() for text in hypothesis.values()] + [[]] * (size - len(hypothesis))
+        best = min(
+            sum(edit_distance(one, other) for one, other in zip(spoken, chosen, strict=True))
+            for chosen in itertools.permutations(heard)
+        )
+        assert speaker_attributed_errors(reference, hypothesis).errors == best
+
+
+def test_texts_are_gathered_by_speaker_in_order() -> None:
+    words = [Spoken("a", speaker="x"), Spoken("b", speaker="y"), Spoken("c", speaker="x"), Spoken("d")]
+    assert texts_by_speaker(words) == {"x": "a c", "y": "b", None: "d"}
