@@ -16,6 +16,7 @@ from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import ended_early, running
 from infra.artifacts import ArtifactRef
 from infra.errors import Quarantined
+from infra.prices import total_cost
 from speech.errors import StageCancelled
 from tasks.align import align
 from tasks.asr import asr
@@ -186,6 +187,7 @@ def _result(
     error = describe(failure) if failure is not None else None
     if error:
         log.note(f"Speakers are missing because diarization failed: {error}")
+    stages = log.in_order()
     return TranscribeResult(
         source_name=recording.name,
         transcript=transcript,
@@ -195,10 +197,11 @@ def _result(
         duration=recording.duration,
         words=exported.words,
         speakers=exported.speakers,
-        stages=log.in_order(),
+        stages=stages,
         warnings=tuple(log.warnings),
         degraded=failure is not None,
         total_seconds=round(seconds, 3),
+        cost=total_cost(stage.cost for stage in stages),
         error=error,
     )
 
