@@ -1,0 +1,58 @@
+"""Artifacts of the flow run under way, in Prefect's views: made once, and replaced when the run is retried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import Artifact, FlowRun
+
+PREFIX = "transcription"
+"""Of all keys: Prefect lists artifacts by key, over all flows."""
+
+
+def flow_run_here() -> FlowRun | None:
+    """The flow run under way in this context."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return context.flow_run if context is not None else None
+
+
+class RunArtifacts:
+    """The artifacts of one flow run. A retry finds those of the execution before it and writes them anew."""
+
+    def __init__(self, run: UUID, *, retried: bool) -> None:
+        self.run = run
+        self._ids: dict[str, UUID] | None = None if retried else {}
+
+    @classmethod
+    def of(cls, run: FlowRun) -> RunArtifacts:
+        return cls(run.id, retried=run.run_count > 1)
+
+    async def write(self, client: PrefectClient, name: str, kind: str, data: Any, description: str) -> None:
+        """Show `data` as the run's artifact `name`; what kind takes which data is told in `prefect.artifacts`."""
+        from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+
+        key = f"{PREFIX}-{name}"
+        if self._ids is None:
+            self._ids = {str(one.key): one.id for one in await read_artifacts(client, self.run)}
+        if key in self._ids:
+            await client.update_artifact(self._ids[key], ArtifactUpdate(data=data, description=description))
+            return
+        artifact = ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=self.run)
+        self._ids[key] = (await client.create_artifact(artifact)).id
+
+
+async def read_artifacts(client: PrefectClient, run: UUID, *names: str) -> list[Artifact]:
+    """The artifacts of a flow run, all or those of these names, latest first."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    wanted = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run]),
+        key=ArtifactFilterKey(any_=[f"{PREFIX}-{name}" for name in names]) if names else None,
+    )
+    return await client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC)
