@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
+from infra import outputs
 from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, get_store, in_thread
 from infra.errors import OutputNotWritable, StorageFull
 from infra.settings import StenoSettings, get_settings
-from infra.store import s3_options
 from speech.schema import Frozen, Transcript
 from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
@@ -38,8 +37,8 @@ class Output(Frozen):
     def targets(self, stem: str) -> dict[str, str]:
         """Format to path or URL."""
         if self.output_file:
-            return {self.output_file.rpartition(".")[2].lower(): _joined(self.output_dir, self.output_file)}
-        return {format_: _joined(self.output_dir, f"{stem}.{format_}") for format_ in self.formats}
+            return {self.output_file.rpartition(".")[2].lower(): outputs.joined(self.output_dir, self.output_file)}
+        return {format_: outputs.joined(self.output_dir, f"{stem}.{format_}") for format_ in self.formats}
 
 
 class ExportCall(Frozen):
@@ -122,55 +121,24 @@ def _write_all(rendered: Mapping[str, str], settings: StenoSettings, report: Pro
     for done, (target, text) in enumerate(rendered.items()):
         report(done / len(rendered))
         with _refusals(target):
-            if _is_url(target):
-                _write_remote(target, text.encode(), settings)
-            else:
-                _write_local(Path(target), text.encode())
-
-
-def _write_local(target: Path, content: bytes) -> None:
-    """Write whole or not at all: aside, then moved."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
-
-
-def _write_remote(target: str, content: bytes, settings: StenoSettings) -> None:
-    fs, path = _filesystem(target, settings)
-    fs.pipe_file(path, content)
+            outputs.write(target, text.encode(), settings)
 
 
 def _check_target(target: str, settings: StenoSettings) -> None:
     with _refusals(target):
         if target.startswith("s3://"):
-            fs, path = _filesystem(target, settings)
+            fs, path = outputs.filesystem(target, settings)
             bucket = path.partition("/")[0]
             if not fs.exists(bucket):
                 raise OutputNotWritable(
                     f"There is no bucket {bucket!r} to write the files to; create it or choose another --output-dir."
                 )
-        elif not _is_url(target):
+        elif not outputs.is_url(target):
             if Path(target).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=Path(target).parent):
                 pass
-
-
-def _filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    options = s3_options(settings.s3) if url.startswith("s3://") else {}
-    fs, path = url_to_fs(url, **options)
-    return fs, str(path)
 
 
 @contextlib.contextmanager
@@ -189,19 +157,9 @@ def _refusals(target: str) -> Iterator[None]:
         ) from error
 
 
-def _is_url(target: str) -> bool:
-    return "://" in target
-
-
-def _joined(folder: str, name: str) -> str:
-    if _is_url(name) or _is_url(folder):
-        return name if _is_url(name) else f"{folder.rstrip('/')}/{name}"
-    return str((Path(folder).expanduser() / Path(name).expanduser()).absolute())
-
-
 def _for_people(target: str) -> str:
     """A path as it is; a URL without credentials and query."""
-    if not _is_url(target):
+    if not outputs.is_url(target):
         return target
     scheme, _, rest = target.partition("://")
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

@@ -1,0 +1,67 @@
+"""Where transcripts and tables are written: a folder of this machine, or any fsspec URL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from infra.settings import StenoSettings
+from infra.store import s3_options
+
+_opened: dict[str, tuple[StenoSettings, Any]] = {}
+
+
+def is_url(target: str) -> bool:
+    return "://" in target
+
+
+def joined(folder: str, name: str) -> str:
+    """`name` in `folder`, unless it is a URL or an absolute path itself; paths come out absolute."""
+    if is_url(name) or is_url(folder):
+        return name if is_url(name) else f"{folder.rstrip('/')}/{name}"
+    return str((Path(folder).expanduser() / Path(name).expanduser()).absolute())
+
+
+def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
+    """The filesystem that the URL leads to, kept open since connecting is slow, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    place = url.partition("://")[0] if url.startswith("s3://") else ""
+    if place and place in _opened and _opened[place][0] is settings:
+        fs = _opened[place][1]
+        return fs, str(fs._strip_protocol(url))
+    options = s3_options(settings.s3) | {"use_listings_cache": False} if place else {}
+    fs, path = url_to_fs(url, **options)
+    if place:
+        _opened[place] = (settings, fs)
+    return fs, str(path)
+
+
+def write(target: str, content: bytes, settings: StenoSettings) -> None:
+    """Write whole or not at all: a file aside, then moved. Raises OSError and what the filesystem raises."""
+    if is_url(target):
+        fs, path = filesystem(target, settings)
+        fs.pipe_file(path, content)
+        return
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def exists(target: str, settings: StenoSettings) -> bool:
+    if not is_url(target):
+        return Path(target).is_file()
+    fs, path = filesystem(target, settings)
+    return bool(fs.exists(path))
