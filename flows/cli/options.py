@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Word times": ("align", "align_model"),
     "Speakers": ("diarize", "num_speakers", "min_speakers", "max_speakers", "on_diarization_failure"),
     "Output": ("formats", "output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count"),
+    "Stages": ("redo_from", "retention_days"),
     "Machine": ("device", "compute_type", "threads", "hf_token"),
     "Display": ("as_json", "quiet", "verbose", "debug", "_click_default_help"),
 }
@@ -73,12 +74,26 @@ class FormatList(click.ParamType[tuple[str, ...]]):
 
 
 def request_parameters() -> list[click.Parameter]:
-    """An option per field of TranscribeRequest, in its order, and the sources as arguments."""
+    """The sources as arguments, and an option per field of TranscribeRequest."""
+    return [
+        click.Argument(["sources"], nargs=-1, required=True, metavar="SOURCE..."),
+        *request_options(without=("source",)),
+    ]
+
+
+def request_options(without: tuple[str, ...]) -> list[click.Parameter]:
+    """An option per field of TranscribeRequest, in its order."""
     from flows.request import TranscribeRequest
 
-    fields = TranscribeRequest.model_fields
-    parameters: list[click.Parameter] = [click.Argument(["sources"], nargs=-1, required=True, metavar="SOURCE...")]
-    return parameters + [_option(name, field) for name, field in fields.items() if name != "source"]
+    return [_option(name, field) for name, field in TranscribeRequest.model_fields.items() if name not in without]
+
+
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the request that were given on the command line."""
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    if "formats" in given:
+        given["formats"] = tuple(name for group in given["formats"] for name in group)
+    return given
 
 
 def machine_parameters() -> list[click.Parameter]:
@@ -161,6 +176,8 @@ def _default(field: FieldInfo) -> str:
 class TranscribeCommand(click.Command):
     """Builds its options when it is first used, so that other commands do not pay for pydantic."""
 
+    sections = SECTIONS
+
     def __init__(self, name: str, callback: Callable[..., Any], **settings: Any) -> None:
         super().__init__(
             name,
@@ -172,9 +189,12 @@ class TranscribeCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if not self._built:
-            self.params = [*request_parameters(), *machine_parameters(), *display_parameters()]
+            self.params = self.parameters()
             self._built = True
         return super().get_params(ctx)
+
+    def parameters(self) -> list[click.Parameter]:
+        return [*request_parameters(), *machine_parameters(), *display_parameters()]
 
     def make_parser(self, ctx: click.Context) -> Any:
         self.get_params(ctx)
@@ -186,7 +206,7 @@ class TranscribeCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
         rows = {str(option.name): row for option in options if (row := option.get_help_record(ctx))}
-        for title, names in SECTIONS.items():
+        for title, names in self.sections.items():
             known = [rows.pop(name) for name in names if name in rows]
             if known:
                 with formatter.section(title):

@@ -6,9 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.errors import INTERRUPTED
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from flows.cli.progress import StageTable
     from flows.cli.server import TemporaryServer
+    from flows.request import TranscribeRequest
     from flows.settled import Ledger
+    from infra.progress import StageEvent
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Session:
     """Of the task runs that ended here; there once Prefect is ready."""
     run_id: str = ""
     """The flow run's, once its first stage has begun."""
+    elsewhere: bool = False
+    """Whether the run is a worker's, which goes on when this command is interrupted."""
 
 
 @contextlib.contextmanager
@@ -106,3 +110,61 @@ def leave_unfinished_stages(session: Session) -> None:
         session.server.stop()
     sys.stdout.flush()
     os._exit(INTERRUPTED)
+
+
+async def ready(session: Session, table: StageTable) -> Callable[[TranscribeRequest], Any]:
+    """The flow, and a Prefect API for it to talk to. Prefect is imported while its server starts.
+
+    Raises ApiUnreachable.
+    """
+    if session.ledger is None:
+        import asyncio
+
+        from flows.cli import server
+
+        table.note = "starting"
+        session.server = server.start(verbose=session.display.verbose)
+        await asyncio.to_thread(import_flow)
+        if session.server is not None:
+            table.note = "starting Prefect (the first time, its database is made)"
+            await asyncio.to_thread(session.server.wait)
+        from flows.settled import Ledger
+
+        session.ledger = Ledger()
+    return import_flow()
+
+
+def import_flow() -> Callable[[TranscribeRequest], Any]:
+    from flows.transcribe import transcribe as transcribe_flow
+
+    return transcribe_flow
+
+
+@contextlib.contextmanager
+def drawn(console: Console | None, table: StageTable, *, keep: bool) -> Iterator[None]:
+    """Draw the table while the block lasts; `keep` leaves it there."""
+    if console is None:
+        yield
+        return
+    from flows.cli.progress import live
+
+    with live(console, table, keep=keep):
+        yield
+
+
+@contextlib.contextmanager
+def told(session: Session, shown_as: str, table: StageTable) -> Iterator[None]:
+    """Have the display told of every stage event of the recording `shown_as`."""
+    from flows.cli.progress import print_event
+    from infra.progress import listening
+
+    show: Callable[[StageEvent], None] = print_event(shown_as) if session.display.as_json else table
+
+    def listener(event: StageEvent) -> None:
+        session.run_id = event.run
+        show(event)
+
+    session.run_id = ""
+    assert session.ledger is not None
+    with listening(session.ledger), listening(listener):
+        yield

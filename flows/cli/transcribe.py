@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.errors import INTERRUPTED, describe, report, worst
-from flows.cli.options import MACHINE, TranscribeCommand
-from flows.cli.session import Display, Session, interruptible, leave_unfinished_stages, mark_cancelled
+from flows.cli.options import MACHINE, TranscribeCommand, given_options
+from flows.cli.session import (
+    Display,
+    Session,
+    drawn,
+    interruptible,
+    leave_unfinished_stages,
+    mark_cancelled,
+    ready,
+    told,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flows.cli.progress import StageTable
     from flows.request import TranscribeRequest
-    from infra.progress import StageEvent
 
 EPILOG = """\b
 Exit codes: 0 done, 2 an option is wrong, 3 the recording or its address is, 4 a model
 may not be had, 5 memory or disk ran out, 6 trying again may help, 7 written without
-speakers, 130 interrupted, 1 anything else.
+speakers, 8 set aside because its process keeps dying, 130 interrupted, 1 anything else.
 """
 
 
@@ -36,7 +40,7 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
     import asyncio
 
     display = Display(as_json, quiet, verbose, debug)
-    _use_machine_options(options)
+    use_machine_options(options)
     quieten(verbose=verbose)
     from flows.cli.checks import check_together, refused_at_once
     from infra.settings import get_settings
@@ -86,7 +90,7 @@ def quieten(*, verbose: bool) -> None:
     logging.lastResort = None
 
 
-def _use_machine_options(options: dict[str, Any]) -> None:
+def use_machine_options(options: dict[str, Any]) -> None:
     """Hand on, as settings, the options that say how this machine is used."""
     for name, variable in MACHINE.items():
         value = options.pop(name, None)
@@ -100,10 +104,7 @@ def _request(source: str, options: dict[str, Any]) -> TranscribeRequest:
     """The request for one source. Raises pydantic's ValidationError."""
     from flows.request import TranscribeRequest
 
-    given = {name: value for name, value in options.items() if value is not None and value != ()}
-    if "formats" in given:
-        given["formats"] = tuple(name for group in given["formats"] for name in group)
-    return TranscribeRequest(source=source, **given)
+    return TranscribeRequest(source=source, **given_options(options))
 
 
 def _fail(error: BaseException, request: TranscribeRequest, display: Display, total: int) -> int:
@@ -143,85 +144,36 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     table = StageTable(request.shown_as, utf8=session.console is None or "utf" in session.console.encoding.lower())
     session.table = table
     try:
-        with _drawn(session.console, table, keep=total == 1):
-            transcribe_flow = await _ready(session, table)
-            with _told(session, request, table):
-                result = await transcribe_flow(_without_secrets(request))
+        with drawn(session.console, table, keep=total == 1):
+            transcribe_flow = await ready(session, table)
+            with told(session, request.shown_as, table):
+                result = await transcribe_flow(as_kept(request))
     except Exception as error:
-        if partial := _partial(error):
+        if partial := partial_result(error):
             print_result(partial, as_json=display.as_json, quiet=display.quiet)
         return _fail(error, request, display, total)
     print_result(result, as_json=display.as_json, quiet=display.quiet)
     return 0
 
 
-async def _ready(session: Session, table: StageTable) -> Callable[[TranscribeRequest], Any]:
-    """The flow, and a Prefect API for it to talk to. Prefect is imported while its server starts.
+def as_kept(request: TranscribeRequest) -> TranscribeRequest:
+    """The request as Prefect may keep and show it, and as it can be retried from any folder.
 
-    Raises ApiUnreachable.
+    An address with credentials or a signature becomes a handle, paths become absolute.
     """
-    if session.ledger is None:
-        import asyncio
-
-        from flows.cli import server
-
-        table.note = "starting"
-        session.server = server.start(verbose=session.display.verbose)
-        await asyncio.to_thread(_import_flow)
-        if session.server is not None:
-            table.note = "starting Prefect (the first time, its database is made)"
-            await asyncio.to_thread(session.server.wait)
-        from flows.settled import Ledger
-
-        session.ledger = Ledger()
-    return _import_flow()
-
-
-def _import_flow() -> Callable[[TranscribeRequest], Any]:
-    from flows.transcribe import transcribe as transcribe_flow
-
-    return transcribe_flow
-
-
-def _without_secrets(request: TranscribeRequest) -> TranscribeRequest:
-    """The request as Prefect may keep and show it: an address with credentials or a signature becomes a handle."""
     from infra.handles import concealed
+    from infra.names import STDIN, scheme_of
     from infra.settings import get_settings
 
-    return request.model_copy(update={"source": concealed(request.source, get_settings())})
+    source = concealed(request.source, get_settings())
+    if source != STDIN and not scheme_of(source):
+        source = str(Path(source).expanduser().absolute())
+    folder = request.output_dir if scheme_of(request.output_dir) else str(Path(request.output_dir).expanduser().absolute())
+    return request.model_copy(update={"source": source, "output_dir": folder})
 
 
-def _partial(error: BaseException) -> Any:
+def partial_result(error: BaseException) -> Any:
     """The transcript that was saved although the run failed."""
     from flows.result import DiarizationFailed
 
     return error.result if isinstance(error, DiarizationFailed) else None
-
-
-@contextlib.contextmanager
-def _drawn(console: Console | None, table: StageTable, *, keep: bool) -> Iterator[None]:
-    if console is None:
-        yield
-        return
-    from flows.cli.progress import live
-
-    with live(console, table, keep=keep):
-        yield
-
-
-@contextlib.contextmanager
-def _told(session: Session, request: TranscribeRequest, table: StageTable) -> Iterator[None]:
-    """Have the display told of every stage event."""
-    from flows.cli.progress import print_event
-    from infra.progress import listening
-
-    show: Callable[[StageEvent], None] = print_event(request.shown_as) if session.display.as_json else table
-
-    def listener(event: StageEvent) -> None:
-        session.run_id = event.run
-        show(event)
-
-    session.run_id = ""
-    assert session.ledger is not None
-    with listening(session.ledger), listening(listener):
-        yield
