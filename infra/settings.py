@@ -46,6 +46,10 @@ class S3Settings(BaseModel):
     secret: SecretStr | None = None
     token: SecretStr | None = None
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    timeout: float = Field(30.0, gt=0, description="Seconds without a byte before a request counts as stalled.")
+    patience: float = Field(
+        20.0, ge=0, description="Seconds that the store goes on asking again when it is throttled, fails or cannot be reached."
+    )
 
 
 class ComputeSettings(BaseModel):
@@ -176,6 +180,35 @@ class PriceSettings(BaseModel):
     )
 
 
+class RetentionSettings(BaseModel):
+    """How long the store keeps what runs leave; what is removed, and when, is up to `steno gc`."""
+
+    days: float | None = Field(
+        None,
+        ge=0,
+        description="Days that the artifacts of a run are kept after its end, then removed; for good when empty. A request may say otherwise.",
+    )
+    record_days: float | None = Field(
+        None, gt=0, description="Days that records of how runs ended, and of what batches have done, are kept; for good when empty."
+    )
+    grace_hours: float = Field(
+        24.0,
+        gt=0,
+        description="Hours that a run without a sign of life still holds what it uses, and that left-overs of killed processes stay.",
+    )
+
+
+class LockSettings(BaseModel):
+    """How runs of the same recording wait for one another."""
+
+    lease: float = Field(
+        60.0,
+        ge=2,
+        le=3600,
+        description="Seconds after which a lock on an object store is anybody's, unless its holder has renewed it; folders need none.",
+    )
+
+
 class StenoSettings(BaseSettings):
     """All settings of Stenoflow."""
 
@@ -198,6 +231,8 @@ class StenoSettings(BaseSettings):
     shards: ShardSettings = ShardSettings()
     retry: RetrySettings = RetrySettings()
     timeout: TimeoutSettings = TimeoutSettings()
+    retention: RetentionSettings = RetentionSettings()
+    locks: LockSettings = LockSettings()
     recovery: RecoverySettings = RecoverySettings()
     deploy: DeploySettings = DeploySettings()
     batch: BatchSettings = BatchSettings()
