@@ -32,18 +32,23 @@ class RunArtifacts:
     def of(cls, run: FlowRun) -> RunArtifacts:
         return cls(run.id, retried=run.run_count > 1)
 
+    async def find(self, client: PrefectClient) -> dict[str, UUID]:
+        """The artifacts there are, by key. A run's first execution asks nobody."""
+        if self._ids is None:
+            self._ids = {str(one.key): one.id for one in await read_artifacts(client, self.run)}
+        return self._ids
+
     async def write(self, client: PrefectClient, name: str, kind: str, data: Any, description: str) -> None:
         """Show `data` as the run's artifact `name`; what kind takes which data is told in `prefect.artifacts`."""
         from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
         key = f"{PREFIX}-{name}"
-        if self._ids is None:
-            self._ids = {str(one.key): one.id for one in await read_artifacts(client, self.run)}
-        if key in self._ids:
-            await client.update_artifact(self._ids[key], ArtifactUpdate(data=data, description=description))
+        known = await self.find(client)
+        if key in known:
+            await client.update_artifact(known[key], ArtifactUpdate(data=data, description=description))
             return
         artifact = ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=self.run)
-        self._ids[key] = (await client.create_artifact(artifact)).id
+        known[key] = (await client.create_artifact(artifact)).id
 
 
 async def read_artifacts(client: PrefectClient, run: UUID, *names: str) -> list[Artifact]:

@@ -13,6 +13,7 @@ from uuid import UUID
 from flows.artifacts import RunArtifacts, flow_run_here, read_artifacts
 from infra.progress import StageEvent, listening
 from infra.settings import get_settings
+from speech.errors import StageCancelled
 from speech.schema import Frozen
 from tasks.graph import STAGES_IN_ORDER
 
@@ -98,7 +99,7 @@ class RunProgress:
         failed = " and ".join(self._failed)
         if error is None:
             return Progress(percent=100.0, description=f"done, although {failed} failed" if failed else "done")
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, StageCancelled):
             return self.now().model_copy(update={"description": f"stopped: {failed or 'it'} failed"})
         return self.now().model_copy(update={"description": "cancelled"})
 

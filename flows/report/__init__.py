@@ -1,0 +1,97 @@
+"""What a run tells its reader in Prefect: a report, a table of its stages, a picture of who speaks when.
+
+A retry writes them anew in the same places. Nothing here fails or long delays a run, and only the report's beginning of
+the transcript, which can be switched off, holds anything that was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from flows.artifacts import RunArtifacts, flow_run_here
+from flows.report import text
+from flows.report.contents import NOTHING, read_contents
+from flows.report.timeline import data_uri, timeline
+from flows.report.words import plain
+from flows.request import TranscribeRequest
+from flows.result import TranscribeResult
+from infra.prices import total_cost
+from infra.settings import get_settings
+from tasks.report import RunLog, code_of, describe
+
+_PATIENCE = 15.0
+"""Seconds that Prefect's API and the store are waited for."""
+
+
+class _Piece(NamedTuple):
+    """One artifact."""
+
+    name: str
+    kind: str
+    data: Any
+    description: str
+
+
+async def publish_report(result: TranscribeResult) -> None:
+    """Attach to the flow run what came of it. A server or a store that refuses does not fail the run."""
+    async with _not_failing("The report"):
+        contents = NOTHING
+        with contextlib.suppress(Exception):  # the numbers are worth a report without them
+            contents = await asyncio.to_thread(read_contents, result.transcript)
+        about = f"{plain(result.source_name)}: {text.headline(result)}"
+        pieces = [
+            _Piece("report", "markdown", text.finished(result, contents, get_settings()), about),
+            _Piece("stages", "table", text.stage_rows(result.stages, result.duration), about),
+        ]
+        if contents.spans:
+            pieces.append(_Piece("speakers", "image", data_uri(timeline(contents.spans, result.duration)), about))
+        await _publish(pieces)
+
+
+async def publish_failure(log: RunLog, request: TranscribeRequest, error: BaseException) -> None:
+    """Attach to the flow run what failed, whether trying again helps, and what to do."""
+    async with _not_failing("The report of the failure"):
+        stages = log.in_order()
+        failure = text.failure_in(stages) or text.Failure("", code_of(error), describe(error))
+        cost = total_cost(stage.cost for stage in stages)
+        report = text.failed(request.shown_as, failure, stages, log.duration, log.warnings, cost)
+        about = f"{plain(request.shown_as)}: {f'{failure.stage} failed' if failure.stage else 'refused'}"
+        pieces = [_Piece("report", "markdown", report, about)]
+        if stages:
+            pieces.append(_Piece("stages", "table", text.stage_rows(stages, log.duration), about))
+        await _publish(pieces)
+
+
+async def _publish(pieces: list[_Piece]) -> None:
+    from prefect.client.orchestration import get_client
+
+    run = flow_run_here()
+    if run is None:
+        return
+    artifacts = RunArtifacts.of(run)
+    async with get_client() as client:
+        await artifacts.find(client)
+        await asyncio.gather(
+            *(artifacts.write(client, piece.name, piece.kind, _data(piece), piece.description) for piece in pieces)
+        )
+
+
+def _data(piece: _Piece) -> Any:
+    """As Prefect's views expect it: a table as JSON text."""
+    import json
+
+    return json.dumps(piece.data) if piece.kind == "table" else piece.data
+
+
+@contextlib.asynccontextmanager
+async def _not_failing(what: str) -> AsyncIterator[None]:
+    from prefect import get_run_logger
+
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            yield
+    except Exception as error:
+        get_run_logger().warning("%s could not be stored: %s", what, type(error).__name__)

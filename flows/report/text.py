@@ -1,0 +1,204 @@
+"""The report of one run in Markdown: what came of it, what each stage did, what to do when one failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flows.report.advice import HELPS, advice_for, retry_of
+from flows.report.contents import Contents, Utterance
+from flows.report.timeline import clock, data_uri, timeline
+from flows.report.words import code, link, plain, sentence, table
+from flows.result import StageReport, TranscribeResult
+from infra.prices import AS_OF, dollars
+from infra.settings import StenoSettings
+from speech.languages import LANGUAGES
+from tasks.graph import STAGES_IN_ORDER
+
+OUTCOMES = {"cached": "reused"}
+_ALWAYS_RUN = ("fetch", "export")
+
+
+class Failure(NamedTuple):
+    """Why a run has no transcript, or one without speakers."""
+
+    stage: str
+    """Where it failed; empty when that was before the first stage."""
+    code: str
+    message: str
+
+
+def headline(result: TranscribeResult) -> str:
+    """`30.0 s of English (98 %), 2 speakers, 97 words`"""
+    language = LANGUAGES.get(result.language, result.language).title()
+    sure = f" ({result.language_probability:.0%})".replace("%", " %") if result.language_probability is not None else ""
+    who = "speakers unknown" if result.degraded else counted(result.speakers, "speaker")
+    speakers = [who] if result.degraded or result.speakers else []
+    spoken = f"{lasting(result.duration)} of {language}{sure}" if result.words else f"{lasting(result.duration)} without words"
+    return ", ".join([spoken, *speakers, counted(result.words, "word")])
+
+
+def finished(result: TranscribeResult, contents: Contents, settings: StenoSettings) -> str:
+    """The report of a run that wrote a transcript."""
+    failure = failure_in(result.stages) if result.degraded else None
+    lines = [f"## {plain(result.source_name)}", "", f"**{headline(result)}**", "", _account(result), ""]
+    if failure is not None:
+        lines += ["### Written without speakers", "", *_failure(failure, result.stages), ""]
+    if contents.spans:
+        lines += [f"![Who speaks when]({data_uri(timeline(contents.spans, result.duration))})", ""]
+    if contents.beginning:
+        lines += ["### How it begins", "", *_beginning(contents.beginning), ""]
+    lines += ["### Files", "", *(f"- {name}: {link(target, settings.s3)}" for name, target in result.files.items()), ""]
+    lines += [*_warnings(result.warnings), *_stages(result.stages, result.duration, result.total_seconds, result.cost), ""]
+    made_with = [f"- {role}: {plain(model)}" for role, model in contents.models.items()]
+    return "\n".join([*lines, *(["### Made with", "", *made_with] if made_with else [])])
+
+
+def failed(
+    name: str,
+    failure: Failure,
+    stages: Sequence[StageReport],
+    duration: float | None,
+    warnings: Iterable[str],
+    cost: float | None,
+) -> str:
+    """The report of a run without a transcript."""
+    lines = [f"## {plain(name)}", ""]
+    lines += [f"### Failed: {failure.stage}" if failure.stage else "### Refused before the first stage", ""]
+    lines += [*_failure(failure, stages), "", *_warnings(tuple(warnings))]
+    if stages:
+        lines += _stages(stages, duration, None, cost)
+    return "\n".join(lines)
+
+
+def failure_in(stages: Iterable[StageReport]) -> Failure | None:
+    """What failed first; a stage that was cancelled because another failed is not it."""
+    broken = [stage for stage in stages if stage.state == "failed"]
+    guilty = [stage for stage in broken if stage.code != "cancelled"] or broken
+    return Failure(guilty[0].stage, guilty[0].code, guilty[0].detail) if guilty else None
+
+
+def stage_rows(stages: Sequence[StageReport], duration: float | None) -> list[dict[str, Any]]:
+    """The stages for a table artifact, which can be searched and read by programs."""
+    return [
+        {
+            "stage": stage.stage,
+            "outcome": OUTCOMES.get(stage.state, stage.state),
+            "seconds": round(stage.seconds, 2),
+            "x real time": pace(stage, duration),
+            "computed in": stage.compute_seconds,
+            "attempts": stage.attempts or None,
+            "with": stage.label or stage.detail,
+            "batch": stage.batch_size,
+            "where": where(stage),
+            "cost $": stage.cost if stage.cost is None else round(stage.cost, 6),
+        }
+        for stage in stages
+    ]
+
+
+def where(stage: StageReport) -> str:
+    """`local cpu`, `modal L4, 4 shards`"""
+    place = " ".join(filter(None, (stage.backend, stage.gpu or stage.device)))
+    return f"{place}, {stage.shards} shards" if stage.shards > 1 else place
+
+
+def pace(stage: StageReport, duration: float | None) -> float | None:
+    """Seconds of audio per second of work, in this run."""
+    worked = stage.state == "computed" and duration and stage.seconds >= 0.001
+    return round(duration / stage.seconds, 1) if worked and duration else None
+
+
+def lasting(seconds: float) -> str:
+    """`12.3 s`, `4 min 05 s` or `1 h 02 min`"""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes} min {second:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _account(result: TranscribeResult) -> str:
+    """What it took: time, reuse, money."""
+    times = f" ({result.duration / result.total_seconds:.1f} × real time)" if result.total_seconds > 0 else ""
+    worked = [stage for stage in result.stages if stage.stage not in _ALWAYS_RUN and stage.state in ("computed", "cached")]
+    reused = sum(stage.state == "cached" for stage in worked)
+    parts = [f"Took {lasting(result.total_seconds)}{times}"]
+    parts += [f"{reused} of {len(worked)} stages reused"] if reused else []
+    return f"{'; '.join(parts)}. Cost: {dollars(result.cost)}{_by(result.stages)}."
+
+
+def _by(stages: Iterable[StageReport]) -> str:
+    """Which prices were used."""
+    rented = any(stage.state == "computed" and stage.gpu for stage in stages)
+    return (
+        f" by the list prices of {AS_OF.isoformat()}"
+        if rented
+        else " (this machine's price: STENO\\_PRICES\\_\\_MACHINE\\_HOUR)"
+    )
+
+
+def _failure(failure: Failure, stages: Sequence[StageReport]) -> Iterator[str]:
+    attempts = next((stage.attempts for stage in stages if stage.stage == failure.stage), 0)
+    tried = f" It was tried {counted(attempts, 'time')} here." if attempts > 1 else ""
+    where_ = f" in the stage **{failure.stage}**" if failure.stage else ""
+    yield f"> {sentence(failure.message)}"
+    yield ""
+    yield f"- **What**: {code(failure.code)}{where_}"
+    yield f"- **Does a Retry help?** {HELPS[retry_of(failure.code)]}{tried}"
+    yield f"- **What to do**: {sentence(advice_for(failure.code))}"
+    yield f"- **A Retry** {_retry(stages)}"
+
+
+def _retry(stages: Sequence[StageReport]) -> str:
+    kept = [stage.stage for stage in stages if stage.state in ("computed", "cached") and stage.stage not in _ALWAYS_RUN]
+    not_asked = [stage.stage for stage in stages if stage.state == "skipped"]
+    again = [stage for stage in STAGES_IN_ORDER if stage not in kept and stage not in not_asked]
+    # Merging with and without speakers leaves two transcripts: one does not stand for the other.
+    if any(stage.state == "failed" for stage in stages) and "merge" in kept:
+        kept.remove("merge")
+        again = [stage for stage in STAGES_IN_ORDER if stage in again or stage == "merge"]
+    reuse = f"takes {', '.join(kept)} from the cache and " if kept else ""
+    return f"{reuse}runs {', '.join(again)}."
+
+
+def _beginning(said: Iterable[Utterance]) -> Iterator[str]:
+    for utterance in said:
+        who = f"**{plain(utterance.speaker)}** " if utterance.speaker else ""
+        yield f"> {who}{clock(utterance.start)} — {plain(utterance.text)}"
+        yield ">"
+
+
+def _warnings(warnings: Sequence[str]) -> list[str]:
+    return ["### Warnings", "", *(f"- {sentence(warning)}" for warning in warnings), ""] if warnings else []
+
+
+def _stages(
+    stages: Sequence[StageReport], duration: float | None, total_seconds: float | None, cost: float | None
+) -> Iterator[str]:
+    rows = [_row(stage, duration) for stage in stages]
+    if total_seconds is not None and duration:
+        rows.append(
+            ["**all**", "", f"{total_seconds:.1f}", f"{duration / max(total_seconds, 0.001):.1f}", "", "", dollars(cost)]
+        )
+    yield from ("### Stages", "")
+    yield from table(["stage", "outcome", ">seconds", ">× real time", ">attempts", "where", ">cost"], rows)
+
+
+def _row(stage: StageReport, duration: float | None) -> list[str]:
+    times = pace(stage, duration)
+    outcome = OUTCOMES.get(stage.state, stage.state)
+    if stage.state == "skipped":
+        return [stage.stage, f"skipped: {plain(stage.detail)}", "", "", "", "", ""]
+    return [
+        stage.stage,
+        f"**{outcome}**" if stage.state == "failed" else outcome,
+        f"{stage.seconds:.1f}",
+        f"{times:.1f}" if times is not None else "",
+        str(stage.attempts or ""),
+        plain(where(stage)),
+        dollars(stage.cost),
+    ]
