@@ -57,12 +57,13 @@ def deaths(states: Sequence[State]) -> int:
     for state in sorted(states, key=lambda state: state.timestamp):
         if state.is_running():
             begun += 1
-        elif (state.is_final() and not state.is_crashed()) or _retried_by_a_person(state):
+        elif (state.is_final() and not state.is_crashed()) or retried_by_a_person(state):
             begun = 0
     return max(begun - 1, 0)
 
 
-def _retried_by_a_person(state: State) -> bool:
+def retried_by_a_person(state: State) -> bool:
+    """Whether this state set the run going again because somebody wanted it."""
     message = state.message or ""
     return message == BY_HAND or (state.name == "AwaitingRetry" and not message.startswith(_BY_ITSELF))
 

@@ -23,31 +23,43 @@ async def create_run(
     parent_task_run_id: UUID | None = None,
     tags: Iterable[str] = (),
     name: str | None = None,
+    scheduled: bool = False,
 ) -> FlowRun:
     """A run of `transcribe` that no worker picks up, in state Pending; the one made before under the same key, if any.
 
-    With `deployment_id` it is a run of that deployment, so that Prefect's Retry button works on it.
+    One that is `scheduled` is for the workers of its deployment. With `deployment_id` it is a run of that deployment, so that Prefect's Retry button works on it.
     """
     from prefect.client.schemas.objects import FlowRun
-
-    from flows.transcribe import transcribe
 
     body: dict[str, Any] = {
         "parameters": {"request": request.model_dump(mode="json", exclude_unset=True)},
         "idempotency_key": idempotency_key,
         "parent_task_run_id": str(parent_task_run_id) if parent_task_run_id else None,
-        "state": {"type": "PENDING"},
+        "state": {"type": "SCHEDULED" if scheduled else "PENDING"},
         "tags": sorted(tags),
     }
     if name:
         body["name"] = name
     if deployment_id is None:
-        path, body["flow_id"] = "/flow_runs/", str(await client.create_flow(transcribe))
+        path, body["flow_id"] = "/flow_runs/", await _flow_id(client)
     else:
         path = f"/deployments/{deployment_id}/create_flow_run"
     response = await client.request("POST", path, json=body)  # type: ignore[arg-type]
     response.raise_for_status()
     return FlowRun.model_validate(response.json())
+
+
+_flow_ids: dict[str, str] = {}
+"""By API: registering the flow for every recording of a batch would be a request each."""
+
+
+async def _flow_id(client: PrefectClient) -> str:
+    from flows.transcribe import transcribe
+
+    api = str(client.api_url)
+    if api not in _flow_ids:
+        _flow_ids[api] = str(await client.create_flow(transcribe))
+    return _flow_ids[api]
 
 
 async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:

@@ -2,17 +2,20 @@
 
 An orchestrator stores a run's parameters and shows them to everyone who may see the run. A signed URL, or one with a
 password, is therefore kept in a file that only this user may read, and the run is given `secret://<id>/<name>` instead.
-The handle works on this machine (or wherever `STENO_HOME` is shared) for as long as a retry may need it.
+The handle works on this machine (or wherever `STENO_HOME` is shared) for as long as a retry may need it. A shared one is
+kept in the artifact store, beside the recordings themselves, for runs that another machine may execute.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
 import uuid
 from pathlib import Path
 
+from infra.compute import get_store
 from infra.errors import SourceNotFound
 from infra.names import display_name, scheme_of
 from infra.settings import StenoSettings
@@ -21,10 +24,14 @@ KEPT_DAYS = 7.0
 _HANDLE = re.compile(r"secret://([0-9a-f]{32})/")
 
 
-def concealed(source: str, settings: StenoSettings) -> str:
-    """The source, or a handle for it when it is a URL with credentials or a query."""
+def concealed(source: str, settings: StenoSettings, *, shared: bool = False) -> str:
+    """The source, or a handle for it when it is a URL with credentials or a query; the same one again if it is `shared`."""
     if scheme_of(source) in (None, "secret", "file") or not _may_be_secret(source):
         return source
+    if shared:
+        name = hashlib.sha256(source.encode()).hexdigest()[:32]
+        get_store(settings).write_record(f"handles/{name}", source.encode())
+        return f"secret://{name}/{display_name(source)}"
     folder = _folder(settings)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _forget_old(folder)
@@ -43,9 +50,12 @@ def revealed(source: str, settings: StenoSettings) -> str:
     try:
         return (_folder(settings) / match[1]).read_text(encoding="utf-8")
     except FileNotFoundError:
+        kept = get_store(settings).read_record(f"handles/{match[1]}")
+    if kept is None:
         raise SourceNotFound(
             f"The address of {display_name(source)} is kept where the run was started, and no longer or not on this machine; start a new run."
-        ) from None
+        )
+    return kept.decode()
 
 
 def _may_be_secret(source: str) -> bool:

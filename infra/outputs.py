@@ -43,8 +43,8 @@ def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
 def write(target: str, content: bytes, settings: StenoSettings) -> None:
     """Write whole or not at all: a file aside, then moved. Raises OSError and what the filesystem raises."""
     if is_url(target):
-        fs, path = filesystem(target, settings)
-        fs.pipe_file(path, content)
+        fs, place = filesystem(target, settings)
+        fs.pipe_file(place, content)
         return
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,124 @@
+"""The flow runs of a batch's recordings: made once per recording, under the batch in Prefect's views, found again after a crash."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from flows.batching.plan import Planned
+from flows.batching.request import digest
+from flows.execution import create_run
+from flows.request import TranscribeRequest
+from infra.names import display_name
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+_DEPLOYMENT = "transcribe/stenoflow"
+_PAGE = 200
+INTERRUPTED = "Its batch was interrupted."
+
+
+class Children:
+    """Makes and finds the runs of one batch."""
+
+    def __init__(self, client: PrefectClient, batch: UUID, campaign: str, deployment: UUID | None) -> None:
+        self.client = client
+        self.batch = batch
+        self.tag = f"batch-{campaign}"
+        self.deployment = deployment
+        self.left: dict[str, FlowRun] = {}
+        """By idempotency key: runs that an earlier process of this batch had under way when it died."""
+
+    async def find_left(self) -> None:
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterTags
+        from prefect.client.schemas.objects import StateType
+
+        unfinished = [StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.CANCELLING, StateType.CRASHED]
+        wanted = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[self.tag]),
+            state=FlowRunFilterState.model_validate({"type": {"any_": unfinished}}),
+        )
+        offset = 0
+        while page := await self.client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=offset):
+            self.left |= {run.idempotency_key: run for run in page if run.idempotency_key}
+            offset += len(page)
+
+    def was_at_work(self, key: str) -> bool:
+        """Whether the recording was being computed when the batch's process died."""
+        run = self.left.get(key)
+        return run is not None and run.state is not None and (run.state.is_running() or run.state.is_crashed())
+
+    async def create(self, plan: Planned, request: TranscribeRequest, *, scheduled: bool = False) -> FlowRun:
+        """The recording's run: a new one, or the one made before under the same key."""
+        key = child_key(plan)
+        parent = await self._node(key, plan.item.name)
+        run = await create_run(
+            self.client,
+            request,
+            idempotency_key=key,
+            deployment_id=self.deployment,
+            parent_task_run_id=parent,
+            tags=["batch", self.tag],
+            name=request.shown_as,
+            scheduled=scheduled,
+        )
+        self.left.pop(key, None)
+        if run.parent_task_run_id != parent:
+            await self._point_to(parent, run)
+        return run
+
+    async def reopen(self, run: FlowRun) -> FlowRun:
+        """A run that its process left Running, ready to be executed again; any other one as it is."""
+        from prefect.states import Pending
+
+        if run.state is None or run.state.is_pending() or run.state.is_final():
+            return run
+        # Forced: Prefect lets no run that has no deployment begin twice. Not scheduled: a worker would take it.
+        await self.client.set_flow_run_state(run.id, Pending(message=INTERRUPTED), force=True)
+        return await self.client.read_flow_run(run.id)
+
+    async def close_left(self) -> None:
+        """Nobody goes on with what is left: recordings that are gone from the list, or beyond its limit."""
+        from prefect.states import Crashed
+
+        for run in self.left.values():
+            if run.state is None or not run.state.is_final():
+                await self.client.set_flow_run_state(run.id, Crashed(message=INTERRUPTED), force=True)
+        self.left.clear()
+
+    async def _node(self, key: str, name: str) -> UUID:
+        """The recording's node in the batch's graph; the one made before if there is one."""
+        body = {
+            "flow_run_id": str(self.batch),
+            "task_key": "batch.recording",
+            "dynamic_key": key,
+            "name": display_name(name),
+            "state": {"type": "PENDING"},
+        }
+        response = await self.client.request("POST", "/task_runs/", json=body)
+        response.raise_for_status()
+        return UUID(response.json()["id"])
+
+    async def _point_to(self, node: UUID, run: FlowRun) -> None:
+        """A run made by an earlier batch stays that one's child; this batch's node says where it is."""
+        from prefect.states import Completed
+
+        message = f"Continues flow run {run.id}, made by an earlier batch."
+        await self.client.set_task_run_state(node, Completed(message=message), force=True)
+
+
+def child_key(plan: Planned) -> str:
+    """The same for the same recording, options and output; other options, even neutral ones, make another run."""
+    return digest({"item": plan.key, "options": plan.options.model_dump(mode="json", exclude_defaults=True)})
+
+
+async def find_deployment(client: PrefectClient) -> UUID | None:
+    """That of `transcribe`, where one is registered: its runs have a Retry button, and workers."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return (await client.read_deployment_by_name(_DEPLOYMENT)).id
+    except ObjectNotFound:
+        return None

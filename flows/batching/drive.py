@@ -1,0 +1,204 @@
+"""A batch at work: so many recordings at a time, each a run of its own, none of which can end the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import FlowRun
+
+from flows.batching.children import Children, child_key
+from flows.batching.ended import Ended, ended_as, keep_ended
+from flows.batching.here import Executor, ProcessDied
+from flows.batching.plan import Planned, child_request, planned
+from flows.batching.request import BatchRequest
+from flows.batching.table import Table
+from flows.batching.workers import Pool
+from flows.outcome import error_of, read_outcome
+from infra.settings import get_settings
+from speech.errors import Retry, StenoError
+
+_LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class BatchEvent:
+    """What happened to one recording of a batch."""
+
+    kind: Literal["began", "ended"]
+    name: str
+    run: str = ""
+    row: Ended | None = None
+    """How it ended."""
+
+
+Watcher = Callable[[BatchEvent], None]
+_watchers: list[Watcher] = []
+_guard = threading.Lock()
+
+
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Have `watcher` told of every recording that begins or ends inside the block."""
+    with _guard:
+        _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        with _guard:
+            _watchers.remove(watcher)
+
+
+def _tell(event: BatchEvent) -> None:
+    with _guard:
+        watchers = list(_watchers)
+    for watcher in watchers:
+        with contextlib.suppress(Exception):
+            watcher(event)
+
+
+class Place(Protocol):
+    """Where runs are computed."""
+
+    async def execute(self, run: FlowRun, *, by_hand: bool = False) -> str: ...
+
+    async def stop(self, *, cancel: bool = False) -> None: ...
+
+
+class Drive:
+    """Takes what is listed, keeps `concurrency` recordings at work, and writes down how each ended.
+
+    When the process that computes dies, every recording that was at work is suspect. They are computed again one at a
+    time, alone, so that only the one that is to blame is found at work when it dies again.
+    """
+
+    def __init__(self, request: BatchRequest, table: Table, children: Children, campaign: str, *, retry: bool) -> None:
+        self._request = request
+        self._table = table
+        self._children = children
+        self._campaign = campaign
+        self._retry = retry
+        self._place: Place = Executor() if request.run_on == "here" else Pool(children.client)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._suspects: deque[Planned] = deque()
+        self._log = get_run_logger()
+
+    async def run(self) -> None:
+        """Until nothing that was listed is left. Raises what listing raises; recordings' failures are rows."""
+        try:
+            await self._take_all()
+            while self._tasks or self._suspects:
+                await self._one_ended()
+                await self._clear_suspects()
+        except BaseException:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.shield(self._place.stop(cancel=True))
+            raise
+        await self._place.stop()
+        await self._children.close_left()
+
+    async def _take_all(self) -> None:
+        taken = 0
+        request = self._request
+        async for plan in planned(request, get_settings(), self._campaign, retry=self._retry):
+            if request.limit is not None and taken >= request.limit and not _skipped(plan):
+                self._table.more = True
+                return
+            if plan.settled:
+                taken += bool(plan.row.run and plan.row.campaign == self._campaign)  # before it was restarted
+                self._enter(plan.row)
+                continue
+            taken += 1
+            while len(self._tasks) >= request.concurrency:
+                await self._one_ended()
+            await self._clear_suspects()
+            if request.run_on == "here" and self._children.was_at_work(child_key(plan)):
+                self._suspects.append(plan)
+            else:
+                task = asyncio.create_task(self._one(plan))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _one_ended(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _one(self, plan: Planned) -> None:
+        try:
+            row = await self._transcribe(plan)
+        except ProcessDied:
+            self._suspects.append(plan)
+            return
+        except Exception as error:
+            row = _unexpected(plan, error)
+        await self._settle(plan, row)
+
+    async def _clear_suspects(self) -> None:
+        if self._suspects and self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._suspects:
+            plan = self._suspects.popleft()
+            self._log.warning("%s was at work when its process died; it is tried again alone.", plan.item.name)
+            await self._alone(plan)
+
+    async def _alone(self, plan: Planned) -> None:
+        row = plan.row.model_copy(
+            update={"state": "failed", "code": "crashed", "detail": "its process died again and again", "exit_code": 8}
+        )
+        for _ in range(get_settings().recovery.restarts + 2):  # one of them ends it as quarantined
+            try:
+                row = await self._transcribe(plan)
+            except ProcessDied:
+                continue
+            except Exception as error:
+                row = _unexpected(plan, error)
+            break
+        await self._settle(plan, row)
+
+    async def _transcribe(self, plan: Planned) -> Ended:
+        """Make the recording's run, have it executed, and read what it left. Raises ProcessDied."""
+        scheduled = self._request.run_on == "workers"
+        request = await asyncio.to_thread(child_request, plan, self._request, get_settings())
+        run = await self._children.create(plan, request, scheduled=scheduled)
+        if not scheduled:
+            run = await self._children.reopen(run)
+        _tell(BatchEvent("began", plan.item.name, str(run.id)))
+        state = await self._place.execute(run, by_hand=plan.by_hand)
+        outcome = None if state.startswith(("Crashed", "Deleted")) else await read_outcome(str(run.id))
+        row = plan.row.model_copy(update={"run": str(run.id), "campaign": self._campaign})
+        return ended_as(outcome, row)
+
+    async def _settle(self, plan: Planned, row: Ended) -> None:
+        try:
+            await asyncio.to_thread(keep_ended, plan.key, row)
+        except StenoError as error:
+            self._log.warning("How %s ended could not be kept, so a later batch takes it again: %s", row.name, error.message)
+        if row.state != "done":
+            self._log.warning("%s %s: %s", row.name, row.state, row.detail)
+        self._enter(row)
+
+    def _enter(self, row: Ended) -> None:
+        self._table.add(row)
+        _tell(BatchEvent("ended", row.name, row.run, row))
+        if self._table.settled % _LOG_EVERY == 0:
+            self._log.info("%s", ", ".join(f"{count} {state}" for state, count in self._table.counts.items()))
+
+
+def _skipped(plan: Planned) -> bool:
+    return plan.settled and plan.row.state == "skipped"
+
+
+def _unexpected(plan: Planned, error: Exception) -> Ended:
+    """A run that could not be made or asked: the store or Prefect was away for longer than their clients wait."""
+    told = error_of(error)
+    later = told.retry if isinstance(error, StenoError) else Retry.LATER
+    return plan.row.model_copy(
+        update={"state": "failed", "code": told.code, "detail": told.message, "exit_code": told.exit_code, "retry": later}
+    )

@@ -1,0 +1,156 @@
+"""Who is at work on a batch, written down in the store, so that two do not take the same recordings.
+
+A lease is renewed while its batch runs. A batch that was killed leaves it behind: whoever comes next, on this machine at
+once and on another one when it has run out, takes over its campaign, and with it what it had done and what had failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from infra.compute import get_store
+from infra.settings import get_settings
+from speech.errors import TransientError
+from speech.schema import Frozen
+
+_SETTLE = 0.5
+"""Seconds after which whoever wrote a lease looks whether it is still theirs: of two at the same moment the last one wins."""
+
+
+class BatchBusy(TransientError):
+    """Another batch of the same recordings, options and outputs is at work."""
+
+    code = "batch_busy"
+
+
+class Lease(Frozen):
+    campaign: str
+    run: str
+    """The batch's flow run."""
+    process: str
+    """Machine, boot, process and when it was started."""
+    until: float
+    """Seconds since 1970."""
+
+
+@contextlib.asynccontextmanager
+async def leased(key: str, run: str) -> AsyncIterator[str]:
+    """Hold the lease on the batch `key` inside the block; yields the campaign. Raises BatchBusy when another batch holds it.
+
+    Left normally the lease is given back. Left by an error or a cancel it stays, run out, so that the next batch goes on.
+    """
+    lease = await _acquire(key, run)
+    renewing = asyncio.create_task(_renew(key, lease))
+    finished = False
+    try:
+        yield lease.campaign
+        finished = True
+    finally:
+        renewing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await renewing
+        with contextlib.suppress(Exception):
+            store = get_store()
+            if finished:
+                await asyncio.to_thread(store.delete_record, _name(key))
+            else:
+                await asyncio.to_thread(_write, key, lease.model_copy(update={"until": 0.0}))
+
+
+async def _acquire(key: str, run: str) -> Lease:
+    seconds = get_settings().batch.lease_seconds
+    found = await asyncio.to_thread(_read, key)
+    if found is not None and not _free(found, run):
+        found = await _wait_until_free(key, found, run)
+    lease = Lease(
+        campaign=found.campaign if found else uuid.uuid4().hex[:12], run=run, process=_process(), until=time.time() + seconds
+    )
+    await asyncio.to_thread(_write, key, lease)
+    await asyncio.sleep(_SETTLE)
+    now = await asyncio.to_thread(_read, key)
+    if now is None or now.process != lease.process:
+        raise _busy(now.run if now else "")
+    return lease
+
+
+async def _wait_until_free(key: str, found: Lease, run: str) -> Lease | None:
+    """Wait while the lease is not renewed; it is that of a batch that was killed on another machine, or of a living one."""
+    first = found.until
+    while True:
+        await asyncio.sleep(min(max(found.until - time.time(), 0.0) + 0.1, 1.0))
+        now = await asyncio.to_thread(_read, key)
+        if now is None or _free(now, run):
+            return now
+        if now.until != first:
+            raise _busy(now.run)
+
+
+def _busy(run: str) -> BatchBusy:
+    return BatchBusy(
+        f"Another batch of these recordings with these options is at work (run {run or 'unknown'}); wait for it, or cancel it."
+    )
+
+
+def _free(lease: Lease, run: str) -> bool:
+    """Run out, its process gone, or that of an earlier execution of the same run, which Prefect has ended."""
+    return lease.until <= time.time() or lease.run == run or _dead(lease.process)
+
+
+async def _renew(key: str, lease: Lease) -> None:
+    seconds = get_settings().batch.lease_seconds
+    while True:
+        await asyncio.sleep(seconds / 4)
+        with contextlib.suppress(Exception):  # a store that is away is asked again; the lease lasts for three more tries
+            await asyncio.to_thread(_write, key, lease.model_copy(update={"until": time.time() + seconds}))
+
+
+def _name(key: str) -> str:
+    return f"batches/{key}"
+
+
+def _read(key: str) -> Lease | None:
+    content = get_store().read_record(_name(key))
+    try:
+        return Lease.model_validate_json(content) if content else None
+    except ValidationError:
+        return None
+
+
+def _write(key: str, lease: Lease) -> None:
+    get_store().write_record(_name(key), lease.model_dump_json().encode())
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_started(os.getpid())}/{uuid.uuid4().hex[:8]}"
+
+
+def _dead(process: str) -> bool:
+    """Whether that process was one of this machine and is no more."""
+    host, boot, pid, started, _ = (process.split("/") + [""] * 5)[:5]
+    if (host, boot) != (socket.gethostname(), _boot()) or not boot or not started:
+        return False
+    return not pid.isdigit() or _started(int(pid)) != started
+
+
+def _boot() -> str:
+    """Empty where there is no /proc: then only time tells whether a process is gone."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _started(pid: int) -> str:
+    """When the process was started, in ticks since boot; empty when there is none, or it is a zombie."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""

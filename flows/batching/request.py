@@ -1,0 +1,57 @@
+"""What a batch is asked: many recordings, one set of options."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from flows.request import TranscribeOptions
+from infra.settings import StenoSettings
+from speech.schema import Frozen
+
+NEUTRAL = frozenset({"batch_size", "retention_days", "on_diarization_failure", "redo_from"})
+"""Options that leave a finished transcript as it is."""
+
+
+class BatchRequest(Frozen):
+    """Many recordings to transcribe with the same options."""
+
+    source: str = Field(
+        min_length=1,
+        description="What lists the recordings: a folder, a glob, an s3:// prefix or glob, a .csv or .jsonl manifest, or a podcast feed.",
+    )
+    output_dir: str = Field(".", description="Folder or fsspec URL that the files are written to, laid out as what was listed.")
+    recursive: bool = Field(False, description="Take the folders below as well.")
+    limit: int | None = Field(None, ge=1, description="Most new recordings to take this time; the others wait for the next.")
+    order: Literal["listed", "newest", "oldest"] = Field(
+        "listed", description="Which recordings come first; `newest` and `oldest` list everything before they begin."
+    )
+    concurrency: int = Field(2, ge=1, le=64, description="Recordings at work at the same time.")
+    run_on: Literal["here", "workers"] = Field(
+        "here", description="Compute on the machine that runs the batch, or as runs of their own on the work pool's workers."
+    )
+    retry_failed: bool = Field(
+        False, description="Try recordings again that failed for good in an earlier batch, or were set aside."
+    )
+    options: TranscribeOptions = Field(
+        default_factory=TranscribeOptions,
+        description="How the recordings are transcribed; a manifest's rows may say otherwise.",
+    )
+
+    def key(self, settings: StenoSettings) -> str:
+        """What two batches have in common that must not run at the same time."""
+        return digest({"source": self.source, "output": self.output_dir, "options": shaping(self.options, settings)})
+
+
+def shaping(options: TranscribeOptions, settings: StenoSettings) -> dict[str, Any]:
+    """The options that a finished transcript depends on; the model as the settings name it."""
+    asked = options.model_dump(mode="json", exclude=set(NEUTRAL), exclude_defaults=True)
+    return asked | {"model": settings.model if options.model == "auto" else options.model}
+
+
+def digest(body: dict[str, Any]) -> str:
+    """Hex SHA-256 of plain JSON."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
