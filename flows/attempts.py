@@ -63,6 +63,7 @@ def deaths(states: Sequence[State]) -> int:
 
 
 def retried_by_a_person(state: State) -> bool:
+    """Whether it is the state that somebody's retry put the run into, in the UI, the API or with `steno retry`."""
     """Whether this state set the run going again because somebody wanted it."""
     message = state.message or ""
     return message == BY_HAND or (state.name == "AwaitingRetry" and not message.startswith(_BY_ITSELF))
