@@ -10,13 +10,17 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
-from infra.settings import StenoSettings
+from infra.names import display_name
+from infra.settings import DeploySettings, StenoSettings
 
 if TYPE_CHECKING:
     from prefect import Flow
 
 TAG = "stenoflow"
-"""On every deployment, and so on every run of one: what the automations act upon."""
+"""On every run that stands for itself: the automations restart and report these."""
+CHILD_TAG = "stenoflow-batch"
+"""On a batch's runs: their batch takes them up again and reports them, and they must not be run twice."""
+NIGHTLY_TAG = "nightly"
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,72 @@ class Spec:
 
 def catalog(settings: StenoSettings) -> list[Spec]:
     """Every deployment that these settings ask for."""
-    deploy = settings.deploy
+    specs = [*_recordings(settings.deploy), *_batches(settings.deploy), *_upkeep(settings.deploy)]
+    return [spec for spec in specs if _there(spec)]
+
+
+def _there(spec: Spec) -> bool:
+    try:
+        return bool(spec.flow)
+    except Exception:
+        return False
+
+
+def _recordings(deploy: DeploySettings) -> list[Spec]:
     return [
         Spec(
             "flows.transcribe.transcribe",
             "stenoflow",
-            "Transcribe one recording: fill in the form under Run → Custom run.",
+            "Transcribe one recording. *Run → Custom run* shows the form; relative paths lead to the work pool's working "
+            "directory. A failed diarization keeps the text: *Retry* repeats only what is missing.",
+            concurrency=deploy.concurrency,
+        ),
+        Spec(
+            "flows.transcribe.transcribe",
+            "batch",
+            "The recordings of a batch, which runs them itself; *Retry* runs one again on its own.",
+            tags=(CHILD_TAG,),
             concurrency=deploy.concurrency,
         ),
     ]
+
+
+def _batches(deploy: DeploySettings) -> list[Spec]:
+    options = {"options": deploy.nightly_options} if deploy.nightly_options else {}
+    nightly = Spec(
+        "flows.batch.batch",
+        "nightly",
+        f"Transcribe what is new in {display_name(deploy.nightly_source)}." if deploy.nightly_source else "",
+        tags=(TAG, NIGHTLY_TAG),
+        parameters={"request": {"source": deploy.nightly_source, **options}},
+        schedule=Schedule("nightly", deploy.nightly_cron, deploy.timezone),
+        concurrency=1,
+    )
+    adhoc = Spec(
+        "flows.batch.batch",
+        "stenoflow",
+        "Transcribe a folder, an S3 prefix or glob, a manifest or a podcast feed; what is done already is skipped.",
+        concurrency=deploy.concurrency,
+    )
+    return [adhoc, *([nightly] if deploy.nightly_source else [])]
+
+
+def _upkeep(deploy: DeploySettings) -> list[Spec]:
+    collect = Spec(
+        "flows.gc.gc",
+        "nightly",
+        "Remove artifacts that have outlived their retention; never one in use.",
+        tags=(TAG, NIGHTLY_TAG),
+        schedule=Schedule("nightly", deploy.gc_cron, deploy.timezone) if deploy.gc_cron else None,
+        concurrency=1,
+    )
+    evaluate = Spec(
+        "flows.evaluate.evaluate",
+        "stenoflow",
+        "Measure word errors, speaker errors and word times against a reference set, and compare with the last time.",
+        concurrency=1,
+    )
+    return [collect, evaluate]
 
 
 def package_version() -> str:

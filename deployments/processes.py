@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -27,12 +27,20 @@ class Child:
     """A process in a session of its own, so that a terminal's Ctrl-C reaches only the parent, which stops it in order."""
 
     def __init__(
-        self, name: str, command: list[str], env: Mapping[str, str], log: Path, *, pass_fds: tuple[int, ...] = ()
+        self,
+        name: str,
+        command: list[str],
+        env: Mapping[str, str],
+        log: Path,
+        *,
+        echo: bool = False,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.log = log
         self._command = command
         self._env = dict(env)
+        self._echo = echo
         self._pass_fds = pass_fds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -44,8 +52,8 @@ class Child:
                 self._command,
                 # Held open by us: the child reads it, and ends when it closes.
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=None if self._echo else log,
+                stderr=None if self._echo else log,
                 env=self._env,
                 pass_fds=self._pass_fds,
                 start_new_session=True,
@@ -111,19 +119,19 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"Cannot listen on {host}:{port}: {error.strerror or error}; choose another --host.") from error
 
 
-def server(listener: socket.socket, env: Mapping[str, str], log: Path) -> Child:
+def server(listener: socket.socket, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """Prefect's API, UI and services on that socket."""
     command = [sys.executable, "-m", "flows.cli.server", str(listener.fileno())]
-    return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, pass_fds=(listener.fileno(),))
+    return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, echo=echo, pass_fds=(listener.fileno(),))
 
 
-def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path) -> Child:
+def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """A worker of the pool that runs at most `limit` runs at once; 0 for any number."""
-    return Child("worker", [sys.executable, "-m", "deployments.worker", pool, name, str(limit)], env, log)
+    return Child("worker", [sys.executable, "-m", "deployments.worker", pool, name, str(limit)], env, log, echo=echo)
 
 
-def wait_healthy(url: str, child: Child, timeout: float) -> None:
-    """Return when the API answers. Raises ApiUnreachable when it does not in time, or its process ends."""
+def wait_healthy(url: str, child: Child, timeout: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Return when the API answers, or `until` says so. Raises ApiUnreachable when it does not in time, or its process ends."""
     import httpx
 
     deadline = time.monotonic() + timeout
@@ -132,5 +140,7 @@ def wait_healthy(url: str, child: Child, timeout: float) -> None:
             with contextlib.suppress(httpx.HTTPError):
                 if client.get(f"{url}/health", timeout=5.0).status_code == 200:
                     return
+            if until():
+                return
             time.sleep(0.1)
     raise ApiUnreachable(f"Prefect's server did not start ({child.last_line()}); its log is {child.log}.")

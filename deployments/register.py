@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from deployments.automations import register_automations
 from deployments.catalog import Spec, catalog, package_version
+from deployments.changes import Change
+from deployments.environment import flow_environment
 from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
@@ -16,20 +19,12 @@ RUN_COMMAND = "python -m prefect.engine"
 """Named outright, a run is one process: left out, Prefect 3.8 starts two more that look for code to download."""
 
 
-class Change(NamedTuple):
-    """One thing that was looked at, and what became of it."""
-
-    kind: Literal["work pool", "deployment", "automation"]
-    name: str
-    what: Literal["created", "updated", "unchanged", "removed"]
-
-
 async def register(client: PrefectClient, settings: StenoSettings) -> list[Change]:
-    """Make the work pool and the deployments. A second time changes nothing."""
+    """Make the work pool, the deployments and the automations. A second time changes nothing."""
     changes = [await _register_pool(client, settings)]
     for spec in catalog(settings):
         changes.append(await _register_deployment(client, spec, settings.deploy.pool))
-    return changes
+    return changes + await register_automations(client, settings)
 
 
 async def _register_pool(client: PrefectClient, settings: StenoSettings) -> Change:
@@ -58,6 +53,7 @@ def job_template(settings: StenoSettings) -> dict[str, Any]:
     variables = template["variables"]["properties"]
     variables["command"]["default"] = RUN_COMMAND
     variables["working_dir"]["default"] = str(settings.workdir_path)
+    variables["env"]["default"] = flow_environment()
     return template
 
 

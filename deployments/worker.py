@@ -1,44 +1,134 @@
 """A worker as a process of its own: takes runs from the pool, starts each in a process, ends with its parent.
 
 `python -m deployments.worker POOL NAME LIMIT`
+
+Told to end, it takes no more runs, puts those at work back into the queue, gives their processes half a minute to end, and
+ends. Prefect's own worker leaves such runs Crashed, which would count against them and be reported as a failure; only
+`prefect flow-run execute` knows how to do better, and this does the same (`prefect/cli/flow_run.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.runner._flow_run_executor import FlowRunExecutorContext
+    from prefect.workers.process import ProcessWorker
+
+PUT_BACK = "Put back into the queue: its worker was stopped."
+GRACE = 30.0
+"""Seconds that a run's process has to end."""
+REPORT = 10.0
+"""Seconds to tell the server, which may be gone as well."""
+
+
+def make_worker(
+    pool: str, name: str, limit: int | None, at_work: dict[UUID, FlowRunExecutorContext], told: asyncio.Event
+) -> ProcessWorker:
+    """Prefect's process worker, which keeps in `at_work` what its runs are stopped by, and once told to end takes no more.
+
+    Defined in here because importing Prefect's takes seconds.
+    """
+    import anyio
+    from prefect.flows import load_flow_from_flow_run
+    from prefect.runner._flow_run_executor import FlowRunExecutorContext
+    from prefect.runner._starter_engine import EngineCommandStarter
+    from prefect.workers.process import ProcessWorker, ProcessWorkerResult
+
+    class Worker(ProcessWorker):
+        async def get_and_submit_flow_runs(self) -> Any:
+            return [] if told.is_set() else await super().get_and_submit_flow_runs()
+
+        async def run(self, flow_run: Any, configuration: Any, task_status: Any = anyio.TASK_STATUS_IGNORED) -> Any:
+            """As Prefect's, for a pool whose command is set; and the working directory need not exist yet."""
+            workdir = configuration.working_dir or Path.cwd()
+            workdir.mkdir(parents=True, exist_ok=True)
+            results = []
+            async with FlowRunExecutorContext() as context:
+                starter = EngineCommandStarter(
+                    command=configuration.command,
+                    cwd=workdir,
+                    env=configuration.env,
+                    stream_output=configuration.stream_output,
+                    control_channel=context.control_channel,
+                )
+                executor = context.create_executor(
+                    flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
+                )
+
+                async def execute(*, task_status: Any) -> None:
+                    results.append(await executor.submit(task_status=task_status))
+
+                async with anyio.create_task_group() as group:
+                    handle = await group.start(execute)
+                    at_work[flow_run.id] = context
+                    task_status.started(handle.pid)
+                at_work.pop(flow_run.id, None)
+            if not results or results[0] is None or results[0].status_code is None:
+                raise RuntimeError("The run's process could not be started.")
+            # The executor has reported the crash of a process that died. Prefect's worker reports it once more when it
+            # reads so here, by which time the run may be back in the queue.
+            return ProcessWorkerResult(status_code=0, identifier=str(handle.pid))
+
+    return Worker(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
 
 
 async def work(pool: str, name: str, limit: int | None) -> None:
-    """Serve the pool until cancelled."""
-    from prefect.workers.process import ProcessWorker
-
-    class Worker(ProcessWorker):
-        """Prefect's process worker, which makes the folder that runs work in: it need not exist on a new machine."""
-
-        async def run(self, flow_run: Any, configuration: Any, task_status: Any = None) -> Any:
-            if configuration.working_dir:
-                configuration.working_dir.mkdir(parents=True, exist_ok=True)
-            return await super().run(flow_run, configuration, task_status)
-
-    worker = Worker(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
-    task = asyncio.current_task()
-    assert task is not None
+    """Serve the pool until SIGTERM or SIGINT; then put back what is at work, and return."""
+    at_work: dict[UUID, FlowRunExecutorContext] = {}
+    told = asyncio.Event()
+    worker = make_worker(pool, name, limit, at_work, told)
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await worker.start()
+        loop.add_signal_handler(number, told.set)
+    serving = asyncio.create_task(worker.start())
+    await asyncio.wait({serving, waiting := asyncio.create_task(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        waiting.cancel()
+        return serving.result()
+    await asyncio.gather(*(_put_back(run, context) for run, context in at_work.items()), return_exceptions=True)
+    # No pause between the end of the last process and this: the worker would report it as crashed.
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait_for(serving, REPORT)
+
+
+async def _put_back(run: UUID, context: FlowRunExecutorContext) -> None:
+    """End the run's process, and have the run started again by the next worker. Harmless for one that has just ended."""
+    from prefect.runner._control_channel import ControlSignalStatus
+
+    told = await context.control_channel.signal(run, "reschedule")
+    if told is ControlSignalStatus.ALREADY_CONCLUDED:
+        return
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(REPORT):
+            await _reschedule(run, context)
+    # One that does not know why it is ended may not report anything: it would say Crashed.
+    await context.process_manager.kill(run, GRACE, force=told is not ControlSignalStatus.ACKNOWLEDGED)
+
+
+async def _reschedule(run: UUID, context: FlowRunExecutorContext) -> None:
+    from prefect.states import AwaitingRetry
+    from prefect.utilities.engine import propose_state
+
+    await propose_state(context.client, AwaitingRetry(message=PUT_BACK), flow_run_id=run)
 
 
 def end_with_parent() -> None:
     """Standard input is held open by the parent: when it closes, however the parent ended, so does the worker."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -48,10 +138,7 @@ def main(pool: str, name: str, limit: str) -> None:
     # The pool's command starts with `python`, which must be the one that this worker runs on.
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     end_with_parent()
-    try:
-        asyncio.run(work(pool, name, int(limit) or None))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        sys.exit(0)
+    asyncio.run(work(pool, name, int(limit) or None))
 
 
 if __name__ == "__main__":

@@ -165,7 +165,8 @@ def _serve(descriptor: int) -> None:
     server = uvicorn.Server(config)
 
     def end_with_parent() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
+            pass
         server.should_exit = True
         time.sleep(15)
         os._exit(1)

@@ -1,0 +1,88 @@
+"""The Prefect API that is deployed to: asked before anything is changed, so that what is wrong is said in a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from deployments.changes import Change
+from flows.cli.server import ApiUnreachable, check_api, configured_api_url, shown
+from infra.settings import StenoSettings
+from speech.errors import AccessError, InputError, StenoError
+
+
+class NoApi(InputError):
+    """No Prefect API is configured to deploy to."""
+
+    code = "no_prefect_api"
+    exit_code = 2
+
+
+class ApiDenied(AccessError):
+    """The Prefect API refuses these credentials."""
+
+    code = "prefect_denied"
+
+
+class ApiRefused(StenoError):
+    """The Prefect API understood and said no."""
+
+    code = "prefect_refused"
+
+
+def target() -> str:
+    """The URL of the configured API, once it answers. Raises NoApi or ApiUnreachable."""
+    url = configured_api_url()
+    if not url:
+        raise NoApi(
+            "There is no Prefect API to deploy to: set PREFECT_API_URL (and PREFECT_API_KEY for Prefect Cloud), "
+            "or start one here with `steno up`."
+        )
+    check_api(url)
+    return url
+
+
+def deploy(settings: StenoSettings, url: str) -> list[Change]:
+    """Register everything at `url`. Raises ApiDenied, ApiUnreachable, ApiRefused, and InvalidOption for settings."""
+    from deployments.register import register
+
+    async def registered() -> list[Change]:
+        from prefect.client.orchestration import get_client
+
+        async with get_client(httpx_settings={"timeout": 60.0}) as client:
+            return await register(client, settings)
+
+    return asyncio.run(_told(registered(), url))
+
+
+async def _told(work: Any, url: str) -> Any:
+    """The result of `work`, with what Prefect's client raises told as ours."""
+    import httpx
+
+    try:
+        return await work
+    except httpx.HTTPStatusError as error:
+        raise _refusal(error.response, url) from error
+    except httpx.HTTPError as error:
+        raise ApiUnreachable(
+            f"The Prefect API at {shown(url)} stopped answering ({type(error).__name__}); try again."
+        ) from error
+    except RuntimeError as error:
+        # Prefect's client turns what goes wrong in its first request into one of these.
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, httpx.HTTPStatusError):
+            raise _refusal(cause.response, url) from error
+        raise ApiUnreachable(f"The Prefect API at {shown(url)} could not be used ({type(cause or error).__name__}).") from error
+
+
+def _refusal(response: Any, url: str) -> StenoError:
+    status = response.status_code
+    if status in (401, 403):
+        given = "refuses the PREFECT_API_KEY that is set" if os.environ.get("PREFECT_API_KEY") else "wants PREFECT_API_KEY"
+        return ApiDenied(
+            f"The Prefect API at {shown(url)} {given} ({status}); make a key in Prefect Cloud's settings, "
+            "or set PREFECT_API_AUTH_STRING for a server of your own with basic authentication."
+        )
+    detail = " ".join(response.text.split())[:300]
+    return ApiRefused(f"The Prefect API at {shown(url)} answered {status} to {response.request.url.path}: {detail}")

@@ -1,0 +1,71 @@
+"""`steno up` and `steno deploy`."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+
+@click.command("deploy")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per thing that was looked at.")
+@click.option("--debug", is_flag=True, help="Show where an error arose.")
+def deploy(as_json: bool, debug: bool) -> None:
+    """Register the work pool, the deployments and the automations with the configured Prefect API.
+
+    The API is PREFECT_API_URL's: a server of your own, or Prefect Cloud with PREFECT_API_KEY. What is there already is
+    brought up to date, and a second time nothing changes. What is registered is set by STENO_DEPLOY__...: the nightly batch
+    needs STENO_DEPLOY__NIGHTLY_SOURCE, for example.
+    """
+    from deployments import api
+    from infra.settings import get_settings
+
+    _quiet()
+    settings = get_settings()
+    url = api.target()
+    changes = api.deploy(settings, url)
+    if as_json:
+        for change in changes:
+            click.echo(json.dumps({"type": "change", **change._asdict()}))
+        return
+    for change in changes:
+        click.echo(f"{change.what:<10}{change.kind:<12}{change.name}")
+    click.echo(f"\nStart a worker with `steno up --no-server`, or `prefect worker start --pool {settings.deploy.pool}`.")
+
+
+@click.command("up")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen; 0.0.0.0 for all.")
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535), help="Port of the UI and the API.")
+@click.option("--limit", default=0, type=click.IntRange(min=0), metavar="N", help="Runs at once on this machine; 0: no limit.")
+@click.option("--database-url", metavar="URL", help="Keep runs in PostgreSQL; STENO_DEPLOY__DATABASE_URL hides the password.")
+@click.option("--no-server", is_flag=True, help="Only a worker, for the server that PREFECT_API_URL names.")
+@click.option("--no-worker", is_flag=True, help="Only the server; workers run elsewhere.")
+@click.option("--verbose", "-v", is_flag=True, help="Show the server's and the worker's log here instead of in files.")
+@click.option("--debug", is_flag=True, help="Show where an error arose.")
+def up(
+    host: str, port: int, limit: int, database_url: str | None, no_server: bool, no_worker: bool, verbose: bool, debug: bool
+) -> None:
+    """Start everything on this machine: Prefect's server and UI, a worker, the deployments, the automations.
+
+    \b
+    steno up                                     server, UI and worker here
+    steno up --no-worker --host 0.0.0.0          the server, for workers elsewhere
+    PREFECT_API_URL=http://SERVER:4200/api steno up --no-server     a worker there
+    """
+    if no_server and no_worker:
+        raise click.UsageError("--no-server and --no-worker leave nothing to start.")
+    if database_url:
+        os.environ["STENO_DEPLOY__DATABASE_URL"] = database_url
+    from deployments.up import Plan, print_line
+    from deployments.up import up as run
+    from infra.settings import get_settings
+
+    _quiet()
+    get_settings.cache_clear()
+    run(Plan(host, port, limit, not no_server, not no_worker, verbose), get_settings(), print_line)
+
+
+def _quiet() -> None:
+    """Prefect's own log lines are for its server's and worker's logs."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")

@@ -1,0 +1,166 @@
+"""Everything for one machine: Prefect's server and UI, a worker, the deployments, the automations."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments import processes
+from deployments.api import deploy, target
+from deployments.changes import Change
+from deployments.environment import flow_environment
+from deployments.processes import Child
+from deployments.supervisor import Supervisor
+from flows.cli.server import START_TIMEOUT
+from infra.settings import StenoSettings
+from speech.errors import InvalidOption
+
+LOG_BYTES = 20 * 2**20
+"""Above this a log of the last start is put aside, and the one before dropped."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is started here."""
+
+    host: str
+    port: int
+    limit: int
+    """Runs at once on this machine; 0 for any number."""
+    server: bool
+    worker: bool
+    verbose: bool
+
+
+def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
+    """Start what is planned and keep it running until Ctrl-C or SIGTERM; then leave no process behind.
+
+    Raises PortTaken, NoApi, ApiUnreachable, ApiDenied, ProcessKeepsEnding, and InputError for a host or a database URL.
+    """
+    supervisor = Supervisor(say)
+    supervisor.watch_signals()
+    logs = settings.home_path / "logs"
+    try:
+        with _server(plan, settings, supervisor, logs) as url:
+            if supervisor.stopping:
+                return
+            _tell(deploy(settings, url), say)
+            if plan.worker:
+                supervisor.start(_worker(plan, settings, logs))
+            say(_welcome(plan, settings, url, logs))
+            supervisor.run()
+    finally:
+        if plan.worker and supervisor.stopping:
+            say("Stopping. Recordings at work go back to the queue; finished stages are kept.")
+        supervisor.end()
+
+
+@contextlib.contextmanager
+def _server(plan: Plan, settings: StenoSettings, supervisor: Supervisor, logs: Path) -> Iterator[str]:
+    """The API's URL: of a server started here, or of the configured one."""
+    if not plan.server:
+        yield target()
+        return
+    with processes.listen(plan.host, plan.port) as listener:
+        host = _reachable(plan.host)
+        url = f"http://{host}:{listener.getsockname()[1]}/api"
+        os.environ["PREFECT_API_URL"] = url
+        _without_proxy(host.strip("[]"))
+        env = server_environment(settings, url, os.environ)
+        child = processes.server(listener, env, _rotated(logs / "server.log"), echo=plan.verbose)
+        supervisor.start(child)
+        processes.wait_healthy(url, child, START_TIMEOUT, until=lambda: supervisor.stopping)
+        yield url
+
+
+def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]) -> dict[str, str]:
+    """What the server runs with: ours where the environment does not say otherwise."""
+    ours = {
+        "PREFECT_HOME": str(Path("~/.prefect").expanduser()),
+        # A relative address: the browser may reach this machine under any name.
+        "PREFECT_UI_API_URL": "/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # A run that waits for its turn is asked again this often; Prefect's 30 s are long beside a short recording.
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+        # Kept in memory, as Prefect does by default, the places that running runs hold are lost with the server: they
+        # stay taken for ever, and the runs are stopped when they cannot renew theirs.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
+    theirs = dict(env)
+    if settings.deploy.database_url:
+        theirs["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database_url(settings.deploy.database_url.get_secret_value())
+    return ours | theirs | {"PREFECT_API_URL": url}
+
+
+def database_url(url: str) -> str:
+    """The URL as Prefect wants it: `postgres://` and `postgresql://` get the driver that is installed.
+
+    Raises InvalidOption for any other database.
+    """
+    scheme, separator, rest = url.partition("://")
+    drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
+    scheme = drivers.get(scheme, scheme)
+    if not separator or scheme not in drivers.values():
+        raise InvalidOption("The database URL must start with postgresql:// (or sqlite:///); Prefect keeps runs in no other.")
+    return f"{scheme}://{rest}"
+
+
+def _worker(plan: Plan, settings: StenoSettings, logs: Path) -> Child:
+    settings.workdir_path.mkdir(parents=True, exist_ok=True)
+    # Ours first: what the environment says wins.
+    env = flow_environment() | {"PREFECT_WORKER_QUERY_SECONDS": "3"} | dict(os.environ)
+    name = re.sub(r"[/%&<>]+", "-", f"{platform.node() or 'worker'}-{os.getpid()}")
+    log = _rotated(logs / "worker.log")
+    return processes.worker(settings.deploy.pool, name, plan.limit, env, log, echo=plan.verbose)
+
+
+def _rotated(log: Path) -> Path:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    return log
+
+
+def _reachable(host: str) -> str:
+    """The address this machine reaches its own server under."""
+    if host in ("0.0.0.0", "::", ""):
+        return "127.0.0.1" if host != "::" else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _without_proxy(host: str) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
+
+
+def _tell(changes: list[Change], say: Callable[[str], None]) -> None:
+    for change in changes:
+        if change.what != "unchanged":
+            say(f"{change.what.capitalize()} {change.kind} {change.name}.")
+
+
+def _welcome(plan: Plan, settings: StenoSettings, url: str, logs: Path) -> str:
+    lines = []
+    if plan.server:
+        shown = url.removesuffix("/api")
+        others = f" (from other machines: {socket.gethostname()}:{plan.port})" if plan.host in ("0.0.0.0", "::") else ""
+        lines += [f"Prefect's UI: {shown}{others}", f"Its API:      {url}"]
+    if plan.worker:
+        lines.append(f"Transcripts:  {settings.workdir_path} (where a request's relative paths lead)")
+    if not plan.verbose:
+        lines.append(f"Logs:         {logs}")
+    return "\n".join([*lines, "Ctrl-C stops everything."])
+
+
+def print_line(text: str) -> None:
+    """One line for the operator, at once also where output is a pipe or a log."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
