@@ -18,11 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from infra.artifacts import SUFFIXES, ArtifactRef, StageOutcome
+from infra.artifacts import SUFFIXES, ArtifactRef, Kind, StageOutcome
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from speech.errors import EngineMissing, StageCancelled
-from speech.schema import Frozen, RuntimeOptions, StageName
+from speech.schema import Frozen, RuntimeOptions, Shard, StageName
+from speech.shards import WHOLE
 from speech.stages import STAGES, run_stage
 
 ProgressSink = Callable[[float], None]
@@ -48,6 +49,13 @@ class StageJob(Frozen):
     """By kind."""
     params: dict[str, Any]
     runtime: RuntimeOptions
+    shard: Shard = WHOLE
+
+    @property
+    def output(self) -> Kind:
+        """Kind of the artifact that it leaves."""
+        kind: Any = STAGES[self.stage].output if self.shard == WHOLE else "shard"
+        return kind  # type: ignore[no-any-return]
 
 
 class Compute(Protocol):
@@ -103,16 +111,15 @@ class LocalCompute:
     def _run(self, job: StageJob, report: ProgressSink) -> StageOutcome:
         began = time.perf_counter()
         report(0.0)
-        kind = STAGES[job.stage].output
         self.store.scratch.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{job.stage}-", dir=self.store.scratch)))
             inputs: Mapping[str, Path] = {name: stack.enter_context(self.store.local(ref)) for name, ref in job.inputs.items()}
-            output = folder / f"output{SUFFIXES[kind]}"  # type: ignore[index]
+            output = folder / f"output{SUFFIXES[job.output]}"
             with engine_required():
-                meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report)
+                meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report, job.shard)
             facts = {name: meta.pop(name) for name in _RUN_FACTS if name in meta}
-            artifact = self.store.put(output, kind, meta=meta)  # type: ignore[arg-type]
+            artifact = self.store.put(output, job.output, meta=meta)
         report(1.0)
         return StageOutcome(
             artifact=artifact, seconds=round(time.perf_counter() - began, 3), backend="local", key=job.key, **facts
@@ -138,4 +145,7 @@ def get_compute(settings: StenoSettings | None = None) -> Compute:
     if function:
         backend: Compute = getattr(importlib.import_module(module), function)(settings)
         return backend
-    return LocalCompute(get_store(settings))
+    from infra.sharding import ShardedCompute
+
+    store, workers = get_store(settings), settings.compute.workers
+    return ShardedCompute(LocalCompute(store), store, settings.shards, workers=workers, one_machine=True)

@@ -13,10 +13,17 @@ from typing import Any
 from speech.audio import Recording
 from speech.models import resolve_align
 from speech.registry import Resolved
-from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, RuntimeOptions, Segment, Word
+from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, Frozen, RuntimeOptions, Segment, Shard, Word
 from speech.sentences import join_words, separators, split_sentences
+from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 from speech.timing import attention_words, in_order
+
+
+class TimedWords(Frozen):
+    """A shard's chunks, each with its words as the aligner times them; None for one that it cannot align."""
+
+    words: tuple[tuple[Word, ...] | None, ...]
 
 
 def sentences(segment: AsrSegment, words: Sequence[Word], language: str) -> list[Segment]:
@@ -38,21 +45,31 @@ def sentences(segment: AsrSegment, words: Sequence[Word], language: str) -> list
     return out
 
 
-def align(asr: AsrResult, recording: Recording, aligner: Any | None, progress: Progress) -> tuple[list[Segment], list[str]]:
-    """Timed sentences and warnings. `aligner` is a `speech.wav2vec2.Aligner`, or None for cross-attention."""
+def timed(asr: AsrResult, recording: Recording, aligner: Any, progress: Progress, shard: Shard = WHOLE) -> TimedWords:
+    """The words of the shard's chunks as `aligner`, a `speech.wav2vec2.Aligner`, times them."""
+    begin, end = part_of(len(asr.segments), shard, 1)
+    words: list[tuple[Word, ...] | None] = []
+    for done, segment in enumerate(asr.segments[begin:end], start=1):
+        found = aligner.words(segment, recording)
+        words.append(None if found is None else tuple(found))
+        progress(done / (end - begin))
+    return TimedWords(words=tuple(words))
+
+
+def align(asr: AsrResult, found: TimedWords | None) -> tuple[list[Segment], list[str]]:
+    """Timed sentences and warnings, from what a wav2vec2 model found, or None for cross-attention."""
     segments: list[Segment] = []
     fallen_back = 0
     floor = 0.0
-    for done, segment in enumerate(asr.segments, start=1):
-        words = aligner.words(segment, recording) if aligner is not None else None
+    for index, segment in enumerate(asr.segments):
+        words: Sequence[Word] | None = found.words[index] if found is not None else None
         if words is None:
-            fallen_back += aligner is not None
+            fallen_back += found is not None
             words = attention_words(segment, asr.model.name)
         words = in_order(words, floor, segment.end)
         if words:
             floor = words[-1].end
             segments += sentences(segment, words, asr.text_language)
-        progress(done / len(asr.segments))
     warnings = []
     if fallen_back:
         warnings.append(
@@ -65,19 +82,56 @@ def run(
     inputs: Mapping[str, Path], params: AlignParams, runtime: RuntimeOptions, output: Path, progress: Progress
 ) -> dict[str, Any]:
     """The `align` stage: audio and text → timed words."""
-    began = time.perf_counter()
-    models_dir = runtime.models_path
-    asr = AsrResult.model_validate_json(inputs["asr"].read_bytes())
-    model = _resolve(asr, params, models_dir, runtime.offline)
-    aligner, device = None, "cpu"
-    if model.kind == "wav2vec2" and asr.segments:
-        from speech.wav2vec2 import load_aligner
+    asr = _read(inputs)
+    model = _resolve(asr, params, runtime)
+    found, facts = _found(asr, model, inputs, runtime, progress, WHOLE)
+    return _keep(asr, model, found, output) | facts
 
-        aligner = load_aligner(model, asr.language, models_dir, runtime)
-        device = aligner.device
+
+def run_shard(
+    inputs: Mapping[str, Path],
+    params: AlignParams,
+    runtime: RuntimeOptions,
+    output: Path,
+    progress: Progress,
+    shard: Shard,
+) -> dict[str, Any]:
+    """The words of the shard's chunks as the model times them."""
+    asr = _read(inputs)
+    found, facts = _found(asr, _resolve(asr, params, runtime), inputs, runtime, progress, shard)
+    output.write_text((found or TimedWords(words=())).model_dump_json(), encoding="utf-8")
+    return facts
+
+
+def combine(
+    inputs: Mapping[str, Path], params: AlignParams, runtime: RuntimeOptions, parts: Sequence[Path], output: Path
+) -> dict[str, Any]:
+    """The timed words of all shards' chunks. They are put in order only here: a word's start depends on the one before it."""
+    asr = _read(inputs)
+    model = _resolve(asr, params, runtime)
+    words = [chunk for part in parts for chunk in TimedWords.model_validate_json(part.read_bytes()).words]
+    return _keep(asr, model, TimedWords(words=tuple(words)) if model.kind == "wav2vec2" else None, output)
+
+
+def _found(
+    asr: AsrResult, model: Resolved, inputs: Mapping[str, Path], runtime: RuntimeOptions, progress: Progress, shard: Shard
+) -> tuple[TimedWords | None, dict[str, Any]]:
+    """What the wav2vec2 model finds, or None where Whisper's cross-attention is asked for; and facts of the run."""
+    if model.kind != "wav2vec2" or not asr.segments:
+        progress(1.0)
+        return (TimedWords(words=()) if model.kind == "wav2vec2" else None), {"load_seconds": 0.0, "device": "cpu"}
+    from speech.wav2vec2 import load_aligner
+
+    began = time.perf_counter()
+    aligner = load_aligner(model, asr.language, runtime.models_path, runtime)
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
-        segments, warnings = align(asr, recording, aligner, progress)
+        found = timed(asr, recording, aligner, progress, shard)
+    return found, {"load_seconds": round(loaded, 3), "device": aligner.device}
+
+
+def _keep(asr: AsrResult, model: Resolved, found: TimedWords | None, output: Path) -> dict[str, Any]:
+    segments, warnings = align(asr, found)
     result = AlignResult(
         segments=tuple(segments),
         model=model.info,
@@ -85,11 +139,14 @@ def run(
         warnings=tuple(warnings),
     )
     output.write_text(result.model_dump_json(), encoding="utf-8")
-    words = sum(len(segment.words) for segment in segments)
-    return {"words": words, "method": result.method, "load_seconds": round(loaded, 3), "device": device}
+    return {"words": sum(len(segment.words) for segment in segments), "method": result.method}
 
 
-def _resolve(asr: AsrResult, params: AlignParams, models_dir: Path, offline: bool) -> Resolved:
+def _read(inputs: Mapping[str, Path]) -> AsrResult:
+    return AsrResult.model_validate_json(inputs["asr"].read_bytes())
+
+
+def _resolve(asr: AsrResult, params: AlignParams, runtime: RuntimeOptions) -> Resolved:
     """The aligner for the recording's language. The Whisper model is known by what ASR recorded, not by its name today."""
     whisper = Resolved(kind="whisper", name=asr.model.name, revision=asr.model.revision, origin=asr.model.origin)
-    return resolve_align(params.model, asr.language, whisper, models_dir=models_dir, offline=offline)
+    return resolve_align(params.model, asr.language, whisper, models_dir=runtime.models_path, offline=runtime.offline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ from speech.audio import Recording
 from speech.features import FRAME_SHIFT, fbank
 from speech.models import resolve_diarization
 from speech.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load_embedder
-from speech.schema import EmbedParams, RuntimeOptions
+from speech.schema import EmbedParams, RuntimeOptions, Shard
 from speech.segmentation import STEP, Segmentation
+from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 
 MIN_CLEAN_SECONDS = 0.5
@@ -39,19 +40,22 @@ class Embeddings(NamedTuple):
             return cls(file["vectors"], str(file["model"]))
 
 
-def embed(recording: Recording, segmentation: Segmentation, embedder: Embedder, progress: Progress) -> Floats:
-    """(chunks, speakers, dimension) embeddings; only chunks in which someone speaks are looked at."""
+def embed(
+    recording: Recording, segmentation: Segmentation, embedder: Embedder, progress: Progress, shard: Shard = WHOLE
+) -> Floats:
+    """(chunks, speakers, dimension) embeddings; only chunks in which someone speaks are looked at, and of those the shard's."""
     chunks, _, speakers = segmentation.activity.shape
     vectors = np.full((chunks, speakers, len(embedder.bias)), np.nan, dtype=np.float32)
     active = np.flatnonzero(segmentation.activity.any(axis=(1, 2)))
+    begin, end = part_of(len(active), shard, max(_BATCH.values()))
     size = _BATCH[embedder.network.device]
-    for first in range(0, len(active), size):
-        batch = active[first : first + size]
+    for first in range(begin, end, size):
+        batch = active[first : min(first + size, end)]
         features = np.stack([_chunk_features(recording, int(chunk), embedder) for chunk in batch])
         for chunk, frames in zip(batch, embedder.network(features), strict=True):
             for speaker, weights in _weights(segmentation.activity[chunk], frames.shape[-1], segmentation.frame_step):
                 vectors[chunk, speaker] = embedder.embed(frames, weights)
-        progress((first + len(batch)) / len(active))
+        progress((first + len(batch) - begin) / (end - begin))
     return vectors
 
 
@@ -79,6 +83,43 @@ def run(
     inputs: Mapping[str, Path], params: EmbedParams, runtime: RuntimeOptions, output: Path, progress: Progress
 ) -> dict[str, Any]:
     """The `embed` stage: audio and segmentation → embeddings."""
+    embeddings, facts = _embedded(inputs, params, runtime, progress, WHOLE)
+    return _keep(embeddings, output) | facts
+
+
+def run_shard(
+    inputs: Mapping[str, Path],
+    params: EmbedParams,
+    runtime: RuntimeOptions,
+    output: Path,
+    progress: Progress,
+    shard: Shard,
+) -> dict[str, Any]:
+    """The embeddings of the shard's chunks."""
+    embeddings, facts = _embedded(inputs, params, runtime, progress, shard)
+    rows = np.flatnonzero(~np.isnan(embeddings.vectors).all(axis=(1, 2)))
+    with open(output, "wb") as file:
+        shape = embeddings.vectors.shape
+        np.savez(file, shape=shape, rows=rows, vectors=embeddings.vectors[rows], model=embeddings.model)
+    return facts
+
+
+def combine(
+    inputs: Mapping[str, Path], params: EmbedParams, runtime: RuntimeOptions, parts: Sequence[Path], output: Path
+) -> dict[str, Any]:
+    """The embeddings of all shards' chunks."""
+    vectors, model = np.zeros((0, 0, 0), dtype=np.float32), ""
+    for part in parts:
+        with np.load(part, allow_pickle=False) as file:
+            if not model:
+                vectors, model = np.full(file["shape"], np.nan, dtype=np.float32), str(file["model"])
+            vectors[file["rows"]] = file["vectors"]
+    return _keep(Embeddings(vectors, model), output)
+
+
+def _embedded(
+    inputs: Mapping[str, Path], params: EmbedParams, runtime: RuntimeOptions, progress: Progress, shard: Shard
+) -> tuple[Embeddings, dict[str, Any]]:
     began = time.perf_counter()
     models_dir = runtime.models_path
     model = resolve_diarization(params.model, models_dir=models_dir, offline=runtime.offline)
@@ -86,10 +127,10 @@ def run(
     loaded = time.perf_counter() - began
     segmentation = Segmentation.load(inputs["segmentation"])
     with Recording(inputs["audio"]) as recording:
-        vectors = embed(recording, segmentation, embedder, progress)
-    Embeddings(vectors, model.name).save(output)
-    return {
-        "embeddings": int((~np.isnan(vectors[..., 0])).sum()),
-        "load_seconds": round(loaded, 3),
-        "device": embedder.network.device,
-    }
+        vectors = embed(recording, segmentation, embedder, progress, shard)
+    return Embeddings(vectors, model.name), {"load_seconds": round(loaded, 3), "device": embedder.network.device}
+
+
+def _keep(embeddings: Embeddings, output: Path) -> dict[str, Any]:
+    embeddings.save(output)
+    return {"embeddings": int((~np.isnan(embeddings.vectors[..., 0])).sum())}

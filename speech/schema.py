@@ -173,6 +173,13 @@ class Transcript(Frozen):
     warnings: tuple[str, ...] = ()
 
 
+class Shard(Frozen):
+    """Which part of a stage's work is asked for; never part of the stage's key."""
+
+    index: int = Field(ge=0)
+    count: int = Field(ge=1)
+
+
 # -- parameters of each stage: all that changes its output, and nothing else ------------------------------------------
 
 
@@ -216,6 +223,8 @@ class RuntimeOptions(Frozen):
     compute_type: str = "auto"
     threads: int = 0
     """0: decided from the number of cores."""
+    workers: int = 1
+    """How many shards of a stage may use one loaded model at the same time."""
     models_dir: str | None = None
     offline: bool = False
 

@@ -6,7 +6,7 @@ The result serves twice: as voice activity for ASR, and as the first half of dia
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from speech.audio import Recording
 from speech.models import resolve_diarization
 from speech.networks import WINDOW, Floats, Segmenter, load_segmenter
-from speech.schema import SAMPLE_RATE, RuntimeOptions, SegmentParams
+from speech.schema import SAMPLE_RATE, RuntimeOptions, SegmentParams, Shard
+from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 
 STEP = WINDOW // 4
@@ -24,6 +25,33 @@ STEP = WINDOW // 4
 SILENCE = 2 / 32768
 """A chunk without a sample above this (two 16-bit steps) is silence; the network is not asked."""
 _BATCH = {"cpu": 8, "cuda": 64}
+
+
+class Windows(NamedTuple):
+    """The network's answers for some of a recording's chunks: a shard of its segmentation."""
+
+    activity: NDArray[np.bool_]
+    """(chunks, frames, speakers)"""
+    speech: Floats
+    """(chunks, frames): probability that anyone speaks."""
+    frame_step: float
+    frame_duration: float
+    samples: int
+
+    def save(self, path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez(file, **self._asdict())
+
+    @classmethod
+    def load(cls, path: Path) -> Windows:
+        with np.load(path, allow_pickle=False) as file:
+            return cls(
+                file["activity"],
+                file["speech"],
+                float(file["frame_step"]),
+                float(file["frame_duration"]),
+                int(file["samples"]),
+            )
 
 
 class Segmentation(NamedTuple):
@@ -89,24 +117,37 @@ def chunk_count(samples: int) -> int:
 
 def segment(recording: Recording, segmenter: Segmenter, progress: Progress) -> Segmentation:
     """Segment a recording, a batch of chunks at a time; memory grows by a few hundred bytes per second of audio."""
-    chunks = chunk_count(recording.samples)
+    return overlapped([windows(recording, segmenter, progress)])
+
+
+def windows(recording: Recording, segmenter: Segmenter, progress: Progress, shard: Shard = WHOLE) -> Windows:
+    """The network's answers for the shard's chunks."""
+    begin, end = part_of(chunk_count(recording.samples), shard, max(_BATCH.values()))
     size = _BATCH[segmenter.network.device]
     activity: list[NDArray[np.bool_]] = []
     speech: list[Floats] = []
-    for first in range(0, chunks, size):
-        batch = np.stack(
-            [recording.read(c * STEP, c * STEP + WINDOW, pad=True) for c in range(first, min(first + size, chunks))]
-        )
+    for first in range(begin, end, size):
+        batch = np.stack([recording.read(c * STEP, c * STEP + WINDOW, pad=True) for c in range(first, min(first + size, end))])
         probabilities = _probabilities(batch, segmenter)
         activity.append(segmenter.mapping[probabilities.argmax(axis=-1)] > 0.5)
         speech.append(1.0 - probabilities[..., 0])
-        progress(min(1.0, (first + size) / chunks))
+        progress((min(first + size, end) - begin) / (end - begin))
+    facts = segmenter.frame_step, segmenter.frame_duration, recording.samples
+    if begin == end:
+        return Windows(np.zeros((0, 0, 0), dtype=bool), np.zeros((0, 0), dtype=np.float32), *facts)
+    return Windows(np.concatenate(activity), np.concatenate(speech), *facts)
+
+
+def overlapped(parts: Sequence[Windows]) -> Segmentation:
+    """The segmentation that all of a recording's chunks make, in order."""
+    filled = [part for part in parts if len(part.activity)]
+    one = filled[0]
     return Segmentation(
-        np.concatenate(activity),
-        _overlap_average(np.concatenate(speech), segmenter.frame_step),
-        segmenter.frame_step,
-        segmenter.frame_duration,
-        recording.samples,
+        np.concatenate([part.activity for part in filled]),
+        _overlap_average(np.concatenate([part.speech for part in filled]), one.frame_step),
+        one.frame_step,
+        one.frame_duration,
+        one.samples,
     )
 
 
@@ -142,18 +183,45 @@ def run(
     inputs: Mapping[str, Path], params: SegmentParams, runtime: RuntimeOptions, output: Path, progress: Progress
 ) -> dict[str, Any]:
     """The `segment` stage: audio → segmentation."""
+    answers, facts = _windows(inputs, params, runtime, progress, WHOLE)
+    return _keep(overlapped([answers]), output) | facts
+
+
+def run_shard(
+    inputs: Mapping[str, Path],
+    params: SegmentParams,
+    runtime: RuntimeOptions,
+    output: Path,
+    progress: Progress,
+    shard: Shard,
+) -> dict[str, Any]:
+    """The network's answers for a shard's chunks."""
+    answers, facts = _windows(inputs, params, runtime, progress, shard)
+    answers.save(output)
+    return facts
+
+
+def combine(
+    inputs: Mapping[str, Path], params: SegmentParams, runtime: RuntimeOptions, parts: Sequence[Path], output: Path
+) -> dict[str, Any]:
+    """The segmentation of all shards' chunks."""
+    return _keep(overlapped([Windows.load(part) for part in parts]), output)
+
+
+def _windows(
+    inputs: Mapping[str, Path], params: SegmentParams, runtime: RuntimeOptions, progress: Progress, shard: Shard
+) -> tuple[Windows, dict[str, Any]]:
     began = time.perf_counter()
     models_dir = runtime.models_path
     model = resolve_diarization(params.model, models_dir=models_dir, offline=runtime.offline)
     segmenter = load_segmenter(model, models_dir, runtime)
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
-        result = segment(recording, segmenter, progress)
+        answers = windows(recording, segmenter, progress, shard)
+    return answers, {"load_seconds": round(loaded, 3), "device": segmenter.network.device}
+
+
+def _keep(result: Segmentation, output: Path) -> dict[str, Any]:
     result.save(output)
     spoken = float((result.speech > 0.5).sum() * result.frame_step)
-    return {
-        "duration": result.duration,
-        "speech_seconds": round(min(spoken, result.duration), 3),
-        "load_seconds": round(loaded, 3),
-        "device": segmenter.network.device,
-    }
+    return {"duration": result.duration, "speech_seconds": round(min(spoken, result.duration), 3)}

@@ -6,7 +6,7 @@ This is the one door through which stages are run, here or in a remote container
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,8 +19,10 @@ from speech.schema import (
     MergeParams,
     RuntimeOptions,
     SegmentParams,
+    Shard,
     StageName,
 )
+from speech.shards import WHOLE
 
 Progress = Callable[[float], None]
 """Told the fraction done, 0…1, at every batch. It may raise StageCancelled, which ends the stage."""
@@ -29,6 +31,24 @@ Progress = Callable[[float], None]
 class StageRun(Protocol):
     def __call__(
         self, inputs: Mapping[str, Path], params: Any, runtime: RuntimeOptions, output: Path, progress: Progress
+    ) -> dict[str, Any]: ...
+
+
+class ShardRun(Protocol):
+    def __call__(
+        self,
+        inputs: Mapping[str, Path],
+        params: Any,
+        runtime: RuntimeOptions,
+        output: Path,
+        progress: Progress,
+        shard: Shard,
+    ) -> dict[str, Any]: ...
+
+
+class Combine(Protocol):
+    def __call__(
+        self, inputs: Mapping[str, Path], params: Any, runtime: RuntimeOptions, parts: Sequence[Path], output: Path
     ) -> dict[str, Any]: ...
 
 
@@ -42,13 +62,15 @@ class StageSpec(NamedTuple):
     params: type[Frozen]
     entry: str
     """`module:function`, imported when the stage is first run."""
+    divisible: bool = False
+    """Whether it can be done in shards: the entry's module then has `run_shard` and `combine`."""
 
 
 STAGES: dict[StageName, StageSpec] = {
-    "segment": StageSpec(1, ("audio",), "segmentation", SegmentParams, "speech.segmentation:run"),
-    "asr": StageSpec(1, ("audio", "segmentation"), "asr", AsrParams, "speech.asr:run"),
-    "align": StageSpec(1, ("audio", "asr"), "alignment", AlignParams, "speech.align:run"),
-    "embed": StageSpec(1, ("audio", "segmentation"), "embeddings", EmbedParams, "speech.embedding:run"),
+    "segment": StageSpec(1, ("audio",), "segmentation", SegmentParams, "speech.segmentation:run", divisible=True),
+    "asr": StageSpec(1, ("audio", "segmentation"), "asr", AsrParams, "speech.asr:run", divisible=True),
+    "align": StageSpec(1, ("audio", "asr"), "alignment", AlignParams, "speech.align:run", divisible=True),
+    "embed": StageSpec(1, ("audio", "segmentation"), "embeddings", EmbedParams, "speech.embedding:run", divisible=True),
     "cluster": StageSpec(1, ("segmentation", "embeddings"), "diarization", ClusterParams, "speech.diarize:run"),
     "merge": StageSpec(1, ("audio", "asr", "alignment", "diarization"), "transcript", MergeParams, "speech.merge:run"),
 }
@@ -61,8 +83,9 @@ def run_stage(
     runtime: RuntimeOptions,
     output: Path,
     progress: Progress,
+    shard: Shard = WHOLE,
 ) -> dict[str, Any]:
-    """Run one stage on local files, write `output`, and return its small facts (the artifact's `meta`).
+    """Run one stage, or one shard of it, on local files, write `output`, and return its small facts (the artifact's `meta`).
 
     `meta` may carry `load_seconds`, `device` and `batch_size`, which describe the run rather than the result. Raises
     the errors of `speech.errors`; running out of memory arrives as OutOfMemory whatever library noticed it.
@@ -70,7 +93,32 @@ def run_stage(
     from speech.runtime import memory_errors_translated
 
     spec = STAGES[stage]
-    module, function = spec.entry.split(":")
-    run: StageRun = getattr(importlib.import_module(module), function)
+    options = spec.params.model_validate(dict(params))
     with memory_errors_translated(stage):
-        return run(inputs, spec.params.model_validate(dict(params)), runtime, output, progress)
+        if shard.count > 1:
+            run_shard: ShardRun = _function(spec, "run_shard")
+            return run_shard(inputs, options, runtime, output, progress, shard)
+        run: StageRun = _function(spec)
+        return run(inputs, options, runtime, output, progress)
+
+
+def combine_shards(
+    stage: StageName,
+    inputs: Mapping[str, Path],
+    params: Mapping[str, Any],
+    runtime: RuntimeOptions,
+    parts: Sequence[Path],
+    output: Path,
+) -> dict[str, Any]:
+    """Write `output` from the outputs of all shards, in order: the bytes and the `meta` of the undivided stage. No model runs."""
+    from speech.runtime import memory_errors_translated
+
+    spec = STAGES[stage]
+    combine: Combine = _function(spec, "combine")
+    with memory_errors_translated(stage):
+        return combine(inputs, spec.params.model_validate(dict(params)), runtime, parts, output)
+
+
+def _function(spec: StageSpec, name: str = "") -> Any:
+    module, _, entry = spec.entry.partition(":")
+    return getattr(importlib.import_module(module), name or entry)

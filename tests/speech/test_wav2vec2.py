@@ -11,8 +11,8 @@ import torch
 
 from speech.errors import InputError, UnknownModel
 from speech.models import resolve_align, resolve_asr
-from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Region, RuntimeOptions
-from speech.stages import run_stage
+from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Region, RuntimeOptions, Shard
+from speech.stages import combine_shards, run_stage
 from speech.wav2vec2 import Aligner, character_spans, load_aligner, with_wildcard
 from tests import tones
 
@@ -133,6 +133,32 @@ def test_a_chunk_that_does_not_fit_its_sound_falls_back(align: Callable[..., Ali
     assert len(words) == 500
     assert not {word.timing for word in words} & {"wav2vec2"}
     assert result.warnings
+
+
+def test_shards_of_an_alignment_are_the_alignment(
+    tone_model: Path, runtime: RuntimeOptions, recorded: Callable[..., Path], tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(3)
+    talk = [tones.speak(tones.random_text(generator, 5), generator) for _ in range(4)]
+    lengths = [len(spoken.samples) / tones.RATE for spoken in talk]
+    chunks = []
+    for spoken, start in zip(talk, np.cumsum([0.0, *lengths]).tolist(), strict=False):
+        # The third holds more words than sound: it falls back, and pushes the words after it.
+        chunk = heard(spoken, ["cab"] * 500 if len(chunks) == 2 else None).segments[0].model_dump()
+        chunk |= {"start": start, "end": start + chunk["end"]}
+        chunk["words"] = [word | {"start": word["start"] + start, "end": word["end"] + start} for word in chunk["words"]]
+        chunks.append(chunk | {"regions": [{"start": start, "end": chunk["end"]}]})
+    asr = AsrResult.model_validate(heard(talk[0]).model_dump() | {"segments": chunks})
+    (tmp_path / "asr").write_text(asr.model_dump_json())
+    inputs = {"audio": recorded(np.concatenate([spoken.samples for spoken in talk])), "asr": tmp_path / "asr"}
+    params, whole = {"model": str(tone_model)}, tmp_path / "whole"
+    run_stage("align", inputs, params, runtime, whole, lambda fraction: None)
+    for count in (2, 3, 7):
+        parts = [tmp_path / f"{index}-of-{count}" for index in range(count)]
+        for index, part in enumerate(parts):
+            run_stage("align", inputs, params, runtime, part, lambda fraction: None, Shard(index=index, count=count))
+        combine_shards("align", inputs, params, runtime, parts, tmp_path / "combined")
+        assert (tmp_path / "combined").read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,284 @@
+"""Speech to text: Whisper through CTranslate2, batched, over the speech only.
+
+Differs from WhisperX's pipeline (`whisperx/asr.py` 3.8.6) where that loses or invents words: chunks end at long silences,
+the language is detected on speech, text that repeats itself is decoded again, and what Whisper itself takes for silence is
+dropped. Nothing is sampled: the same recording gives the same text, in batches of any size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech.audio import Recording
+from speech.languages import WITHOUT_SPACES
+from speech.registry import Resolved
+from speech.runtime import cpu_threads, load_once, resolve_device
+from speech.schema import (
+    SAMPLE_RATE,
+    AsrParams,
+    AsrSegment,
+    AsrWord,
+    Chunk,
+    Frozen,
+    ModelInfo,
+    RuntimeOptions,
+    Shard,
+)
+from speech.shards import WHOLE, part_of
+from speech.stages import Progress
+from speech.weights import whisper_folder
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
+
+COMPRESSION_LIMIT = 2.4
+NO_SPEECH_LIMIT = 0.6
+LOGPROB_LIMIT = -1.0
+"""OpenAI Whisper's thresholds (`whisper/transcribe.py`); WhisperX accepts them and ignores them."""
+DETECTION_CHUNKS = 4
+"""The chunks with most speech decide the language together."""
+SHARD_UNIT = 8
+"""Chunks at a multiple of which shards are cut: the batch size unless another is asked for."""
+_WINDOW = 30 * SAMPLE_RATE
+_REMEMBERED = 64
+_detected: dict[tuple[str, ...], tuple[str, float]] = {}
+"""What the last recordings' languages were, so that the shards that one process decodes of a recording detect it once."""
+_FRAMES_PER_SECOND = 100
+
+
+class Transcribed(Frozen):
+    """The text of a shard's chunks, and the language of the whole recording: every shard detects it on the same chunks."""
+
+    segments: tuple[AsrSegment, ...]
+    language: str | None = None
+    """None when there is nothing to detect it on."""
+    language_probability: float | None = None
+    multilingual: bool
+    model: ModelInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    tokens: list[int]
+    text: str
+    avg_logprob: float
+    no_speech_prob: float
+
+    @property
+    def repetitive(self) -> bool:
+        """Text that compresses too well repeats itself."""
+        data = self.text.encode()
+        return len(data) / len(zlib.compress(data)) > COMPRESSION_LIMIT if data else False
+
+    @property
+    def silent(self) -> bool:
+        return not self.text.strip() or (self.no_speech_prob > NO_SPEECH_LIMIT and self.avg_logprob < LOGPROB_LIMIT)
+
+
+class Transcriber:
+    """A loaded Whisper model with the options of one request."""
+
+    def __init__(self, model: WhisperModel, info: ModelInfo, params: AsrParams) -> None:
+        self.model = model
+        self.info = info
+        self.params = params
+
+    def transcribe(
+        self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress, shard: Shard = WHOLE
+    ) -> Transcribed:
+        """The text of those of the planned chunks that are the shard's."""
+        multilingual, info = bool(self.model.model.is_multilingual), self.info
+        begin, end = part_of(len(plan), shard, SHARD_UNIT)
+        if begin == end:
+            return Transcribed(segments=(), multilingual=multilingual, model=info)
+        language, probability = self._language(recording, plan)
+        tokenizer = self._tokenizer(language)
+        segments: list[AsrSegment] = []
+        for first in range(begin, end, batch_size):
+            batch = plan[first : min(first + batch_size, end)]
+            segments += self._batch(recording, batch, tokenizer)
+            progress((first + len(batch) - begin) / (end - begin))
+        return Transcribed(
+            segments=tuple(segments),
+            language=language,
+            language_probability=probability,
+            multilingual=multilingual,
+            model=info,
+        )
+
+    # -- language -----------------------------------------------------------------------------------------------------
+
+    def _language(self, recording: Recording, plan: Sequence[Chunk]) -> tuple[str, float | None]:
+        """The language asked for, or the likeliest over the chunks with most speech."""
+        if not self.model.model.is_multilingual:
+            return "en", None
+        if self.params.language:
+            return self.params.language, None
+        longest = sorted(sorted(plan, key=_speech, reverse=True)[:DETECTION_CHUNKS], key=lambda chunk: chunk.start)
+        features = [self._features(recording, [chunk]) for chunk in longest]
+        heard = hashlib.sha256(b"".join(part.tobytes() for part in features)).hexdigest()
+        key = self.info.name, self.info.revision, self.model.model.compute_type, str(self.model.model.device), heard
+        if key not in _detected:
+            while len(_detected) >= _REMEMBERED:
+                _detected.pop(next(iter(_detected)), None)
+            _detected[key] = self._detect(features, [_speech(chunk) for chunk in longest])
+        return _detected[key]
+
+    def _detect(self, features: Sequence[NDArray[np.float32]], weights: Sequence[float]) -> tuple[str, float]:
+        total: dict[str, float] = {}
+        for part, weight in zip(features, weights, strict=True):
+            for token, probability in self.model.model.detect_language(self.model.encode(part))[0]:
+                total[token[2:-2]] = total.get(token[2:-2], 0.0) + probability * weight
+        language = max(total, key=lambda code: total[code])
+        return language, round(total[language] / sum(weights), 4)
+
+    def _tokenizer(self, language: str) -> Tokenizer:
+        from faster_whisper.tokenizer import Tokenizer
+
+        return Tokenizer(self.model.hf_tokenizer, self.model.model.is_multilingual, task=self.params.task, language=language)
+
+    # -- decoding -----------------------------------------------------------------------------------------------------
+
+    def _features(self, recording: Recording, batch: Sequence[Chunk]) -> NDArray[np.float32]:
+        """(batch, mel, 3000) log-mel of chunks padded with silence.
+
+        The audio is padded rather than the features: a padding of zeros in the log-mel domain is loud noise to Whisper.
+        """
+        extract = self.model.feature_extractor
+        padded = np.zeros((len(batch), _WINDOW), dtype=np.float32)
+        for row, chunk in zip(padded, batch, strict=True):
+            samples = recording.read(round(chunk.start * SAMPLE_RATE), round(chunk.end * SAMPLE_RATE))[:_WINDOW]
+            row[: len(samples)] = samples
+        return np.stack([extract(row, padding=0)[:, : _WINDOW // extract.hop_length] for row in padded]).astype(np.float32)
+
+    def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Iterator[AsrSegment]:
+        encoded = self.model.encode(self._features(recording, batch))
+        decoded = self._generate(encoded, len(batch), tokenizer)
+        again = [i for i, item in enumerate(decoded) if item.repetitive]
+        if again:
+            one = self.model.encode(self._features(recording, [batch[i] for i in again]))
+            for i, item in zip(again, self._generate(one, len(again), tokenizer, strict=True), strict=True):
+                decoded[i] = item
+        spoken = [i for i, item in enumerate(decoded) if not item.silent]
+        words = self._words(encoded, batch, decoded, tokenizer)
+        for i in spoken:
+            yield AsrSegment(
+                start=batch[i].start,
+                end=batch[i].end,
+                text=decoded[i].text.strip(),
+                words=tuple(words[i]),
+                regions=batch[i].regions,
+                avg_logprob=round(decoded[i].avg_logprob, 4),
+                no_speech_prob=round(decoded[i].no_speech_prob, 4),
+            )
+
+    def _generate(self, encoded: Any, count: int, tokenizer: Tokenizer, *, strict: bool = False) -> list[Decoded]:
+        """Beam search; `strict` forbids the repetitions that a first pass fell into."""
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        prompt = self._prompt(tokenizer)
+        results = self.model.model.generate(
+            encoded,
+            [prompt] * count,
+            beam_size=self.params.beam_size,
+            patience=1.0,
+            length_penalty=1.0,
+            repetition_penalty=1.1 if strict else 1.0,
+            no_repeat_ngram_size=5 if strict else 0,
+            max_length=self.model.max_length,
+            suppress_blank=True,
+            suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        return [self._decoded(result, tokenizer) for result in results]
+
+    def _prompt(self, tokenizer: Tokenizer) -> list[int]:
+        """What the decoder is told first. Hints take at most half of its window, the hot words at most half of that: each fits
+        alone in `get_prompt`, but two long ones together leave no room for text."""
+        room = self.model.max_length // 2 - 1
+        hotwords = (self.params.hotwords or "").strip()
+        if hotwords:
+            hotwords = tokenizer.decode(tokenizer.encode(" " + hotwords)[: room // 2])
+        said = (self.params.initial_prompt or "").strip()
+        previous = tokenizer.encode(" " + said)[-(room - room // 2 if hotwords else room) :] if said else []
+        prompt: list[int] = self.model.get_prompt(tokenizer, previous, without_timestamps=True, hotwords=hotwords or None)
+        return prompt
+
+    @staticmethod
+    def _decoded(result: Any, tokenizer: Tokenizer) -> Decoded:
+        tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
+        length = len(result.sequences_ids[0])
+        # CTranslate2's score is divided by the length without the end token; Whisper's average counts it.
+        return Decoded(tokens, tokenizer.decode(tokens), result.scores[0] * length / (length + 1), result.no_speech_prob)
+
+    # -- word times ---------------------------------------------------------------------------------------------------
+
+    def _words(
+        self, encoded: Any, batch: Sequence[Chunk], decoded: Sequence[Decoded], tokenizer: Tokenizer
+    ) -> list[list[AsrWord]]:
+        """Each chunk's words with the times that Whisper's cross-attention gives them."""
+        frames = [int(np.ceil((chunk.end - chunk.start) * _FRAMES_PER_SECOND)) for chunk in batch]
+        aligned = self.model.find_alignment(tokenizer, [item.tokens for item in decoded], encoded, frames)
+        spaced = tokenizer.language_code not in WITHOUT_SPACES
+        return [
+            _timed_words(item.text.strip(), pieces, chunk, spaced)
+            for item, pieces, chunk in zip(decoded, aligned, batch, strict=True)
+        ]
+
+
+def _timed_words(text: str, pieces: Sequence[Mapping[str, Any]], chunk: Chunk, spaced: bool) -> list[AsrWord]:
+    """The text's own words, each spanning the pieces of tokens it is made of.
+
+    The pieces split at punctuation (`twenty`, `-one`) and carry spaces; the text's words are what a reader sees. Both are
+    walked by characters, so that no character of the text can be lost.
+    """
+    words = text.split() if spaced else [character for character in text if not character.isspace()]
+    owner = [piece for piece in pieces for character in piece["word"] if not character.isspace()]
+    timed: list[AsrWord] = []
+    at = 0
+    for word in words:
+        mine = owner[at : at + len(word)] or owner[-1:]
+        at += len(word)
+        start = chunk.start + float(mine[0]["start"]) if mine else chunk.start
+        end = chunk.start + float(mine[-1]["end"]) if mine else chunk.end
+        score = float(np.mean([piece["probability"] for piece in mine])) if mine else 0.0
+        start = min(max(start, chunk.start), chunk.end)
+        timed.append(
+            AsrWord(word=word, start=round(start, 3), end=round(min(max(end, start), chunk.end), 3), score=round(score, 3))
+        )
+    return timed
+
+
+def _speech(chunk: Chunk) -> float:
+    return sum(region.end - region.start for region in chunk.regions)
+
+
+def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> WhisperModel:
+    """The Whisper weights in CTranslate2, loaded once per process: int8 on a CPU, float16 on a GPU, unless told otherwise."""
+    device, threads = resolve_device(runtime), cpu_threads(runtime)
+    compute_type = runtime.compute_type if runtime.compute_type != "auto" else ("int8" if device == "cpu" else "float16")
+
+    def load() -> WhisperModel:
+        from faster_whisper import WhisperModel
+
+        folder = whisper_folder(model, models_dir)
+        return WhisperModel(
+            str(folder),
+            device=device,
+            compute_type=compute_type,
+            cpu_threads=threads,
+            num_workers=runtime.workers,
+            local_files_only=True,
+        )
+
+    return load_once(("whisper", model.name, model.revision, device, compute_type, threads, runtime.workers), load)
