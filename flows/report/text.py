@@ -41,7 +41,7 @@ def headline(result: TranscribeResult) -> str:
 def finished(result: TranscribeResult, contents: Contents, settings: StenoSettings) -> str:
     """The report of a run that wrote a transcript."""
     failure = failure_in(result.stages) if result.degraded else None
-    lines = [f"## {plain(result.source_name)}", "", f"**{headline(result)}**", "", _account(result), ""]
+    lines = [f"## {plain(result.source_name)}", "", f"**{headline(result)}**", "", _account(result, settings), ""]
     if failure is not None:
         lines += ["### Written without speakers", "", *_failure(failure, result.stages), ""]
     if contents.spans:
@@ -121,24 +121,21 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _account(result: TranscribeResult) -> str:
+def _account(result: TranscribeResult, settings: StenoSettings) -> str:
     """What it took: time, reuse, money."""
     times = f" ({result.duration / result.total_seconds:.1f} × real time)" if result.total_seconds > 0 else ""
     worked = [stage for stage in result.stages if stage.stage not in _ALWAYS_RUN and stage.state in ("computed", "cached")]
     reused = sum(stage.state == "cached" for stage in worked)
     parts = [f"Took {lasting(result.total_seconds)}{times}"]
     parts += [f"{reused} of {len(worked)} stages reused"] if reused else []
-    return f"{'; '.join(parts)}. Cost: {dollars(result.cost)}{_by(result.stages)}."
+    return f"{'; '.join(parts)}. Cost: {dollars(result.cost)}{_by(result.stages, settings)}."
 
 
-def _by(stages: Iterable[StageReport]) -> str:
+def _by(stages: Iterable[StageReport], settings: StenoSettings) -> str:
     """Which prices were used."""
     rented = any(stage.state == "computed" and stage.gpu for stage in stages)
-    return (
-        f" by the list prices of {AS_OF.isoformat()}"
-        if rented
-        else " (this machine's price: STENO\\_PRICES\\_\\_MACHINE\\_HOUR)"
-    )
+    own = f"${settings.prices.machine_hour:g} per hour of this machine"
+    return f" (list prices of {AS_OF.isoformat()}; {own})" if rented else f" ({own})"
 
 
 def _failure(failure: Failure, stages: Sequence[StageReport]) -> Iterator[str]:
@@ -168,8 +165,8 @@ def _retry(stages: Sequence[StageReport]) -> str:
 def _beginning(said: Iterable[Utterance]) -> Iterator[str]:
     for utterance in said:
         who = f"**{plain(utterance.speaker)}** " if utterance.speaker else ""
-        yield f"> {who}{clock(utterance.start)} — {plain(utterance.text)}"
-        yield ">"
+        yield f"{who}`{clock(utterance.start)}` {plain(utterance.text)}"
+        yield ""
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:
@@ -197,7 +194,7 @@ def _row(stage: StageReport, duration: float | None) -> list[str]:
         stage.stage,
         f"**{outcome}**" if stage.state == "failed" else outcome,
         f"{stage.seconds:.1f}",
-        f"{times:.1f}" if times is not None else "",
+        "" if times is None else f"{times:.1f}" if times < 100 else f"{times:.0f}",
         str(stage.attempts or ""),
         plain(where(stage)),
         dollars(stage.cost),
