@@ -48,6 +48,13 @@ def make_worker(
         async def get_and_submit_flow_runs(self) -> Any:
             return [] if told.is_set() else await super().get_and_submit_flow_runs()
 
+        async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[Any]:
+            # One retried the moment it ended still holds its slot; asking for another would end the worker with a
+            # RuntimeError (prefect/workers/base.py, 3.8). It is taken at the next poll.
+            held = self._limiter.statistics().borrowers if self._limiter else ()
+            free = [entry for entry in flow_run_response if entry.flow_run.id not in held]
+            return await super()._submit_scheduled_flow_runs(free)
+
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = anyio.TASK_STATUS_IGNORED) -> Any:
             """As Prefect's, for a pool whose command is set; and the working directory need not exist yet."""
             workdir = configuration.working_dir or Path.cwd()

@@ -89,7 +89,7 @@ class Deployed:
         )
         deployed.plan()
         try:
-            with _migrated(environment):
+            with migrated(environment):
                 deployed.server.start()
                 processes.wait_healthy(url, deployed.server, 180)
             deployed.deploy()
@@ -318,7 +318,7 @@ def _environment(home: Path, url: str, ui: bool) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _migrated(env: dict[str, str]) -> Iterator[None]:
+def migrated(env: dict[str, str]) -> Iterator[None]:
     """Start from a copy of an empty database with all tables, kept for the next time: making them takes most of a start."""
     import prefect
 
