@@ -35,6 +35,7 @@ CONTRACT = {
     "speech.registry",
     "speech.languages",
     "speech.formats",
+    "speech.scoring",
 }
 """What of the engine is also there where it is not installed: types, names, rendering."""
 

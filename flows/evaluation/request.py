@@ -1,0 +1,102 @@
+"""What an evaluation is asked: recordings with truth, and the systems that are held to it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from flows.request import TranscribeOptions
+from infra.names import display_name
+from speech.schema import Frozen
+from speech.scoring import ScoringOptions
+
+LAST = "last"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+
+
+class EvaluateRequest(Frozen):
+    """Recordings whose truth is known, transcribed with one or more models and scored."""
+
+    references: str = Field(
+        min_length=1,
+        description="What lists the recordings: a folder or s3:// prefix where each has its truth beside it (call.wav, call.stm, call.rttm), "
+        "or a .csv or .jsonl manifest with a `reference` column.",
+    )
+    models: tuple[str, ...] = Field(
+        (), max_length=20, description="Whisper models to compare, one after the other; the options' model when left out."
+    )
+    variants: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        max_length=20,
+        description='Options to compare, by the name they are shown under: {"with hints": {"hotwords": "Stenoflow"}}.',
+    )
+    options: TranscribeOptions = Field(
+        default_factory=TranscribeOptions,
+        description="How the recordings are transcribed; a manifest's rows may say otherwise for theirs.",
+    )
+    scoring: ScoringOptions = Field(default_factory=ScoringOptions, description="How strictly speakers are scored.")
+    name: str = Field(
+        "", max_length=100, description="What later evaluations call this one; the name of the references when empty."
+    )
+    compare_with: str | None = Field(
+        LAST, description="An earlier evaluation: `last` of this name, another name, or name/id; nothing when left empty."
+    )
+    recursive: bool = Field(False, description="Take the folders below as well.")
+    concurrency: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Recordings at work at the same time; on one machine more than one distorts the speed that is measured.",
+    )
+    output_dir: str = Field(
+        "evaluation", description="Folder or fsspec URL that the tables and the transcripts are written to."
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(model.strip() for model in value if model.strip()))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in self.variants:
+            if not name.strip():
+                raise ValueError("A variant needs a name.")
+        if self.name and not slug(self.name):
+            raise ValueError("The name of an evaluation needs a letter or a digit.")
+        self.systems  # noqa: B018  refused here rather than when the run is under way
+        return self
+
+    @property
+    def series(self) -> str:
+        """The name that this evaluation and those before and after it are kept under."""
+        return slug(self.name) or slug(re.sub(r"\.\w+$", "", display_name(self.references.rstrip("/*")))) or "evaluation"
+
+    @property
+    def systems(self) -> dict[str, TranscribeOptions]:
+        """What is compared, by the name it is shown under: every model with every variant. Raises ValueError."""
+        given = self.options.model_dump(exclude_unset=True)
+        systems: dict[str, TranscribeOptions] = {}
+        for model in self.models or (self.options.model,):
+            for variant, own in (self.variants or {"": {}}).items():
+                label = f"{model} {variant}" if variant and self.models else variant or model
+                systems[label] = _options({**given, "model": model, **own}, variant)
+        return systems
+
+
+def slug(name: str) -> str:
+    """The name as records and artifacts may be called: lower case, without blanks; empty when nothing is left."""
+    plain = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:100]
+    return plain if _NAME.fullmatch(plain) else ""
+
+
+def _options(values: dict[str, Any], variant: str) -> TranscribeOptions:
+    try:
+        return TranscribeOptions.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        where = f"variants.{variant}" if variant else "options"
+        option = f".{fault['loc'][0]}" if fault["loc"] else ""
+        raise ValueError(f"{where}{option}: {fault['msg'].removeprefix('Value error, ')}") from None
