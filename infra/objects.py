@@ -16,8 +16,8 @@ from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbid
 from infra.names import display_name
 from infra.partfile import PartFile
 from infra.remote_errors import RemoteFault, remote_fault, remote_status
+from infra.s3 import s3_options
 from infra.settings import StenoSettings
-from infra.store import s3_options
 
 PROTOCOLS: dict[str, str] = {
     "s3": "s3fs",
@@ -101,9 +101,7 @@ def _same_or_restart(info: dict[str, Any], seen: dict[str, Any] | None, part: Pa
     return identity
 
 
-def open_filesystem(
-    url: str, settings: StenoSettings, where: str, *, folder: bool = False, **extra: Any
-) -> tuple[Any, str]:
+def open_filesystem(url: str, settings: StenoSettings, where: str, *, folder: bool = False, **extra: Any) -> tuple[Any, str]:
     """The fsspec filesystem and the path in it, which a `folder` may lack: a whole bucket. `where` names it in messages.
 
     Built from its class, never by `fsspec.open`, so that `::` in a name chains nothing.

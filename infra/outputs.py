@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings import StenoSettings
-from infra.store import s3_options
 
 _opened: dict[str, tuple[StenoSettings, Any]] = {}
 
@@ -33,10 +32,13 @@ def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
     if place and place in _opened and _opened[place][0] is settings:
         fs = _opened[place][1]
         return fs, str(fs._strip_protocol(url))
-    options = s3_options(settings.s3) | {"use_listings_cache": False} if place else {}
-    fs, path = url_to_fs(url, **options)
     if place:
+        from infra.s3_files import PatientS3
+
+        fs = PatientS3.of(settings.s3)
         _opened[place] = (settings, fs)
+        return fs, str(fs._strip_protocol(url))
+    fs, path = url_to_fs(url)
     return fs, str(path)
 
 

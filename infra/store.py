@@ -3,9 +3,11 @@
 Layout under the root::
 
     artifacts/<kind>/<aa>/<sha256><suffix>   immutable, written aside and moved (folder) or committed whole (object store)
-    records/<name>                           small JSON: what a stage key led to
+    records/<name>                           small JSON: what a stage key led to, how a run ended, what runs use
+    locks/<name>                             while something is computed (`infra.locks`)
 
-A reader never sees a half-written file: on a folder the move is atomic, on an object store the upload is.
+A reader never sees a half-written file: on a folder the move is atomic, on an object store the upload is. What is
+copied from an object store is checked against its size and hash.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from infra import usage
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind
 from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
 from infra.remote_errors import RemoteFault, remote_fault
@@ -33,24 +37,30 @@ if TYPE_CHECKING:
 
 _OBJECT_STORES = {"s3", "gs", "abfs", "adl"}
 """Where an upload shows only when it is whole; elsewhere it is written aside and moved."""
+_S3 = ("s3://", "s3a://")
+_ATTEMPTS_AT_A_COPY = 2
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 _UNWRITABLE = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+
+
+class StoredFile(NamedTuple):
+    """A file in the store, as listed."""
+
+    path: str
+    """Relative to the store's root."""
+    bytes: int
+    modified: float
+    """Seconds since 1970, by the clock of whoever keeps the files."""
 
 
 class Store:
     """Artifacts and records under one fsspec URL. Synchronous: call it from a worker thread."""
 
     def __init__(self, url: str, scratch: Path, s3: S3Settings | None = None) -> None:
-        from fsspec.core import url_to_fs
-
-        options: dict[str, Any] = {}
-        if "://" in url:
-            # Other machines write here too: what was listed once is no answer to whether an artifact is there now.
-            options["use_listings_cache"] = False
-        if s3 is not None and url.startswith(("s3://", "s3a://")):
-            options |= s3_options(s3)
-        self.fs, self.root = url_to_fs(url, **options)
+        self.fs, self.root = _opened(url, s3)
         self.root = self.root.rstrip("/")
         self.url = url
+        self.is_s3 = url.startswith(_S3)
         self.is_local = self.fs.protocol == "file" or "file" in self.fs.protocol
         self.scratch = scratch
 
@@ -72,21 +82,21 @@ class Store:
         path = f"artifacts/{kind}/{digest[:2]}/{digest}{SUFFIXES[kind]}"
         size = source.stat().st_size
         stored = self._size(path)
-        if stored is None or (sha256 is None and stored != size):
-            self._commit(source, path)
-        else:
+        if stored is not None and (sha256 is not None or stored == size) and usage.claimed(self, path):
             size = stored
+        else:
+            self._commit(source, path)
         return ArtifactRef(kind=kind, path=path, sha256=digest, bytes=size, meta=meta or {})
 
     @contextlib.contextmanager
     def local(self, ref: ArtifactRef) -> Iterator[Path]:
         """A local file with the artifact's content, valid inside the block; not to be written to.
 
-        Raises ArtifactMissing when it is gone, StorageFull when there is no space for the copy.
+        Raises ArtifactMissing when it is gone or damaged, StorageFull when there is no space for the copy.
         """
         if self.is_local:
             path = Path(self.root, ref.path)
-            if not path.is_file():
+            if not self.holds(ref):
                 raise _missing(ref)
             yield path
             return
@@ -96,14 +106,16 @@ class Store:
             os.close(handle)
         copy = Path(name)
         try:
-            try:
-                with storage_errors(f"copying the {ref.kind} artifact"):
-                    self.fs.get_file(self._full(ref.path), name)
-            except FileNotFoundError:
-                raise _missing(ref) from None
+            with storage_errors(f"copying the {ref.kind} artifact"):
+                self._copy(ref, copy)
             yield copy
         finally:
             copy.unlink(missing_ok=True)
+
+    def holds(self, ref: ArtifactRef) -> bool:
+        """Whether the artifact is there, as large as it should be."""
+        stored = self._size(ref.path)
+        return stored is not None and (stored == ref.bytes or (ref.kind == "audio" and stored > 0))
 
     def exists(self, path: str) -> bool:
         return self._size(path) is not None
@@ -136,6 +148,28 @@ class Store:
         with contextlib.suppress(FileNotFoundError), storage_errors("deleting a record"):
             self.fs.rm_file(self._full(f"records/{name}"))
 
+    # -- all that is there ---------------------------------------------------------------------------------------------
+
+    def files(self, folder: str) -> Iterator[StoredFile]:
+        """Every file under `folder` (`artifacts`, `records/uses` …), those being written left out."""
+        with storage_errors("listing the store"):
+            if self.is_local:
+                yield from self._local_files(folder)
+                return
+            try:
+                found = self.fs.find(self._full(folder), detail=True, withdirs=False)
+            except FileNotFoundError:
+                return
+        root = self.fs._strip_protocol(self.root).strip("/")
+        for name, info in found.items():
+            path = name.strip("/").removeprefix(root).lstrip("/")
+            yield StoredFile(path, int(info.get("size") or 0), _modified(info))
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing when it is gone already."""
+        with contextlib.suppress(FileNotFoundError), storage_errors(f"deleting {path}"):
+            self.fs.rm_file(self._full(path))
+
     # -- mechanism ----------------------------------------------------------------------------------------------------
 
     def _full(self, path: str) -> str:
@@ -148,6 +182,42 @@ class Store:
                 return int(self.fs.info(self._full(path))["size"])
         except FileNotFoundError:
             return None
+
+    def _local_files(self, folder: str) -> Iterator[StoredFile]:
+        for place, _, names in os.walk(self._full(folder)):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    if not name.startswith("."):
+                        status = Path(place, name).stat()
+                        path = str(Path(place, name).relative_to(self.root))
+                        yield StoredFile(path, status.st_size, status.st_mtime)
+
+    def _copy(self, ref: ArtifactRef, target: Path) -> None:
+        """The artifact at `target`, checked. What is whole but not what its name says is removed, so that it is made again."""
+        for _ in range(_ATTEMPTS_AT_A_COPY):
+            try:
+                self._download(ref, target)
+            except FileNotFoundError:
+                raise _missing(ref) from None
+            except EOFError:
+                break
+            # Audio is named by its samples, and its frames carry checksums of their own.
+            if ref.kind == "audio" or file_sha256(target) == ref.sha256:
+                return
+        self.delete(ref.path)
+        raise _missing(ref)
+
+    def _download(self, ref: ArtifactRef, target: Path) -> None:
+        full = self._full(ref.path)
+        size = ref.bytes
+        if ref.kind == "audio":
+            size = int(self.fs.info(full)["size"])  # another encoder's file of the same samples may have taken its place
+        if self.is_s3:
+            self.fs.download(full, target, size)
+            return
+        self.fs.get_file(full, str(target))
+        if target.stat().st_size != size:
+            raise EOFError(ref.path)
 
     def _commit(self, source: Path, path: str) -> None:
         full = self._full(path)
@@ -162,7 +232,12 @@ class Store:
     def _upload(self, source: Path, full: str) -> None:
         protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
         if _OBJECT_STORES.intersection(protocols):
-            self.fs.put_file(str(source), full)
+            try:
+                self.fs.put_file(str(source), full)
+            except FileNotFoundError:
+                # A parted upload whose last answer was lost: asked again, the service knows of no such upload any more.
+                if self._size(full.removeprefix(f"{self.root}/")) != source.stat().st_size:
+                    raise
             return
         folder, _, name = full.rpartition("/")
         aside = f"{folder}/.{name}.{uuid.uuid4().hex}.part"
@@ -188,28 +263,32 @@ class Store:
             aside.unlink(missing_ok=True)
 
 
+def _opened(url: str, s3: S3Settings | None) -> tuple[Any, str]:
+    """The filesystem and the path in it.
+
+    Listings are not cached: other machines write here too, and what was listed once says nothing about now.
+    """
+    if url.startswith(_S3):
+        from infra.s3_files import PatientS3
+        from infra.settings import S3Settings
+
+        return PatientS3.of(s3 or S3Settings()), str(PatientS3._strip_protocol(url))
+    from fsspec.core import url_to_fs
+
+    fs, path = url_to_fs(url, **({"use_listings_cache": False} if "://" in url else {}))
+    return fs, str(path)
+
+
+def _modified(info: dict[str, Any]) -> float:
+    """When the file was written last; filesystems name it differently."""
+    value = next((info[name] for name in _TIMES if info.get(name) is not None), 0.0)
+    return float(value.timestamp() if isinstance(value, datetime) else value)
+
+
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def s3_options(s3: S3Settings) -> dict[str, Any]:
-    """s3fs's storage options for these settings; what is empty is left to the AWS default chain."""
-    options: dict[str, Any] = {"skip_instance_cache": True}
-    if s3.key and s3.secret:
-        options |= {"key": s3.key.get_secret_value(), "secret": s3.secret.get_secret_value()}
-    if s3.token:
-        options["token"] = s3.token.get_secret_value()
-    client = {name: value for name, value in (("endpoint_url", s3.endpoint_url), ("region_name", s3.region)) if value}
-    if client:
-        options["client_kwargs"] = client
-    # s3fs retries as well: botocore's defaults times its own would make a dead endpoint fail after many minutes.
-    config: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"mode": "standard", "max_attempts": 2}}
-    if s3.addressing_style != "auto":
-        config["s3"] = {"addressing_style": s3.addressing_style}
-    options["config_kwargs"] = config
-    return options
 
 
 def _missing(ref: ArtifactRef) -> ArtifactMissing:

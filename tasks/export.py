@@ -17,7 +17,9 @@ from infra import outputs
 from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, get_store, in_thread
 from infra.errors import OutputNotWritable, StorageFull
+from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
+from speech.errors import StenoError, TransientError
 from speech.schema import Frozen, Transcript
 from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
@@ -146,11 +148,17 @@ def _refusals(target: str) -> Iterator[None]:
     """Say which output was refused and why, in our own errors."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except StenoError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
                 f"No space left while writing {_for_people(target)}; free some, or choose another --output-dir."
             ) from error
+        if outputs.is_url(target) and remote_fault(error) is RemoteFault.TRANSIENT:
+            raise TransientError(f"The storage of {_for_people(target)} did not answer; try again later.") from error
+        if not isinstance(error, OSError):
+            raise
         why = error.strerror or type(error).__name__
         raise OutputNotWritable(
             f"The output {_for_people(target)} cannot be written ({why}); choose another --output-dir."

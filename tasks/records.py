@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextvars import ContextVar
 
 from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
@@ -16,6 +17,9 @@ from infra.artifacts import StageOutcome
 from infra.compute import get_store
 
 _STAGE_KEY = re.compile(r"[0-9a-f]{64}")
+
+_seen: ContextVar[tuple[str, bytes | None] | None] = ContextVar("steno_record", default=None)
+"""What `look_up` found last in this task: Prefect asks twice more for the same record, under the same lock."""
 
 
 class RecordStorage(WritableFileSystem):
@@ -32,7 +36,11 @@ class RecordStorage(WritableFileSystem):
 
         Prefect takes that as "not cached", so a stage whose artifact was collected is computed again.
         """
-        return await asyncio.to_thread(_read, path)
+        seen = _seen.get()
+        content = seen[1] if seen is not None and seen[0] == path else await asyncio.to_thread(_read, path)
+        if content is None:
+            raise FileNotFoundError(path)
+        return content
 
     async def write_path(self, path: str, content: bytes) -> None:
         """Keep a stage's record. Prefect also writes every exception, under random names; those are not kept."""
@@ -40,15 +48,28 @@ class RecordStorage(WritableFileSystem):
             await asyncio.to_thread(get_store().write_record, path, content)
 
 
-def _read(key: str) -> bytes:
+async def look_up(key: str) -> bool:
+    """Whether the stage of that key is computed and its artifact there; the answer holds until `forget`."""
+    content = await asyncio.to_thread(_read, key)
+    _seen.set((key, content))
+    return content is not None
+
+
+def forget() -> None:
+    _seen.set(None)
+
+
+def _read(key: str) -> bytes | None:
+    """The record, or None where there is none that leads to an artifact."""
     store = get_store()
     content = store.read_record(key) if _STAGE_KEY.fullmatch(key) else None
     if content is None:
-        raise FileNotFoundError(key)
-    if not store.exists(outcome_in(content).artifact.path):
-        store.delete_record(key)
-        raise FileNotFoundError(key)
-    return content
+        return None
+    try:
+        artifact = outcome_in(content).artifact
+    except ValueError:
+        return None  # damaged; it is written anew when the stage is computed
+    return content if store.holds(artifact) else None
 
 
 def outcome_in(record: bytes) -> StageOutcome:

@@ -11,6 +11,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.transactions import IsolationLevel
 
 from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
@@ -18,8 +19,10 @@ from infra.compute import get_store
 from infra.errors import StageTimeout
 from infra.keys import stage_key
 from infra.settings import RetrySettings, StenoSettings, get_settings
+from infra.usage import in_use, noted
 from speech.schema import Frozen, RuntimeOptions, StageName
 from speech.stages import STAGES
+from tasks.locking import StageLocks
 from tasks.records import RecordStorage, outcome_in
 from tasks.report import SHOWN_AS, RunLog, current_attempts, defects_contained, progress_of, run_id, started
 from tasks.stopping import ends_cancelled
@@ -103,7 +106,7 @@ def stage_task(stage: StageName) -> Task[Any, Any]:
         fn=compute_stage,
         name=name,
         task_run_name=f"{name} {{call.label}}",
-        cache_policy=StageKey(),
+        cache_policy=StageKey(isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=StageLocks()),
         persist_result=True,
         result_serializer="json",
         cache_result_in_memory=False,
@@ -117,9 +120,12 @@ def stage_task(stage: StageName) -> Task[Any, Any]:
 
 async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> StageOutcome:
     """Have the stage computed, or its record reused, and reported in `log`."""
+    await in_use(call.key, artifacts=(ref.path for ref in call.inputs.values()))
     again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
     value = await log.perform(call.shown_as, with_retries(task, again=again), call)
-    return StageOutcome.model_validate(value)
+    outcome = StageOutcome.model_validate(value)
+    noted(outcome.artifact.path)
+    return outcome
 
 
 def with_retries(task: Task[Any, Any], *, again: bool = False) -> Task[Any, Any]:
