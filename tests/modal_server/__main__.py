@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -35,7 +36,11 @@ async def serve(arguments: argparse.Namespace) -> None:
     limits = Limits(arguments.containers, arguments.grace, arguments.cancel_grace)
     env = dict(pair.split("=", 1) for pair in arguments.container_env)
     folder = Path(tempfile.mkdtemp(prefix="modal-"))
-    server = Server(Options(folder, arguments.port, arguments.isolation, env, limits))
+    try:
+        server = Server(Options(folder, arguments.port, arguments.isolation, env, limits))
+    except OSError as error:
+        shutil.rmtree(folder)
+        sys.exit(str(error))
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
@@ -58,4 +63,6 @@ def _watch_stdin(ended: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 12):  # later versions do by themselves: no thread per container, no race for its exit status
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     asyncio.run(serve(options()))

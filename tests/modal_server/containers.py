@@ -62,7 +62,8 @@ class Containers:
         with contextlib.suppress(ProcessLookupError):
             if number == signal.SIGKILL:
                 os.killpg(container.process.pid, number)
-            container.process.send_signal(number)
+            # Not process.send_signal: subprocess polls first, and takes the exit status from asyncio's own watcher.
+            os.kill(container.process.pid, number)
 
     async def interrupt(self, container: Container, reason: str, grace: float) -> None:
         """SIGINT, time to leave, then SIGKILL: what preemption and shutting down are on Modal."""
@@ -75,16 +76,15 @@ class Containers:
 
     async def _live(self, container: Container) -> None:
         assert self.dispatcher is not None
-        endpoint = Endpoint(self.dispatcher, container)
         try:
             plan = await asyncio.to_thread(self._prepare, container)
-            await endpoint.start(path=str(container.folder / "api.sock"))
-            await self._run(container, plan)
-        except OSError as error:
+            async with Endpoint(self.dispatcher, container) as endpoint:
+                await endpoint.start(path=str(container.folder / "api.sock"))
+                await self._run(container, plan)
+                endpoint.drop()
+        except (OSError, LookupError) as error:
             self._complain(container, f"The container could not be started: {error}")
         finally:
-            endpoint.close()
-            endpoint.drop()
             container.state, container.ended_at = "dead", time.time()
             container.reason = container.reason or ("exited" if container.exit_code == 0 else "crashed")
             self.ended(container)
@@ -149,7 +149,7 @@ class Containers:
             mounts.append((place, mount.mount_path.rstrip("/"), mount.read_only))
         plan = self.rootfs.plan(container.folder, tree, mounts)
         (container.folder / "arguments").write_bytes(self._arguments(container).SerializeToString())
-        plan["env"] = self._environment(container, plan["home"], plan["run"])
+        plan["env"] = self._environment(container, plan["home"], plan["run"], plan["site"])
         workdir = image_workdir(self.world, definition.image_id)
         if workdir and plan["namespace"] and workdir != "/":
             plan["workdir"] = workdir
@@ -157,14 +157,14 @@ class Containers:
         plan["parent"] = os.getpid()
         return plan
 
-    def _environment(self, container: Container, home: str, run: str) -> dict[str, str]:
+    def _environment(self, container: Container, home: str, run: str, site: str) -> dict[str, str]:
         """Nothing of this process's own environment: the image's, then the secrets in their order, then Modal's."""
         definition = container.function.definition
         env = {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **self.extra_env}
         env |= image_env(self.world, definition.image_id)
         for secret_id in definition.secret_ids:
             env |= self.objects.secrets[secret_id].env
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [home, env.get("PYTHONPATH", "")]))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [site, home, env.get("PYTHONPATH", "")]))
         return env | {
             "MODAL_IS_REMOTE": "1",
             "MODAL_SERVER_URL": f"unix://{run}/api.sock",

@@ -10,7 +10,7 @@ from typing import Any
 
 from .state import Input
 
-AT_CALL = {"refuse"}
+AT_CALL = {"refuse", "lose"}
 AT_DELIVERY = {"delay", "fail", "boot"}
 DURING = {"kill", "preempt", "timeout", "oom", "disconnect"}
 AT_END = {"expire"}
@@ -27,11 +27,11 @@ class Fault:
     after: float = 0.2
     """seconds into the input at which a fault during it strikes"""
     seconds: float = 1.0
-    """how long a delay is, or for how long a disconnected server stays away"""
+    """how long a delay is, or for how long a server stays away that a client lost"""
     status: str = "RESOURCE_EXHAUSTED"
     message: str = ""
     rpc: str = "FunctionMap"
-    """which request is refused"""
+    """which request is refused, or loses its reply"""
     retry_after: float = 0.0
     """seconds after which the refusing server tells the client to try again; 0: it does not say"""
     final: bool = False
@@ -63,7 +63,7 @@ class Faults:
         for fault in self.armed:
             if len(fault.hits) >= fault.count or fault.kind not in kinds or not matches(fault.function, tag):
                 continue
-            if fault.kind == "refuse" and fault.rpc != rpc:
+            if fault.kind in AT_CALL and fault.rpc != rpc:
                 continue
             fault.hits.append({"at": time.time(), "function": tag, "call": item.call.id if item else "", "rpc": rpc})
             return fault

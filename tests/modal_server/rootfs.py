@@ -7,6 +7,7 @@ to its image cannot be imported, as on Modal.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -24,12 +25,13 @@ HOME = "/root"
 RUN = "/__modal/run"
 
 
-def can_isolate(folder: Path) -> bool:
-    """Whether this user can have a mount namespace here (root's own, or one inside a user namespace)."""
+def why_not_isolated(folder: Path) -> str:
+    """Why this user cannot have a mount namespace here (root's own, or one inside a user namespace); "" when it can."""
     probe = folder / "probe"
     probe.mkdir(exist_ok=True)
     command = [sys.executable, "-I", "-S", str(LAUNCH), "--probe", str(probe)]
-    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it ended at once"])[-1]
 
 
 def editable_markers() -> list[Path]:
@@ -53,6 +55,7 @@ class Rootfs:
     mounts: dict[str, list[api_pb2.MountFile]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     """without namespaces: path on this machine → what it was linked to"""
+    made: list[Path] = field(default_factory=list)
 
     def tree(self, mount_ids: list[str], copies: list[tuple[str, str]]) -> Path:
         """A folder with the files of all mounts at their paths; `copies`: (mount, where `COPY .` put it in the image)."""
@@ -92,12 +95,22 @@ class Rootfs:
         binds += [_bind(folder / "nothing", str(marker)) for marker in editable_markers()]
         binds += [_bind(source, target) for source, target in _entries(tree)]
         binds += [_bind(view, path, read_only=read_only) for view, path, read_only in volumes]
-        return {"namespace": True, "root": str(folder / "newroot"), "binds": binds, "workdir": HOME, "run": RUN, "home": HOME}
+        return {
+            "namespace": True,
+            "root": str(folder / "newroot"),
+            "binds": binds,
+            "workdir": HOME,
+            "run": RUN,
+            "home": HOME,
+            "site": "",
+        }
 
     def _linked(self, folder: Path, tree: Path, volumes: list[tuple[Path, str, bool]]) -> dict[str, Any]:
         """Without a namespace: a home folder instead of /root, and links at the other paths where these can be made."""
-        home = folder / "root"
+        home, site = folder / "root", folder / "site"
         home.mkdir()
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(f"import sys; sys.path[:] = [p for p in sys.path if p != {str(CHECKOUT)!r}]\n")
         for source, target in _entries(tree):
             if target.startswith(HOME + "/"):
                 (home / target.removeprefix(HOME + "/")).symlink_to(source)
@@ -105,7 +118,7 @@ class Rootfs:
                 self._link(source, target)
         for view, path, _ in volumes:
             self._link(view, path)
-        return {"namespace": False, "workdir": str(home), "run": str(folder), "home": str(home)}
+        return {"namespace": False, "workdir": str(home), "run": str(folder), "home": str(home), "site": str(site)}
 
     def _link(self, source: Path, target: str) -> None:
         known = self.links.get(target)
@@ -113,13 +126,19 @@ class Rootfs:
             raise OSError(f"{target} exists on this machine, and without a mount namespace a container cannot have its own")
         if known:
             Path(target).unlink()
+        missing = [folder for folder in Path(target).parents if not folder.exists()]
+        for parent in reversed(missing):
+            parent.mkdir()
+            self.made.append(parent)
         Path(target).symlink_to(source)
         self.links[target] = str(source)
 
     def close(self) -> None:
         for target in self.links:
             Path(target).unlink(missing_ok=True)
-        self.links.clear()
+        for folder in reversed(self.made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _bind(source: Path, target: str, *, read_only: bool = False, owned: bool = False) -> dict[str, Any]:

@@ -70,10 +70,18 @@ def _snake(name: str) -> str:
 
 
 class Dispatcher:
-    """All services together; `gate(rpc, request, caller)` is asked before each call, and may wait or raise."""
+    """All services together.
 
-    def __init__(self, services: list[object], gate: Callable[[str, Message, Caller], Any]) -> None:
-        self.gate = gate
+    `gate(rpc, request, caller)` is asked before each call, and may wait or raise; `loses` after it, whether the reply is lost.
+    """
+
+    def __init__(
+        self,
+        services: list[object],
+        gate: Callable[[str, Message, Caller], Any],
+        loses: Callable[[str, Message, Caller], bool],
+    ) -> None:
+        self.gate, self.loses = gate, loses
         self.methods: dict[str, tuple[str, Handler, Any]] = {}
         self.replies: OrderedDict[str, asyncio.Future[Message]] = OrderedDict()
         for path, spec in _specification().items():
@@ -100,7 +108,9 @@ class Dispatcher:
                 async for reply in method(request, caller):
                     await stream.send_message(reply)
             else:
-                await stream.send_message(await self._once(name, method, request, caller))
+                reply = await self._once(name, method, request, caller)
+                if not self.loses(name, request, caller):
+                    await stream.send_message(reply)
 
         return answer
 

@@ -264,41 +264,42 @@ class Scheduler:
         self.logs.signal.fire()
 
     def schedule(self) -> None:
-        """Start what is missing; waiting inputs come first, then containers that are kept warm."""
+        """Start the containers that are missing: for inputs that wait, to be kept warm, and as buffer while there is work."""
         if self.closing:
             return
-        for pool in list(self.world.pools.values()):
-            self._scale(pool, waiting=True)
         for function in list(self.world.functions.values()):
-            if function.scaling().min_containers and not function.base and function.id in function.app.functions.values():
-                self._scale(self.world.pool(function), waiting=False)
+            if self._kept(function):
+                self.world.pool(function)
+        for pool in list(self.world.pools.values()):
+            self._scale(pool)
 
-    def _scale(self, pool: Pool, waiting: bool) -> None:
-        now, function = time.time(), pool.function
+    def _kept(self, function: Function) -> int:
+        """Containers that stay when there is no work; a variant keeps none of its own."""
+        published = function.base is None and function.id in function.app.functions.values()
+        return function.scaling().min_containers if published and function.app.version else 0
+
+    def _scale(self, pool: Pool) -> None:
+        now, function, scaling = time.time(), pool.function, pool.function.scaling()
         if function.app.stopped or pool.not_before > now:
             return
-        scaling, live = function.scaling(), [each for each in pool.live() if each.state != "draining"]
-        due = sum(item.not_before <= now for item in pool.pending)
-        missing = -(-max(due - sum(each.free for each in live), 0) // function.concurrency)
-        if waiting and due and not missing:
-            return
-        if waiting and (due or any(each.running for each in live)):
-            missing = max(missing, 0) + max(scaling.buffer_containers - sum(not each.running for each in live), 0) * bool(due)
-        if not waiting:
-            missing = max(scaling.min_containers - len(live), 0)
-        room = (scaling.max_containers or missing + len(live)) - len(live)
-        for _ in range(min(missing, room)):
-            if not self._make_room(pool, spare=not waiting):
+        live = [each for each in pool.live() if each.state != "draining"]
+        work = sum(item.not_before <= now for item in pool.pending) + sum(len(each.running) for each in live)
+        needed = -(-work // function.concurrency)
+        wanted = max(needed + scaling.buffer_containers * bool(work), self._kept(function))
+        for number in range(len(live), min(wanted, scaling.max_containers or wanted)):
+            if not self._make_room(pool, needed=number < needed):
                 return
             container = self.containers.start(function)
             pool.containers[container.id] = container
 
-    def _make_room(self, pool: Pool, spare: bool) -> bool:
+    def _make_room(self, pool: Pool, needed: bool) -> bool:
+        """Whether one more container fits on this machine; for work that waits, an idle one of another function leaves."""
         alive = [each for each in self.world.containers.values() if each.alive]
         if len(alive) < self.limits.containers:
             return True
         idle = [each for each in alive if each.state == "ready" and not each.running and each.function is not pool.function]
-        if idle and not spare:
+        leaving = any(each.state == "draining" and not each.running for each in alive)
+        if idle and needed and not leaving:
             self.drain(min(idle, key=lambda each: each.idle_since), "idle")
         return False
 
@@ -323,8 +324,8 @@ class Scheduler:
             self.containers.kill(container, "crashed")
         window = function.scaling().scaledown_window or SCALEDOWN
         idle = container.state == "ready" and not container.running and now > container.idle_since + window
-        kept = 0 if function.base else function.scaling().min_containers
-        if idle and len([each for each in self.world.pool(function).live() if each.state != "draining"]) > kept:
+        staying = sum(each.state != "draining" for each in self.world.pool(function).live())
+        if idle and staying > self._kept(function):
             self.drain(container, "idle")
 
     async def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from .images import ImageService
 from .logs import LogService, LogStore
 from .objects import Objects
 from .queues import QueueService
-from .rootfs import Rootfs, can_isolate
+from .rootfs import Rootfs, why_not_isolated
 from .rpc import Caller, Dispatcher, Endpoint, refuse
 from .scheduler import Limits, Scheduler
 from .state import Input, World
@@ -54,13 +53,13 @@ class Server:
         self.options, folder = options, options.folder
         for name in ("files", "blobs", "volumes", "trees", "c"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        isolated = options.isolation != "none" and can_isolate(folder)
-        if options.isolation == "namespace" and not isolated:
-            sys.exit("No mount namespace can be had here (unshare is refused); --isolation none does without, with links.")
+        refused = "it was not asked for" if options.isolation == "none" else why_not_isolated(folder)
+        if options.isolation == "namespace" and refused:
+            raise OSError(f"No mount namespace can be had here ({refused}); --isolation none does without, with links.")
         token = secrets.token_hex(8)
         self.world = World(folder, f"ak-{token}", f"as-{token}")
         self.faults, self.logs = Faults(), LogStore(self.world)
-        self.rootfs = Rootfs(folder, folder / "files", isolated)
+        self.rootfs = Rootfs(folder, folder / "files", isolated=not refused)
         self.files = VolumeFiles(folder / "volumes")
         self.blobs = Blobs(folder / "blobs", self.files)
         self.objects = Objects(self.world)
@@ -83,7 +82,7 @@ class Server:
             QueueService(),
             self.blobs,
         ]
-        self.dispatcher = containers.dispatcher = Dispatcher(services, self._gate)
+        self.dispatcher = containers.dispatcher = Dispatcher(services, self._gate, self._loses)
         self.door = Endpoint(self.dispatcher)
         self.old_doors: list[Endpoint] = []
         self.port = 0
@@ -126,6 +125,13 @@ class Server:
             raise refuse(Status.UNAUTHENTICATED, "Token ID is malformed or unknown")
         if fault := self.faults.take({"refuse"}, self._tag(request), rpc=rpc):
             raise _refusal(fault)
+
+    def _loses(self, rpc: str, request: Message, caller: Caller) -> bool:
+        """Whether the connection breaks when this was done but before the client hears of it."""
+        fault = None if caller.container else self.faults.take({"lose"}, self._tag(request), rpc=rpc)
+        if fault:
+            self.go_away(fault.seconds)
+        return fault is not None
 
     def _tag(self, request: Any) -> str:
         """The function, class or object that a request is about."""

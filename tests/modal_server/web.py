@@ -35,7 +35,7 @@ class Web:
             return web.Response(status=404, text="modal-http: invalid function call")
         call = Call(new_id("fc"), function, api_pb2.FUNCTION_CALL_TYPE_UNARY, api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC)
         method = request.match_info["method"].strip("-")
-        payload = api_pb2.FunctionInput(args=self._scope(request), data_format=ASGI)
+        payload = api_pb2.FunctionInput(args=self._scope(request), data_format=api_pb2.DATA_FORMAT_PICKLE)
         if method:
             payload.method_name = method
         item = Input(new_id("in"), call, 0, payload)
