@@ -9,12 +9,16 @@
     │   ├── UnreadableList       neither a folder nor a manifest nor a feed that recordings could be listed from
     │   └── ListTooLong          more recordings than one batch may list
     └── OutputNotWritable        the output folder cannot be written
+    AccessError
+    ├── ModalDenied              no Modal token here, or Modal refuses it
+    └── ModalNotDeployed         the app is not deployed, or what is deployed is not this version's
     StorageFull                  no space left where the store or the output lives
     Quarantined                  the run's process died too often; set aside until a person retries it
     StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
     ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
     TransientError
     ├── DownloadFailed           stalled, cut short, or a 5xx, after the download's own resumes
+    ├── WorkerLost               a remote worker died or was stopped under a stage, more often than is put up with
     └── StageTimeout             a stage outlived the time-out computed from the recording's duration
 
 Each says by `retry` whether trying again can help.
@@ -22,7 +26,7 @@ Each says by `retry` whether trying again can help.
 
 from __future__ import annotations
 
-from speech.errors import InputError, StenoError, TransientError
+from speech.errors import AccessError, InputError, StenoError, TransientError
 
 
 class SourceError(InputError):
@@ -81,3 +85,15 @@ class DownloadFailed(TransientError):
 
 class StageTimeout(TransientError):
     code = "stage_timeout"
+
+
+class ModalDenied(AccessError):
+    code = "modal_denied"
+
+
+class ModalNotDeployed(AccessError):
+    code = "modal_not_deployed"
+
+
+class WorkerLost(TransientError):
+    code = "worker_lost"

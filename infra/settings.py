@@ -57,8 +57,8 @@ class ComputeSettings(BaseModel):
 
     backend: str = Field(
         "local",
-        pattern=r"local|[\w.]+:\w+",
-        description="`local`, or `module:function`: a backend of your own, as a function of the settings that returns a Compute.",
+        pattern=r"local|modal|[\w.]+:\w+",
+        description="`local`, `modal`, or `module:function`: a backend of your own, as a function of the settings that returns a Compute.",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = Field(
@@ -76,6 +76,39 @@ class ShardSettings(BaseModel):
     threshold: float = Field(1800.0, ge=0, description="Seconds of audio from which on a recording is divided.")
     min_seconds: float = Field(600.0, gt=0, description="Seconds of audio that a shard holds at least, about.")
     max_shards: int = Field(32, ge=1, le=512, description="Shards of one stage at most; 1 never divides.")
+
+
+class ModalSettings(BaseModel):
+    """What is deployed on Modal, and how it is called. All but the last four take effect at `steno modal deploy`."""
+
+    app: str = Field("stenoflow", pattern=r"[A-Za-z0-9._-]{1,48}", description="Name of the app, and prefix of its volumes.")
+    environment: str | None = Field(None, description="Modal environment; that of the profile when left out.")
+    gpu: tuple[str, ...] = Field(
+        ("L4",), description="GPU of transcription and alignment, then what to fall back on; empty runs on CPUs."
+    )
+    voices_gpu: tuple[str, ...] | None = Field(
+        None, description="GPU of segmentation and speaker embeddings; the same as `gpu` when left out."
+    )
+    cpu: float = Field(4.0, gt=0, description="Physical cores of a container.")
+    memory: int = Field(16384, ge=512, description="MiB of memory of a container.")
+    inputs: int = Field(1, ge=1, le=32, description="Calls that one container works on at the same time.")
+    min_containers: int = Field(0, ge=0, description="Containers of each class that are kept running, and paid for, always.")
+    buffer_containers: int = Field(0, ge=0, description="Containers that are kept ready beyond those at work.")
+    max_containers: int | None = Field(None, ge=1, description="Containers of each class at most.")
+    scaledown_window: int = Field(120, ge=2, le=3600, description="Seconds that an idle container waits for more work.")
+    timeout: int = Field(4 * 3600, ge=10, le=24 * 3600, description="Seconds after which Modal itself ends a call.")
+    startup_timeout: int = Field(900, ge=10, le=3600, description="Seconds that loading the models may take.")
+    region: tuple[str, ...] = Field((), description="Regions that containers run in; any when empty.")
+    snapshot: bool = Field(False, description="Start containers from a snapshot of their memory after the imports.")
+    hf_secret: str = Field("", description="Modal secret that holds HF_TOKEN; needed for gated models only.")
+    s3_secret: str = Field("", description="Modal secret with the credentials of an S3 store.")
+    keep_days: float = Field(7.0, gt=0, description="Days after which the app deletes artifacts from its volume.")
+    larger_gpus: tuple[str, ...] = Field(
+        ("L40S", "A100-80GB", "H200"), description="What to take, one after the other, when memory does not suffice."
+    )
+    calls: int = Field(32, ge=1, le=1000, description="Calls of this process at the same time.")
+    executions: int = Field(3, ge=1, le=20, description="How often one call may be begun when its container keeps dying.")
+    reconnect: float = Field(120.0, ge=0, description="Seconds that Modal may be out of reach while a call is awaited.")
 
 
 class RetrySettings(BaseModel):
@@ -101,7 +134,10 @@ class BatchSettings(BaseModel):
     max_items: int = Field(100_000, ge=1, description="Most recordings that one source may list.")
     max_list_bytes: int = Field(64 * 2**20, gt=0, description="Largest manifest, or page of a feed, in bytes.")
     settle_seconds: float = Field(
-        5.0, ge=0, le=600, description="A file changed more recently is looked at again that much later; if it grew, it is left."
+        5.0,
+        ge=0,
+        le=600,
+        description="A file changed more recently is looked at again that much later; if it grew, it is left.",
     )
     lease_seconds: float = Field(
         60.0, ge=5, description="How long a batch that stopped renewing its lease keeps others from taking over its recordings."
@@ -189,7 +225,9 @@ class RetentionSettings(BaseModel):
         description="Days that the artifacts of a run are kept after its end, then removed; for good when empty. A request may say otherwise.",
     )
     record_days: float | None = Field(
-        None, gt=0, description="Days that records of how runs ended, and of what batches have done, are kept; for good when empty."
+        None,
+        gt=0,
+        description="Days that records of how runs ended, and of what batches have done, are kept; for good when empty.",
     )
     grace_hours: float = Field(
         24.0,
@@ -229,6 +267,7 @@ class StenoSettings(BaseSettings):
     s3: S3Settings = S3Settings()
     compute: ComputeSettings = ComputeSettings()
     shards: ShardSettings = ShardSettings()
+    modal: ModalSettings = ModalSettings()
     retry: RetrySettings = RetrySettings()
     timeout: TimeoutSettings = TimeoutSettings()
     retention: RetentionSettings = RetentionSettings()
