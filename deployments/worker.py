@@ -48,6 +48,11 @@ def make_worker(
         async def get_and_submit_flow_runs(self) -> Any:
             return [] if told.is_set() else await super().get_and_submit_flow_runs()
 
+        async def _get_scheduled_flow_runs(self) -> Any:
+            """Not those whose last process has only just died: Prefect's worker dies of taking one again so soon."""
+            held = {*at_work, *(self._limiter.statistics().borrowers if self._limiter else ())}
+            return [found for found in await super()._get_scheduled_flow_runs() if found.flow_run.id not in held]
+
         async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[Any]:
             # One retried the moment it ended still holds its slot; asking for another would end the worker with a
             # RuntimeError (prefect/workers/base.py, 3.8). It is taken at the next poll.
@@ -75,11 +80,13 @@ def make_worker(
                 async def execute(*, task_status: Any) -> None:
                     results.append(await executor.submit(task_status=task_status))
 
-                async with anyio.create_task_group() as group:
-                    handle = await group.start(execute)
-                    at_work[flow_run.id] = context
-                    task_status.started(handle.pid)
-                at_work.pop(flow_run.id, None)
+                at_work[flow_run.id] = context
+                try:
+                    async with anyio.create_task_group() as group:
+                        handle = await group.start(execute)
+                        task_status.started(handle.pid)
+                finally:
+                    del at_work[flow_run.id]
             if not results or results[0] is None or results[0].status_code is None:
                 raise RuntimeError("The run's process could not be started.")
             # The executor has reported the crash of a process that died. Prefect's worker reports it once more when it

@@ -160,6 +160,9 @@ def _serve(descriptor: int) -> None:
     """The child: serve Prefect's API on the inherited socket until standard input, held by the parent, closes."""
     import uvicorn
 
+    from flows.cli.sqlite import write_in_turn
+
+    write_in_turn()
     listener = socket.socket(fileno=descriptor)
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
