@@ -11,7 +11,7 @@ from prefect.states import Cancelled, Failed
 
 from flows.attempts import retried_by_a_person
 from flows.batching.children import Children, find_deployment
-from flows.batching.drive import Drive
+from flows.batching.drive import BatchEvent, Drive, tell
 from flows.batching.lease import leased
 from flows.batching.request import BatchRequest
 from flows.batching.table import BatchResult, Table, publish_table
@@ -70,10 +70,11 @@ async def _run(request: BatchRequest) -> BatchResult:
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None
     run, client = context.flow_run, cast("PrefectClient", context.client)
+    tell(BatchEvent("started", run.name, str(run.id)))
     retry = request.retry_failed or await _retried(client, run)
     deployment = await find_deployment(client)
     if request.run_on == "workers" and deployment is None:
-        raise InvalidOption("There are no workers: no deployment transcribe/stenoflow is registered; run `steno deploy` first.")
+        raise InvalidOption("There are no workers: no deployment transcribe/batch is registered; run `steno deploy` first.")
     async with leased(request.key(get_settings()), str(run.id)) as campaign:
         children = Children(client, run.id, campaign, deployment)
         await children.find_left()

@@ -14,6 +14,8 @@ from infra.progress import StageEvent
 _ENDED = ("completed", "cached", "failed")
 _PAUSE = 0.1
 _PATIENCE = 10.0
+_MOST_RUNS = 64
+"""Runs that are asked about. Of a long batch, the earlier ones were recorded while the others were at work."""
 
 
 class Ledger:
@@ -25,6 +27,8 @@ class Ledger:
     def __call__(self, event: StageEvent) -> None:
         if event.state in _ENDED and event.run:
             self._ended[event.run] += 1
+            if len(self._ended) > _MOST_RUNS:
+                self._ended.pop(next(iter(self._ended)))
 
     async def settled(self, patience: float = _PATIENCE) -> bool:
         """Return once the API shows all of them ended; False when it does not within `patience` seconds."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-_DEPLOYMENT = "transcribe/stenoflow"
+_DEPLOYMENT = "transcribe/batch"
+_TAG = "stenoflow-batch"
+"""That of the deployment's runs: automations leave them to their batch."""
 _PAGE = 200
 INTERRUPTED = "Its batch was interrupted."
 
@@ -60,7 +62,7 @@ class Children:
             idempotency_key=key,
             deployment_id=self.deployment,
             parent_task_run_id=parent,
-            tags=["batch", self.tag],
+            tags=[_TAG, self.tag],
             name=request.shown_as,
             scheduled=scheduled,
         )
@@ -115,7 +117,7 @@ def child_key(plan: Planned) -> str:
 
 
 async def find_deployment(client: PrefectClient) -> UUID | None:
-    """That of `transcribe`, where one is registered: its runs have a Retry button, and workers."""
+    """That of batches' recordings, where it is registered: its runs have a Retry button, and workers."""
     from prefect.exceptions import ObjectNotFound
 
     try:

@@ -29,9 +29,9 @@ _LOG_EVERY = 50
 
 @dataclass(frozen=True)
 class BatchEvent:
-    """What happened to one recording of a batch."""
+    """What happened to a batch (`started`), or to one of its recordings."""
 
-    kind: Literal["began", "ended"]
+    kind: Literal["started", "began", "ended"]
     name: str
     run: str = ""
     row: Ended | None = None
@@ -55,7 +55,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
             _watchers.remove(watcher)
 
 
-def _tell(event: BatchEvent) -> None:
+def tell(event: BatchEvent) -> None:
     with _guard:
         watchers = list(_watchers)
     for watcher in watchers:
@@ -169,7 +169,7 @@ class Drive:
         run = await self._children.create(plan, request, scheduled=scheduled)
         if not scheduled:
             run = await self._children.reopen(run)
-        _tell(BatchEvent("began", plan.item.name, str(run.id)))
+        tell(BatchEvent("began", plan.item.name, str(run.id)))
         state = await self._place.execute(run, by_hand=plan.by_hand)
         outcome = None if state.startswith(("Crashed", "Deleted")) else await read_outcome(str(run.id))
         row = plan.row.model_copy(update={"run": str(run.id), "campaign": self._campaign})
@@ -186,7 +186,7 @@ class Drive:
 
     def _enter(self, row: Ended) -> None:
         self._table.add(row)
-        _tell(BatchEvent("ended", row.name, row.run, row))
+        tell(BatchEvent("ended", row.name, row.run, row))
         if self._table.settled % _LOG_EVERY == 0:
             self._log.info("%s", ", ".join(f"{count} {state}" for state, count in self._table.counts.items()))
 

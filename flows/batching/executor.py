@@ -19,11 +19,14 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from uuid import UUID
 
 if TYPE_CHECKING:
     from infra.progress import StageEvent
 
 _COLLECT_EVERY = 20
+_FAREWELL = 3.0
+"""Seconds; a batch that is started again at once takes longer than that to look for its runs."""
 
 
 class _Channel:
@@ -54,7 +57,8 @@ async def _serve(channel: _Channel) -> None:
 
     loop = asyncio.get_running_loop()
     orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-    threading.Thread(target=_read_orders, args=(loop, orders), daemon=True).start()
+    at_work: set[str] = set()
+    threading.Thread(target=_read_orders, args=(loop, orders, at_work), daemon=True).start()
     tasks: set[asyncio.Task[None]] = set()
     ended = 0
     with listening(channel.event):
@@ -63,7 +67,7 @@ async def _serve(channel: _Channel) -> None:
                 for task in tasks:
                     task.cancel()
                 continue
-            task = asyncio.create_task(_execute(order, channel))
+            task = asyncio.create_task(_execute(order, channel, at_work))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             if (ended := ended + 1) % _COLLECT_EVERY == 0:
@@ -72,23 +76,38 @@ async def _serve(channel: _Channel) -> None:
             await asyncio.wait(tasks)
 
 
-def _read_orders(loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[dict[str, Any] | None]) -> None:
+def _read_orders(loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[dict[str, Any] | None], at_work: set[str]) -> None:
     for line in sys.stdin:
         order = json.loads(line)
+        loop.call_soon_threadsafe(orders.put_nowait, None if order.get("end") else order)
         if order.get("end"):
-            loop.call_soon_threadsafe(orders.put_nowait, None)
             return
-        loop.call_soon_threadsafe(orders.put_nowait, order)
-    os._exit(1)  # the parent is gone: whoever takes the batch up again executes these runs
+    _leave(sorted(at_work))
 
 
-async def _execute(order: dict[str, Any], channel: _Channel) -> None:
+def _leave(at_work: list[str]) -> None:
+    """The parent is gone, and whoever takes its batch up again executes these runs. Until then they must not seem alive."""
+    end = threading.Timer(_FAREWELL, os._exit, (1,))
+    end.daemon = True
+    end.start()
+    with contextlib.suppress(Exception):
+        from prefect import get_client
+        from prefect.states import Crashed
+
+        with get_client(sync_client=True) as client:
+            for run in at_work:
+                client.set_flow_run_state(UUID(run), Crashed(message="The process of its batch died."), force=True)
+    os._exit(1)
+
+
+async def _execute(order: dict[str, Any], channel: _Channel, at_work: set[str]) -> None:
     from prefect.client.schemas.objects import FlowRun
 
     from flows.execution import execute_here
 
     run = FlowRun.model_validate(order["run"])
     state = "Crashed"
+    at_work.add(str(run.id))
     try:
         state = (await execute_here(run, by_hand=order["by_hand"])).name or state
     except asyncio.CancelledError:
@@ -98,6 +117,7 @@ async def _execute(order: dict[str, Any], channel: _Channel) -> None:
         # Of Prefect itself: what the run raises is in its state.
         state = f"Crashed ({type(error).__name__})"
     finally:
+        at_work.discard(str(run.id))
         channel.tell({"ended": str(run.id), "state": state, "rss": _resident()})
 
 

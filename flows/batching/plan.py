@@ -15,7 +15,7 @@ from flows.batching.request import BatchRequest, digest, shaping
 from flows.request import TranscribeOptions, TranscribeRequest
 from infra import outputs
 from infra.compute import get_store
-from infra.handles import concealed
+from infra.handles import concealed, revealed
 from infra.listing import Entry, Item, Refused, entries
 from infra.listing.manifests import OWN_COLUMNS
 from infra.names import output_stem
@@ -50,7 +50,7 @@ async def planned(request: BatchRequest, settings: StenoSettings, campaign: str,
 
 
 def _pages(request: BatchRequest, settings: StenoSettings) -> Iterator[list[Entry]]:
-    listed = entries(request.source, settings, recursive=request.recursive, columns=COLUMNS)
+    listed = entries(revealed(request.source, settings), settings, recursive=request.recursive, columns=COLUMNS)
     if request.order != "listed":
         sign = -1 if request.order == "newest" else 1
         listed = iter(sorted(listed, key=lambda entry: sign * ((entry.modified if isinstance(entry, Item) else None) or 0.0)))

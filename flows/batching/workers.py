@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 _PAGE = 200
-_CRASH_PATIENCE = 30.0
-"""Seconds for the automation that restarts crashed runs, before the batch does it itself."""
 
 
 class Pool:
@@ -26,7 +23,6 @@ class Pool:
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
         self._waiting: dict[UUID, asyncio.Future[str]] = {}
-        self._crashed: dict[UUID, float] = {}
         self._poller: asyncio.Task[None] | None = None
 
     async def execute(self, run: FlowRun, *, by_hand: bool = False) -> str:
@@ -84,13 +80,7 @@ class Pool:
         if run is None or run.state is None:
             ended.set_result("Deleted")
         elif run.state.is_crashed():
-            # Its attempts are counted: a run that keeps dying ends as Quarantined.
-            since = self._crashed.setdefault(run_id, time.monotonic())
-            if time.monotonic() - since > _CRASH_PATIENCE:
-                del self._crashed[run_id]
-                await self._client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry", message=RESTARTED), force=True)
+            # Automations leave it to us. Its attempts are counted: a run that keeps dying ends as Quarantined.
+            await self._client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry", message=RESTARTED), force=True)
         elif run.state.is_final():
-            self._crashed.pop(run_id, None)
             ended.set_result(run.state.name or "")
-        else:
-            self._crashed.pop(run_id, None)

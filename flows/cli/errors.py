@@ -16,6 +16,8 @@ from speech.errors import StenoError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+_OURS = ("TranscribeRequest", "TranscribeOptions", "BatchRequest", "StenoSettings")
+"""Models whose errors are the user's."""
 INTERRUPTED = 130
 PARTIAL = 7
 
@@ -66,7 +68,7 @@ def _known(error: BaseException) -> Problem | None:
     if isinstance(error, MemoryError):
         return Problem("out_of_memory", "Memory ran out; a smaller --batch-size or --model needs less.", 5)
     pydantic, httpx = sys.modules.get("pydantic"), sys.modules.get("httpx")
-    if pydantic and isinstance(error, pydantic.ValidationError) and error.title in ("TranscribeRequest", "StenoSettings"):
+    if pydantic and isinstance(error, pydantic.ValidationError) and error.title in _OURS:
         return Problem("invalid_option", _validation_sentence(error), 2)
     if httpx and isinstance(error, httpx.HTTPError):
         return Problem("prefect_unreachable", f"The Prefect API stopped answering ({type(error).__name__}); run again.", 6)

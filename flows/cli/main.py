@@ -12,6 +12,7 @@ import click
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("flows.cli.transcribe:command", "Turn recordings into transcripts with speakers and word times."),
+    "batch": ("flows.cli.batch:command", "Transcribe what is new in a folder, a bucket, a manifest or a feed."),
     "retry": ("flows.cli.retry:command", "Run a recording's failed stages once more, or with other options."),
     "up": ("deployments.cli:up", "Start server, UI, worker, deployments and automations on this machine."),
     "deploy": ("deployments.cli:deploy", "Register deployments and automations with the configured Prefect API."),

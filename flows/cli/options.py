@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -85,7 +86,12 @@ def request_options(without: tuple[str, ...]) -> list[click.Parameter]:
     """An option per field of TranscribeRequest, in its order."""
     from flows.request import TranscribeRequest
 
-    return [_option(name, field) for name, field in TranscribeRequest.model_fields.items() if name not in without]
+    return field_options(TranscribeRequest, without)
+
+
+def field_options(model: type[BaseModel], without: tuple[str, ...] = ()) -> list[click.Parameter]:
+    """An option per field of a model, in its order."""
+    return [_option(name, field) for name, field in model.model_fields.items() if name not in without]
 
 
 def given_options(options: dict[str, Any]) -> dict[str, Any]:
