@@ -22,20 +22,20 @@ ADVICE: dict[str, str] = {
     "truncated_media": "Fetch the recording again, or start a new run with `allow_truncated` to transcribe what is there.",
     "no_audio_track": "Choose the file that has the sound: this video has none.",
     "forbidden_media": "Give the recording itself rather than a playlist or a file that points at others.",
-    "media_too_long": "Cut the recording, or raise STENO_LIMITS__MAX_DURATION on the worker.",
+    "media_too_long": "Cut the recording, or raise `STENO_LIMITS__MAX_DURATION` on the worker.",
     # where it is read from, and written to
     "source": "Correct the source and start a new run.",
     "source_not_found": "Check the path or address, and that the worker can see it: paths are those of the worker's machine.",
-    "source_denied": "Give the worker access: a fresh signed address, S3 credentials (STENO_S3__KEY, STENO_S3__SECRET), or permissions.",
-    "source_forbidden": "If the address is yours and meant to be read, add its host to STENO_NET__ALLOW_HOSTS on the worker.",
-    "source_too_large": "Cut the recording or extract its sound, or raise STENO_LIMITS__MAX_BYTES on the worker.",
+    "source_denied": "Give the worker access: a fresh signed address, S3 credentials (`STENO_S3__KEY`, `STENO_S3__SECRET`), or permissions.",
+    "source_forbidden": "If the address is yours and meant to be read, add its host to `STENO_NET__ALLOW_HOSTS` on the worker.",
+    "source_too_large": "Cut the recording or extract its sound, or raise `STENO_LIMITS__MAX_BYTES` on the worker.",
     "unreadable_list": "Give a folder, an S3 prefix, a CSV or JSONL manifest, or the address of a podcast feed.",
     "list_too_long": "Narrow the list, or divide it into several batches.",
     "output_not_writable": "Choose another output folder, or make this one writable for the worker; then Retry.",
     "storage_full": "Free space on the worker (`steno gc` removes old artifacts), then Retry.",
     # models
-    "access": "Check HF_TOKEN on the worker, then Retry.",
-    "gated_model": "Accept the model's licence on its hub page and set HF_TOKEN on the worker, then Retry.",
+    "access": "Check `HF_TOKEN` on the worker, then Retry.",
+    "gated_model": "Accept the model's licence on its hub page and set `HF_TOKEN` on the worker, then Retry.",
     "model_unavailable": "Let the worker fetch the model once (`steno doctor` says which are missing), then Retry.",
     "engine_missing": "Install `stenoflow[engine]` where the stages run, then Retry.",
     "checksum_mismatch": "Remove the damaged weights that the message names, so that they are fetched again; then Retry.",
@@ -44,11 +44,15 @@ ADVICE: dict[str, str] = {
     "cancelled": "Nothing, if it was meant; otherwise Retry.",
     "quarantined": "Look for what ends the worker's process (memory, mostly) before you Retry; set `steno doctor` on it.",
     "stage_failed": "This is a defect. Please report it with the log of this run.",
+    # Modal
+    "modal_denied": "Set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` on the worker (`modal token new` makes them), then Retry.",
+    "modal_not_deployed": "Deploy the GPU stages (`modal deploy -m infra.modal_app`), then Retry.",
     # what may pass
     "transient": "Retry in a few minutes. If it keeps failing, look at the network and at the machine that was lost.",
+    "worker_lost": "Retry. If it recurs, look at what ends the workers: memory, mostly, or preemption.",
     "artifact_missing": "Retry: what was removed is computed again. If it recurs, keep artifacts longer (`retention_days`).",
     "download_failed": "Retry when the server that holds the recording answers again.",
-    "stage_timeout": "Raise STENO_TIMEOUT__FACTOR or choose a smaller model or a faster machine, then Retry.",
+    "stage_timeout": "Raise `STENO_TIMEOUT__FACTOR` or choose a smaller model or a faster machine, then Retry.",
     "diarization_failed": "See to what failed in the branch of the speakers, then Retry: the text is kept.",
 }
 """Error code to a sentence. Complete: a test walks the trees of errors."""

@@ -146,7 +146,7 @@ def _failure(failure: Failure, stages: Sequence[StageReport]) -> Iterator[str]:
     yield ""
     yield f"- **What**: {code(failure.code)}{where_}"
     yield f"- **Does a Retry help?** {HELPS[retry_of(failure.code)]}{tried}"
-    yield f"- **What to do**: {sentence(advice_for(failure.code))}"
+    yield f"- **What to do**: {advice_for(failure.code)}"
     yield f"- **A Retry** {_retry(stages)}"
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
 from prefect.states import State
 
 from flows.request import TranscribeRequest
@@ -107,18 +106,12 @@ async def test_reused_stages_are_never_said_to_start(tmp_path: Path, double: Com
 
 
 @pytest.mark.usefixtures("prefect_server", "steno")
-async def test_prefect_shows_the_recordings_name_and_a_stage_table_but_no_text(tmp_path: Path, double: ComputeDouble) -> None:
+async def test_prefect_shows_the_recordings_name(tmp_path: Path, double: ComputeDouble) -> None:
     state: State[Any] = await transcribe(request(tmp_path / "call.wav"), return_state=True)
     run = state.state_details.flow_run_id
     assert run is not None
     async with get_client() as client:
         assert (await client.read_flow_run(run)).name == "call.wav"
-        artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run])))
-        logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])))
-    tables = [str(artifact.data) for artifact in artifacts]
-    assert len(tables) == 1
-    assert all(f"| {stage} | computed |" in tables[0] for stage in STAGES)
-    assert not any(word in text for word in TEXT.split() for text in [*tables, *(log.message for log in logs)])
 
 
 def test_importing_the_flow_loads_no_engine_and_switches_telemetry_off(tmp_path: Path) -> None:
