@@ -14,8 +14,9 @@ from flows.report import publish_report
 from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import ended_early, running
+from flows.usage import recomputing_what_is_lost
 from infra.artifacts import ArtifactRef
-from infra.errors import Quarantined
+from infra.errors import ArtifactMissing, Quarantined
 from infra.prices import total_cost
 from speech.errors import StageCancelled
 from tasks.align import align
@@ -50,7 +51,7 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     """
     try:
         async with running(request) as log:
-            result = await _run(log, request)
+            result = await recomputing_what_is_lost(request.source, lambda: _run(log, request))
     except (StageCancelled, Quarantined) as error:
         return cast(TranscribeResult, ended_early(error))
     if result.degraded and request.on_diarization_failure == "fail":
@@ -73,7 +74,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     )
     if isinstance(text, BaseException):
         raise text
-    if isinstance(turns, asyncio.CancelledError):
+    if isinstance(turns, asyncio.CancelledError | ArtifactMissing):
         raise turns
     failure = turns if isinstance(turns, BaseException) else None
     diarization = None if isinstance(turns, BaseException) else turns

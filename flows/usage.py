@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from prefect import get_run_logger
 
 from infra.compute import get_store
+from infra.errors import ArtifactMissing
+from infra.names import STDIN
 from infra.settings import get_settings
 from infra.usage import RunUse, enter, leave
 from tasks.report import run_id
+
+_TIMES_LOST = 2
+"""How often a run looks for what it needs from the start again."""
+
+T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
@@ -34,3 +44,19 @@ async def artifacts_in_use(retention_days: float | None) -> AsyncIterator[None]:
         beating.cancel()
         leave()
         await asyncio.shield(use.end())
+
+
+async def recomputing_what_is_lost(source: str, stages: Callable[[], Awaitable[T]]) -> T:
+    """Run the stages, and run them again when an artifact vanished under them: what is there still comes from the cache.
+
+    Artifacts in use are not collected; this is for those that people delete, or whose disk damages them. Raises
+    ArtifactMissing when it happens again and again, or when the recording came from a pipe and cannot be read twice.
+    """
+    for _ in range(_TIMES_LOST):
+        try:
+            return await stages()
+        except ArtifactMissing as lost:
+            if source == STDIN:
+                raise
+            get_run_logger().warning("%s This run computes it again.", lost.message)
+    return await stages()

@@ -50,6 +50,9 @@ class Use(Frozen):
     retention: float | None = None
     """Seconds after its end until which nothing of it is removed, and after which everything may be; None: kept for good."""
 
+    claim: bool = False
+    """Not of a run: an artifact that was computed again while it was there."""
+
     def active(self, now: float, grace: float) -> bool:
         """Whether what it names may not be removed, whatever was asked for."""
         if not self.ended and now < self.beat + grace:
@@ -58,7 +61,7 @@ class Use(Frozen):
 
     def expired(self, now: float, grace: float) -> bool:
         """Whether its time is over, so that what only it names goes."""
-        return self.retention is not None and not self.active(now, grace)
+        return self.retention is not None and not self.claim and not self.active(now, grace)
 
 
 class RunUse:
@@ -165,7 +168,7 @@ def claimed(store: Store, path: str) -> bool:
     of the two sees the other.
     """
     name = f"claim-{path.rpartition('/')[2].partition('.')[0]}"
-    claim = Use(run=name, artifacts=(path,), beat=time.time(), ended=True, retention=_CLAIM_SECONDS)
+    claim = Use(run=name, artifacts=(path,), beat=time.time(), ended=True, retention=_CLAIM_SECONDS, claim=True)
     with contextlib.suppress(OutputNotWritable, StorageFull):  # nothing is removed from such a store either
         write_use(store, claim)
     if path not in condemned(store):

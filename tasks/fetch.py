@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +21,10 @@ from infra.handles import revealed
 from infra.names import output_stem
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
+from infra.usage import in_use, noted
 from speech.errors import MediaTooLong
 from speech.schema import Frozen
+from tasks.locking import claimed
 from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, run_id, started
 from tasks.stage import retry_condition, with_retries
@@ -30,7 +32,6 @@ from tasks.stopping import ends_cancelled
 
 if TYPE_CHECKING:
     from infra.sources import Fetched
-    from infra.store import Store
 
 DECODER_VERSION = 1
 """Raised when the same bytes decode to other samples."""
@@ -65,7 +66,7 @@ async def _fetch(call: FetchCall) -> dict[str, Any]:
     started("fetch")
     phase = _Phase(run_id())
     with defects_contained("fetch"):
-        recording = await in_thread(lambda report: _fetch_and_decode(call, phase, report), phase.publish, "fetch")
+        recording = await _fetch_and_decode(call, phase)
     return recording.model_dump(mode="json")
 
 
@@ -90,25 +91,13 @@ fetch_task: Task[Any, Any] = Task(
 )
 
 
-def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> Recording:
-    from infra.sources import fetch_source
-
-    def received(done: int, total: int | None) -> None:
-        phase.detail = f"received {done / 1e6:.1f} MB"
-        report(done / total if total else 0.0)
-
-    settings = get_settings()
-    store = get_store(settings)
-    store.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.scratch) as folder, no_space_translated():
-        fetched = fetch_source(revealed(call.source, settings), Path(folder), settings, report=received, stdin=sys.stdin.buffer)
-        record = _record(fetched.sha256, call)
-        audio = None if call.again else _known(store, record, settings.limits.max_duration)
-        reused = audio is not None
-        if audio is None:
-            phase.detail = "decoding"
-            audio = _decode(fetched, Path(folder), call, report)
-            store.write_record(record, audio.model_dump_json().encode())
+async def _fetch_and_decode(call: FetchCall, phase: _Phase) -> Recording:
+    store = await asyncio.to_thread(get_store)
+    with no_space_translated():
+        store.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.scratch) as folder:
+            fetched = await in_thread(lambda report: _receive(call, Path(folder), phase, report), phase.publish, "fetch")
+            audio, reused = await _decode_once(call, fetched, Path(folder), phase)
     return Recording(
         audio=audio,
         name=call.label,
@@ -119,7 +108,41 @@ def _fetch_and_decode(call: FetchCall, phase: _Phase, report: ProgressSink) -> R
     )
 
 
-def _decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
+def _receive(call: FetchCall, folder: Path, phase: _Phase, report: ProgressSink) -> Fetched:
+    from infra.sources import fetch_source
+
+    def received(done: int, total: int | None) -> None:
+        phase.detail = f"received {done / 1e6:.1f} MB"
+        report(done / total if total else 0.0)
+
+    settings = get_settings()
+    return fetch_source(revealed(call.source, settings), folder, settings, report=received, stdin=sys.stdin.buffer)
+
+
+async def _decode_once(call: FetchCall, fetched: Fetched, folder: Path, phase: _Phase) -> tuple[ArtifactRef, bool]:
+    """The normalised audio, and whether these bytes were decoded before, or by another run meanwhile."""
+    record, known = _record(fetched.sha256, call), None
+    await in_use(record)
+
+    async def there() -> bool:
+        nonlocal known
+        known = None if call.again else await asyncio.to_thread(_known, record, get_settings().limits.max_duration)
+        return known is not None
+
+    if await there() or (claim := await claimed(record, there, "fetch")) is None:
+        assert known is not None
+        noted(known.path)
+        return known, True
+    try:
+        phase.detail = "decoding"
+        audio = await in_thread(lambda report: _decode(record, fetched, folder, call, report), phase.publish, "fetch")
+    finally:
+        claim.release()
+    noted(audio.path)
+    return audio, False
+
+
+def _decode(record: str, fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
     with engine_required():
         from speech.audio import normalise
 
@@ -133,7 +156,10 @@ def _decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSin
             progress=report,
         )
     meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}
-    return get_store().put(target, "audio", sha256=info.sha256, meta=meta)
+    store = get_store()
+    audio = store.put(target, "audio", sha256=info.sha256, meta=meta)
+    store.write_record(record, audio.model_dump_json().encode())
+    return audio
 
 
 @contextlib.contextmanager
@@ -153,14 +179,15 @@ def _record(sha256: str, call: FetchCall) -> str:
     return f"decoded-{sha256}-v{DECODER_VERSION}{'-truncated' if call.allow_truncated else ''}"
 
 
-def _known(store: Store, record: str, max_duration: float) -> ArtifactRef | None:
+def _known(record: str, max_duration: float) -> ArtifactRef | None:
     """The audio that these bytes gave before, if it is still there and may be used under today's cap."""
+    store = get_store()
     content = store.read_record(record)
-    if content is None:
-        return None
-    ref = ArtifactRef.model_validate(json.loads(content))
-    if not store.exists(ref.path):
-        store.delete_record(record)
+    try:
+        ref = ArtifactRef.model_validate_json(content) if content else None
+    except ValueError:
+        return None  # damaged; it is written anew
+    if ref is None or not store.holds(ref):
         return None
     if ref.meta["duration"] > max_duration:
         raise MediaTooLong(

@@ -18,7 +18,7 @@ from prefect.utilities.annotations import quote
 
 from infra.artifacts import StageOutcome
 from infra.compute import ProgressSink
-from infra.errors import StageFailed
+from infra.errors import ArtifactMissing, StageFailed
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
@@ -61,6 +61,9 @@ class StageReport(Frozen):
     """Why the stage was skipped or failed; never transcript text."""
 
 
+_HALVINGS_BEFORE_A_LARGER_GPU = 2
+
+
 @dataclass
 class Attempts:
     """The executions of one task run, and what the next one may be."""
@@ -68,6 +71,11 @@ class Attempts:
     count: int = 0
     transient: int = 0
     batch_size: int | None = None
+    halved: int = 0
+    larger: int = 0
+    """Steps up to a larger GPU."""
+    larger_steps: int = 0
+    """How many there are where the stage is computed."""
 
     def begin(self, batch_size: int) -> int:
         """Count an execution; the batch size to run it with."""
@@ -77,6 +85,8 @@ class Attempts:
 
     def again_after(self, error: object) -> bool:
         """Whether to try again, by what the error says of itself; out of memory halves the batch."""
+        if isinstance(error, ArtifactMissing):
+            return False  # the stage that makes it has to run first: the flow's business
         retry = error.retry if isinstance(error, StenoError) else Retry.NEVER
         if retry is Retry.SMALLER and self.batch_size and self.batch_size > 1:
             self.batch_size //= 2
@@ -158,6 +168,8 @@ class RunLog:
     """By stage."""
     redo: frozenset[str] = frozenset()
     """Stages to compute although they are cached, unless this very run has done so before it was interrupted."""
+    backend: str | None = None
+    """Where the run's stages are computed; as the settings say when left out."""
     _costs: Costs = field(default_factory=Costs)
 
     def skip(self, stage: str, why: str) -> None:

@@ -13,9 +13,11 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("flows.cli.transcribe:command", "Turn recordings into transcripts with speakers and word times."),
     "batch": ("flows.cli.batch:command", "Transcribe what is new in a folder, a bucket, a manifest or a feed."),
+    "evaluate": ("flows.cli.evaluate:command", "Score models on recordings whose truth is known, to decide between them."),
     "retry": ("flows.cli.retry:command", "Run a recording's failed stages once more, or with other options."),
     "up": ("deployments.cli:up", "Start server, UI, worker, deployments and automations on this machine."),
     "deploy": ("deployments.cli:deploy", "Register deployments and automations with the configured Prefect API."),
+    "gc": ("flows.cli.gc:command", "Remove artifacts by age and size, never one in use."),
     "doctor": ("flows.cli.doctor:command", "Check everything a run needs and say what is missing."),
     "models": ("flows.cli.models:command", "List the models: what each does, where it comes from, whether it is here."),
     "version": ("flows.cli.main:version_command", "Print the versions of Stenoflow and of what it runs on."),

@@ -1,0 +1,58 @@
+"""Collecting garbage as a flow, so that it can be scheduled: artifacts that have outlived their retention, age or size."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from infra.collect import DAY, Limits, collect
+from infra.collected import Collected, lines
+from infra.compute import get_store
+from infra.settings import get_settings
+from speech.schema import Frozen
+
+
+class GcRequest(Frozen):
+    """What may be removed, beside what is past the retention of its runs."""
+
+    older_than_days: float | None = Field(
+        None, ge=0, description="Remove artifacts that no run has used for so many days; left out, age is no reason."
+    )
+    max_gb: float | None = Field(
+        None,
+        ge=0,
+        description="Remove the least recently used artifacts until they take no more than this, in GB of 10^9 bytes.",
+    )
+    dry_run: bool = Field(False, description="Only say what would be removed.")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            older_than=None if self.older_than_days is None else self.older_than_days * DAY,
+            max_bytes=None if self.max_gb is None else int(self.max_gb * 1e9),
+            dry_run=self.dry_run,
+        )
+
+
+@flow(name="gc", persist_result=False)
+async def gc(request: GcRequest = GcRequest()) -> Collected:  # noqa: B008  frozen
+    """Remove artifacts from the store, never one that a run uses or was promised, and all that points to them.
+
+    Safe beside runs and beside another of its kind. Raises the errors of `infra.store`.
+
+    Args:
+        request: What may go.
+    """
+    from prefect.artifacts import acreate_markdown_artifact
+
+    logger = get_run_logger()
+    settings = get_settings()
+    store = await asyncio.to_thread(get_store, settings)
+    collected = await asyncio.to_thread(collect, store, settings, request.limits, logger.info)
+    for line in lines(collected):
+        logger.info(line)
+    table = "\n".join(f"- {line}" for line in lines(collected))
+    await acreate_markdown_artifact(markdown=table, key="gc", description="What was removed from the store")
+    return collected
