@@ -247,6 +247,29 @@ class LockSettings(BaseModel):
     )
 
 
+class ApiSettings(BaseModel):
+    """The REST service."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; one that is not loopback needs API keys.")
+    port: int = Field(8765, ge=0, le=65535)
+    deployment: str = Field("transcribe/stenoflow", description="The Prefect deployment whose runs jobs are.")
+    require_keys: bool | None = Field(None, description="Whether callers need a key; when left out: as soon as one was made.")
+    max_body_bytes: int = Field(2 * 2**20, gt=0, description="Largest JSON body that is not an audio chunk.")
+    max_upload_bytes: int = Field(2 * 2**30, gt=0, description="Largest uploaded recording.")
+    max_chunk_seconds: float = Field(60.0, gt=0, description="Longest audio chunk of a session.")
+    body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte before an upload counts as stalled.")
+    max_wait: float = Field(60.0, ge=0, description="Longest `?wait=`, in seconds.")
+    pending_jobs: int = Field(100, ge=1, description="Jobs of one key that may be queued or running at once.")
+    rate: float = Field(600.0, gt=0, description="Requests per minute and key.")
+    rate_submit: float = Field(120.0, gt=0, description="New jobs per minute and key.")
+    sessions: int = Field(64, ge=1, description="Chunk sessions that are kept at once.")
+    session_seconds: float = Field(600.0, gt=0, description="Seconds after its last chunk that a session is kept.")
+    webhook_attempts: int = Field(8, ge=1, le=20, description="Deliveries that are tried before one counts as dead.")
+    webhook_delay: float = Field(
+        30.0, ge=0, description="Seconds before the second delivery; each further one waits four times as long, up to 12 h."
+    )
+
+
 class StenoSettings(BaseSettings):
     """All settings of Stenoflow."""
 
@@ -269,6 +292,7 @@ class StenoSettings(BaseSettings):
     shards: ShardSettings = ShardSettings()
     modal: ModalSettings = ModalSettings()
     retry: RetrySettings = RetrySettings()
+    api: ApiSettings = ApiSettings()
     timeout: TimeoutSettings = TimeoutSettings()
     retention: RetentionSettings = RetentionSettings()
     locks: LockSettings = LockSettings()

@@ -1,0 +1,186 @@
+"""What callers send and get, field for field."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from flows.request import Format
+
+JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
+StageState = Literal["pending", "running", "computed", "cached", "skipped", "failed"]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
+Text2000 = Annotated[str, StringConstraints(max_length=2000)]
+RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
+
+
+class Body(BaseModel):
+    """A body that callers send: what it does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class JobOptions(Body):
+    """How a recording is transcribed."""
+
+    language: str | None = Field(
+        None, max_length=40, description="The spoken language, as a code or a name; detected when left out."
+    )
+    model: str = Field(
+        "auto",
+        min_length=1,
+        max_length=200,
+        description="Whisper model: a size or a hub id; `auto` takes the service's default.",
+    )
+    task: Literal["transcribe", "translate"] = Field(
+        "transcribe", description="Keep the spoken language, or translate to English."
+    )
+    batch_size: int = Field(16, ge=1, le=256, description="Chunks of audio decoded at once.")
+    align: bool = Field(True, description="Give every word a time.")
+    diarize: bool = Field(False, description="Say who speaks.")
+    num_speakers: int | None = Field(None, ge=1, le=100, description="The number of speakers, when it is known.")
+    min_speakers: int | None = Field(None, ge=1, le=100, description="At least this many speakers.")
+    max_speakers: int | None = Field(None, ge=1, le=100, description="At most this many speakers.")
+    initial_prompt: Text2000 | None = Field(None, description="Text that primes the spelling and style of the transcript.")
+    hotwords: Text2000 | None = Field(None, description="Names and terms that are likely to be said, separated by spaces.")
+    on_diarization_failure: Literal["fail", "degrade"] = Field(
+        "degrade",
+        description="What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails.",
+    )
+    formats: tuple[Format, ...] = Field(("json",), min_length=1, max_length=7, description="The files to write.")
+
+
+class JobRequest(JobOptions):
+    """`POST /transcribes` with JSON: a URL to fetch, or a chunk of audio to transcribe at once; exactly one of them."""
+
+    audio_url: str | None = Field(None, min_length=1, max_length=8192, description="http(s) or s3 URL of the recording.")
+    audio_chunk: str | None = Field(
+        None, min_length=1, description="Base64 of a `.npy` file: float32, mono, 16 kHz; answered at once, without a job."
+    )
+    session_id: str | None = Field(
+        None, min_length=1, max_length=128, pattern=r"^[\w.:-]+$", description="Chunks of one session continue each other."
+    )
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=32, description="Yours; given back as it is.")
+    tags: tuple[Tag, ...] = Field((), max_length=16, description="Yours; jobs are listed by them.")
+    webhook_url: str | None = Field(
+        None, min_length=1, max_length=2048, description="https URL that is told when the job ends."
+    )
+
+
+class JobAccepted(BaseModel):
+    """The job is queued."""
+
+    job_id: str
+    status: JobStatus
+    message: str
+
+
+class StageReport(BaseModel):
+    """What one stage of the job did."""
+
+    stage: str
+    state: StageState
+    attempts: int = 0
+    seconds: float = 0.0
+    cost: float | None = Field(None, description="US dollars; null when no price is known.")
+    detail: str = ""
+
+
+class Job(BaseModel):
+    """A job. `language`, `segments` and `word_segments` are there once it is completed, `error` once it failed."""
+
+    job_id: str
+    status: JobStatus
+    progress: float = Field(ge=0, le=100, description="Percent done, counted in audio, not in time.")
+    message: str
+    created_at: datetime
+    updated_at: datetime
+    language: str | None = None
+    segments: list[dict[str, Any]] | None = None
+    word_segments: list[dict[str, Any]] | None = None
+    error: str | None = None
+    error_code: str | None = None
+    degraded: bool = Field(False, description="Speakers were asked for and could not be had.")
+    warnings: list[str] = []
+    stages: list[StageReport] = []
+    duration: float | None = Field(None, description="Seconds of audio.")
+    cost: float | None = Field(None, description="US dollars.")
+    metadata: dict[str, str] = {}
+    tags: list[str] = []
+    links: dict[str, str] = Field({}, description="Where the transcript is to be had, by format; relative to this service.")
+
+
+class JobSummary(BaseModel):
+    """A job in a list."""
+
+    job_id: str
+    status: JobStatus
+    message: str
+    created_at: datetime
+    updated_at: datetime
+    name: str
+    metadata: dict[str, str] = {}
+    tags: list[str] = []
+
+
+class JobList(BaseModel):
+    """One page of jobs, the newest first."""
+
+    jobs: list[JobSummary]
+    next_cursor: str | None = Field(None, description="Give it as `cursor` for the next page; null on the last one.")
+
+
+class JobRemoved(BaseModel):
+    """The job was cancelled and what it made is being removed."""
+
+    message: str
+    job_id: str
+
+
+class RetryRequest(Body):
+    """What to do differently; nothing: the same again, of which finished stages are reused."""
+
+    from_: RetryFrom | None = Field(
+        None, alias="from", description="Compute this stage and what follows it, although it is cached."
+    )
+    language: str | None = Field(None, max_length=40)
+    model: str | None = Field(None, min_length=1, max_length=200)
+    align: bool | None = None
+    diarize: bool | None = None
+    num_speakers: int | None = Field(None, ge=1, le=100)
+    min_speakers: int | None = Field(None, ge=1, le=100)
+    max_speakers: int | None = Field(None, ge=1, le=100)
+    initial_prompt: Text2000 | None = None
+    hotwords: Text2000 | None = None
+
+
+class ChunkResult(BaseModel):
+    """The text of one chunk; its times are those of the session."""
+
+    status: Literal["completed"] = "completed"
+    session_id: str | None
+    language: str | None
+    segments: list[dict[str, Any]]
+    word_segments: list[dict[str, Any]]
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it, with the `error` string that older callers read."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    error: str
+    instance: str = ""
+    request_id: str = ""
+    errors: list[dict[str, Any]] | None = None
+
+
+class Health(BaseModel):
+    status: Literal["healthy", "unhealthy"]
+    service: str = "stenoflow"
+    timestamp: datetime
