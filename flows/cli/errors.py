@@ -16,7 +16,7 @@ from speech.errors import StenoError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-_OURS = ("TranscribeRequest", "TranscribeOptions", "BatchRequest", "StenoSettings")
+_OURS = ("TranscribeRequest", "TranscribeOptions", "BatchRequest", "EvaluateRequest", "ScoringOptions", "StenoSettings")
 """Models whose errors are the user's."""
 INTERRUPTED = 130
 PARTIAL = 7

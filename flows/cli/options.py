@@ -155,6 +155,8 @@ def _plain(annotation: Any) -> Any:
 def _type(kind: Any, metadata: Iterable[Any]) -> click.ParamType[Any]:
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
+    if kind is float:
+        return click.FLOAT
     if kind is int:
         low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
         high = next((item.le for item in metadata if hasattr(item, "le")), None)
@@ -163,7 +165,7 @@ def _type(kind: Any, metadata: Iterable[Any]) -> click.ParamType[Any]:
 
 
 def _metavar(name: str, kind: Any) -> str | None:
-    if kind is int:
+    if kind in (int, float):
         return "N"
     if kind is not str:
         return None

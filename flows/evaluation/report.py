@@ -52,7 +52,6 @@ _LEGEND = (
 
 def markdown(evaluation: Evaluation) -> str:
     """The report: what each system is worth, how they differ, what went wrong, where most errors are, every recording."""
-    best = [one for one in evaluation.overall if one.words is not None or one.diarization is not None]
     parts = [
         f"# Evaluation {evaluation.name}/{evaluation.id}",
         f"{_counted(evaluation)} from {_cell(evaluation.references)}. {_rules(evaluation)}",
@@ -60,7 +59,7 @@ def markdown(evaluation: Evaluation) -> str:
         *(_side_by_side(one) for one in evaluation.comparisons),
         _failures(evaluation.failed),
         "\n".join(f"- {_cell(warning)}" for warning in evaluation.warnings),
-        _worst(evaluation) if best else "",
+        _worst(evaluation) if any(one.recordings > 1 for one in evaluation.overall) else "",
         "## Recordings\n\n" + _recordings(evaluation.rows),
         _LEGEND,
     ]
@@ -104,7 +103,7 @@ def title(comparison: Comparison) -> str:
 
 def _side_by_side(comparison: Comparison) -> str:
     lines = [f"## {_cell(title(comparison))}", ""]
-    lines += [f"- {described(delta)} ({delta.recordings} recordings)" for delta in comparison.deltas]
+    lines += [f"- {described(delta)} ({_recordings_of(delta.recordings)})" for delta in comparison.deltas]
     lines += [f"- {_cell(note)}" for note in comparison.notes]
     return "\n".join(lines if len(lines) > 2 else [*lines, "- nothing that both were scored by"])
 
@@ -112,7 +111,11 @@ def _side_by_side(comparison: Comparison) -> str:
 def _counted(evaluation: Evaluation) -> str:
     recordings = len({row.recording for row in evaluation.rows})
     minutes = max((one.duration for one in evaluation.overall), default=0.0) / 60
-    return f"{recordings} recordings ({minutes:.1f} minutes scored)"
+    return f"{_recordings_of(recordings)} ({minutes:.1f} minutes scored)"
+
+
+def _recordings_of(count: int) -> str:
+    return f"{count} recording{'' if count == 1 else 's'}"
 
 
 def _rules(evaluation: Evaluation) -> str:
@@ -147,7 +150,7 @@ def _costs(row: Row, one: Overall) -> str:
     facts = []
     words = row.scores.words if row.scores else None
     if words is not None and one.words is not None and one.words.errors:
-        facts.append(f"WER {percent(words.rate)}, {words.errors / one.words.errors:.0%} of all word errors")
+        facts.append(f"WER {percent(words.rate)}, {percent(words.errors / one.words.errors)} of all word errors")
     turns = row.scores.diarization if row.scores else None
     if turns is not None:
         facts.append(f"DER {percent(turns.rate)}")

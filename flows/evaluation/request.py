@@ -37,11 +37,11 @@ class EvaluateRequest(Frozen):
         description="How the recordings are transcribed; a manifest's rows may say otherwise for theirs.",
     )
     scoring: ScoringOptions = Field(default_factory=ScoringOptions, description="How strictly speakers are scored.")
-    name: str = Field(
-        "", max_length=100, description="What later evaluations call this one; the name of the references when empty."
+    name: str | None = Field(
+        None, max_length=100, description="What later evaluations call this one; the name of the references when left out."
     )
     compare_with: str | None = Field(
-        LAST, description="An earlier evaluation: `last` of this name, another name, or name/id; nothing when left empty."
+        LAST, description="An earlier evaluation: `last` of this name, another name, name/id, or `none`."
     )
     recursive: bool = Field(False, description="Take the folders below as well.")
     concurrency: int = Field(
@@ -59,6 +59,11 @@ class EvaluateRequest(Frozen):
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(model.strip() for model in value if model.strip()))
 
+    @field_validator("compare_with")
+    @classmethod
+    def _something(cls, value: str | None) -> str | None:
+        return None if value is None or value.strip().lower() in ("", "none") else value.strip()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name in self.variants:
@@ -72,7 +77,7 @@ class EvaluateRequest(Frozen):
     @property
     def series(self) -> str:
         """The name that this evaluation and those before and after it are kept under."""
-        return slug(self.name) or slug(re.sub(r"\.\w+$", "", display_name(self.references.rstrip("/*")))) or "evaluation"
+        return slug(self.name or "") or slug(re.sub(r"\.\w+$", "", display_name(self.references.rstrip("/*")))) or "evaluation"
 
     @property
     def systems(self) -> dict[str, TranscribeOptions]:

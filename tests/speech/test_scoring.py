@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 from collections.abc import Sequence
 
 import jiwer
@@ -20,6 +21,7 @@ from speech.scoring import (
     time_errors,
     word_errors,
 )
+from speech.scoring.significance import Parts, change
 
 
 def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
@@ -270,3 +272,40 @@ def test_speaker_attributed_errors_agree_with_all_permutations() -> None:
 def test_texts_are_gathered_by_speaker_in_order() -> None:
     words = [Spoken("a", speaker="x"), Spoken("b", speaker="y"), Spoken("c", speaker="x"), Spoken("d")]
     assert texts_by_speaker(words) == {"x": "a c", "y": "b", None: "d"}
+
+
+# -- whether a change is more than chance -------------------------------------------------------------------------------
+
+
+def test_a_change_that_every_recording_shares_is_clear() -> None:
+    before = [Parts(10 + i % 3, 100) for i in range(20)]
+    after = [Parts(part.errors - 4, 100) for part in before]
+    found = change(before, after)
+    assert found.difference == pytest.approx(-0.04)
+    assert found.low == pytest.approx(-0.04) and found.high == pytest.approx(-0.04)
+
+
+def test_a_change_that_one_recording_makes_is_not() -> None:
+    before = [Parts(10, 100) for _ in range(10)]
+    after = [Parts(40, 100), *(Parts(9, 100) for _ in range(9))]
+    found = change(before, after)
+    assert found.difference == pytest.approx(0.021)
+    assert found.low is not None and found.high is not None
+    assert found.low < 0 < found.high
+
+
+def test_an_interval_is_that_of_the_normal_approximation() -> None:
+    """Equal lengths: the pooled rate is a mean, whose standard error is known."""
+    chance = random.Random(5)
+    before = [Parts(chance.randint(5, 15), 100) for _ in range(200)]
+    after = [Parts(chance.randint(5, 15), 100) for _ in range(200)]
+    differences = [(two.errors - one.errors) / 100 for one, two in zip(before, after, strict=True)]
+    error = statistics.stdev(differences) / 200**0.5
+    found = change(before, after)
+    assert found.low == pytest.approx(statistics.fmean(differences) - 1.96 * error, abs=error / 10)
+    assert found.high == pytest.approx(statistics.fmean(differences) + 1.96 * error, abs=error / 10)
+    assert change(before, after) == found
+
+
+def test_of_few_recordings_no_interval_is_told() -> None:
+    assert change([Parts(1, 10)] * 4, [Parts(2, 10)] * 4) == (pytest.approx(0.1), None, None)
