@@ -81,6 +81,9 @@ class TranscribeOptions(Frozen):
     max_line_width: int | None = Field(None, ge=10, le=500, description="Characters per subtitle line.")
     max_line_count: int | None = Field(None, ge=1, le=10, description="Lines per subtitle; needs max_line_width.")
 
+    compute: Literal["local", "modal"] | None = Field(
+        None, description="Where the models run: on this machine, or on Modal; as the settings say when left out."
+    )
     redo_from: Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"] | None = Field(
         None, description="Compute this stage and all that follow from it again, although they are cached."
     )

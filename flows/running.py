@@ -25,7 +25,7 @@ from tasks.report import RunLog, redone_from, run_id
 @contextlib.asynccontextmanager
 async def running(request: TranscribeRequest) -> AsyncIterator[RunLog]:
     """Run the stages of one recording inside this block. An error leaves it after its report and outcome are written."""
-    log = RunLog(redo=redone_from(request.redo_from))
+    log = RunLog(redo=redone_from(request.redo_from), backend=request.compute)
     async with artifacts_in_use(request.retention_days), progress_shown(), cancelled_from_outside():
         try:
             await refuse_after_crashes()

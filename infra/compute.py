@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind, StageOutcome
 from infra.settings import StenoSettings, get_settings
@@ -50,6 +51,8 @@ class StageJob(Frozen):
     params: dict[str, Any]
     runtime: RuntimeOptions
     shard: Shard = WHOLE
+    larger: int = 0
+    """How often memory did not suffice for the smallest batch: a remote backend takes a GPU that much larger."""
 
     @property
     def output(self) -> Kind:
@@ -62,11 +65,11 @@ class Compute(Protocol):
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome: ...
 
 
-async def in_thread(work: Callable[[ProgressSink], T], progress: ProgressSink, name: str) -> T:
+async def in_thread(work: Callable[[ProgressSink], T], progress: ProgressSink, name: str, grace: float = STOP_GRACE) -> T:
     """Run `work(report)` in a thread of its own and return its result; the event loop stays free.
 
     When the awaiting task is cancelled, the next `report` raises StageCancelled inside `work`, and this returns only
-    once `work` has ended, or after `STOP_GRACE` seconds, when it is left to end by itself.
+    once `work` has ended, or after `grace` seconds, when it is left to end by itself.
     """
     cancelled = threading.Event()
 
@@ -81,7 +84,7 @@ async def in_thread(work: Callable[[ProgressSink], T], progress: ProgressSink, n
     except asyncio.CancelledError:
         cancelled.set()
         running.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({running}, timeout=STOP_GRACE)
+        await asyncio.wait({running}, timeout=grace)
         raise
 
 
@@ -102,11 +105,12 @@ class LocalCompute:
     Cancelling the awaiting task stops the stage at its next batch, and `run` returns only when it has stopped.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, grace: float = STOP_GRACE) -> None:
         self.store = store
+        self.grace = grace
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
-        return await in_thread(lambda report: self._run(job, report), progress, job.stage)
+        return await in_thread(lambda report: self._run(job, report), progress, job.stage, self.grace)
 
     def _run(self, job: StageJob, report: ProgressSink) -> StageOutcome:
         began = time.perf_counter()
@@ -138,14 +142,40 @@ def get_store(settings: StenoSettings | None = None) -> Store:
     return _opened[1]
 
 
-def get_compute(settings: StenoSettings | None = None) -> Compute:
-    """The backend that the settings name."""
+def get_compute(settings: StenoSettings | None = None, backend: str | None = None) -> Compute:
+    """The backend that is asked for, or that the settings name; call it in the event loop that uses it."""
     settings = settings or get_settings()
-    module, _, function = settings.compute.backend.partition(":")
+    name = backend or settings.compute.backend
+    module, _, function = name.partition(":")
     if function:
-        backend: Compute = getattr(importlib.import_module(module), function)(settings)
-        return backend
+        custom: Compute = getattr(importlib.import_module(module), function)(settings)
+        return custom
     from infra.sharding import ShardedCompute
 
-    store, workers = get_store(settings), settings.compute.workers
-    return ShardedCompute(LocalCompute(store), store, settings.shards, workers=workers, one_machine=True)
+    store = get_store(settings)
+    if name == "modal":
+        return ShardedCompute(_modal_compute(settings), store, settings.shards, workers=settings.modal.calls)
+    return ShardedCompute(LocalCompute(store), store, settings.shards, workers=settings.compute.workers, one_machine=True)
+
+
+def larger_steps(stage: StageName, settings: StenoSettings, backend: str | None = None) -> int:
+    """How many larger GPUs there are for the stage, where it is computed."""
+    from infra.on_modal import gpus
+
+    on_modal = (backend or settings.compute.backend) == "modal"
+    return len(gpus.larger_steps(stage, settings.modal)) if on_modal else 0
+
+
+_on_modal: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[StenoSettings, Compute]] = WeakKeyDictionary()
+
+
+def _modal_compute(settings: StenoSettings) -> Compute:
+    """One for each event loop: it bounds the calls of the whole process, and knows what it has uploaded."""
+    from infra.on_modal.compute import ModalCompute
+
+    loop = asyncio.get_running_loop()
+    known = _on_modal.get(loop)
+    if known is None or known[0] is not settings:
+        store = get_store(settings)
+        known = _on_modal[loop] = settings, ModalCompute(LocalCompute(store), store, settings)
+    return known[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,27 @@ class StageEvent:
 
 
 Listener = Callable[[StageEvent], None]
+
+_log: ContextVar[Callable[[str], None] | None] = ContextVar("steno_log", default=None)
+
+
+def log_line(line: str) -> None:
+    """Say something for the log of the stage that is at work in this context; nowhere when nobody keeps one."""
+    sink = _log.get()
+    if sink is not None:
+        with contextlib.suppress(Exception):
+            sink(line)
+
+
+@contextlib.contextmanager
+def logging_to(sink: Callable[[str], None]) -> Iterator[None]:
+    """Have `sink` told every line that the block, and the tasks it starts, say."""
+    token = _log.set(sink)
+    try:
+        yield
+    finally:
+        _log.reset(token)
+
 
 _listeners: list[Listener] = []
 _guard = threading.Lock()

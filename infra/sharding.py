@@ -177,7 +177,7 @@ def _work_seconds(job: StageJob) -> float:
     if "segmentation" in facts:
         return float(facts["segmentation"].get("speech_seconds", duration))
     if "asr" in facts:
-        return min(duration, CHUNK_SECONDS * facts["asr"].get("segments", 0))
+        return min(duration, CHUNK_SECONDS * float(facts["asr"].get("segments", 0)))
     return duration
 
 

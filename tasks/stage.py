@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import Task
+from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
@@ -18,6 +18,7 @@ from infra.artifacts import ArtifactRef, StageOutcome
 from infra.compute import get_store
 from infra.errors import StageTimeout
 from infra.keys import stage_key
+from infra.progress import logging_to
 from infra.settings import RetrySettings, StenoSettings, get_settings
 from infra.usage import in_use, noted
 from speech.schema import Frozen, RuntimeOptions, StageName
@@ -43,6 +44,8 @@ class StageCall(Frozen):
     duration: float
     """Seconds of audio, which the time-out is scaled to."""
     batch_size: int = 8
+    backend: str | None = None
+    """Where it is computed; as the settings say when left out. No part of the key."""
     label: str = ""
     """What tells this task run from its siblings in Prefect's views: the model."""
 
@@ -74,17 +77,24 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     """Compute the stage on the backend in force; its `StageOutcome`, as plain JSON so that any version can read it."""
     settings = get_settings()
     attempts = current_attempts()
+    attempts.larger_steps = compute.larger_steps(call.stage, settings, call.backend)
     batch_size = attempts.begin(call.batch_size)
     started(call.shown_as, detail=_attempt_detail(attempts.count, batch_size, call.batch_size))
     job = compute.StageJob(
-        stage=call.stage, key=call.key, inputs=call.inputs, params=call.params, runtime=_runtime(settings, batch_size)
+        stage=call.stage,
+        key=call.key,
+        inputs=call.inputs,
+        params=call.params,
+        runtime=_runtime(settings, batch_size),
+        larger=attempts.larger,
     )
+    backend = compute.get_compute(settings, call.backend)
     limit = time_limit(call.duration, settings)
     scope = asyncio.timeout(limit)
     try:
-        with defects_contained(call.shown_as):
+        with defects_contained(call.shown_as), logging_to(get_run_logger().info):
             async with scope:
-                outcome = await compute.get_compute(settings).run(job, progress_of(call.shown_as))
+                outcome = await backend.run(job, progress_of(call.shown_as))
     except TimeoutError:
         if not scope.expired():
             raise
@@ -122,6 +132,7 @@ async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> Stage
     """Have the stage computed, or its record reused, and reported in `log`."""
     await in_use(call.key, artifacts=(ref.path for ref in call.inputs.values()))
     again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
+    call = call.model_copy(update={"backend": log.backend})
     value = await log.perform(call.shown_as, with_retries(task, again=again), call)
     outcome = StageOutcome.model_validate(value)
     noted(outcome.artifact.path)

@@ -63,13 +63,13 @@ class ComputeDouble:
         return await asyncio.to_thread(stand_in, job)
 
 
-def stand_in(job: StageJob) -> StageOutcome:
-    """What the stage leaves when no model is run."""
+def stand_in(job: StageJob, bytes_more: int = 0) -> StageOutcome:
+    """What the stage leaves when no model is run; with blanks behind it, for an artifact of some size."""
     store = compute.get_store()
     store.scratch.mkdir(parents=True, exist_ok=True)
     kind: Any = STAGES[job.stage].output
     path = store.scratch / f"double-{uuid.uuid4().hex}{SUFFIXES[kind]}"
-    path.write_text(_content(job))
+    path.write_text(_content(job) + " " * bytes_more)
     try:
         return StageOutcome(artifact=store.put(path, kind, meta={"language": "en"}), seconds=0.5, key=job.key)
     finally:
@@ -104,7 +104,7 @@ def _content(job: StageJob) -> str:
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> ComputeDouble:
     backend = ComputeDouble()
-    monkeypatch.setattr(compute, "get_compute", lambda settings=None: backend)
+    monkeypatch.setattr(compute, "get_compute", lambda settings=None, asked=None: backend)
     return backend
 
 

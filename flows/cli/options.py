@@ -19,7 +19,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Speakers": ("diarize", "num_speakers", "min_speakers", "max_speakers", "on_diarization_failure"),
     "Output": ("formats", "output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count"),
     "Stages": ("redo_from", "retention_days"),
-    "Machine": ("device", "compute_type", "threads", "hf_token"),
+    "Machine": ("compute", "device", "compute_type", "threads", "hf_token"),
     "Display": ("as_json", "quiet", "verbose", "debug", "_click_default_help"),
 }
 """How `--help` groups the options; a field that is named nowhere comes under "More"."""

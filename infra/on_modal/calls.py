@@ -1,0 +1,177 @@
+"""One call on Modal from its spawning to its end: recorded, so that a run that was killed finds it again, watched, cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from infra.compute import ProgressSink
+from infra.on_modal.channel import INTERVAL, MOST
+from infra.on_modal.contract import RemoteAnswer, RemoteEvent, events_name
+from infra.on_modal.errors import modal_errors
+from infra.progress import log_line
+from infra.settings import ModalSettings
+from infra.store import Store
+from speech.errors import TransientError
+from speech.schema import Frozen
+
+if TYPE_CHECKING:
+    import modal
+
+T = TypeVar("T")
+
+POLL = 20.0
+"""Seconds that one request waits for the result."""
+CANCEL_LIMIT = 10.0
+"""Seconds that cancelling a call may take before it is given up; its executions are bounded in any case."""
+
+
+class CallRecord(Frozen):
+    """Where a stage is being computed, under `records/calls/<key>` in the store."""
+
+    call_id: str
+    app: str
+    environment: str | None = None
+
+
+class Gone(Exception):
+    """Modal no longer has the call, or its result: it is to be made again."""
+
+
+class Calls:
+    """Calls of one app, and their records in the store."""
+
+    def __init__(self, store: Store, settings: ModalSettings) -> None:
+        self.store = store
+        self.settings = settings
+
+    async def result(
+        self, key: str, spawn: Callable[[], Awaitable[modal.FunctionCall[Any]]], doing: str, progress: ProgressSink
+    ) -> RemoteAnswer:
+        """The answer of the call that is recorded under `key`, or of a new one.
+
+        Cancelling the awaiting task cancels the call. Raises the errors of `modal_errors`.
+        """
+        earlier = await self._recorded(key)
+        if earlier is not None:
+            with contextlib.suppress(Gone):
+                log_line(f"{doing}: found the call that was made before, {earlier.object_id}")
+                return await self._awaited(key, earlier, doing, progress)
+            log_line(f"{doing}: Modal no longer has that call; it is made again")
+        with modal_errors(doing):
+            call = await spawn()
+        record = CallRecord(call_id=call.object_id, app=self.settings.app, environment=self.settings.environment)
+        try:
+            await asyncio.to_thread(self.store.write_record, _name(key), record.model_dump_json().encode())
+        except BaseException:
+            await self._cancel(call)
+            raise
+        log_line(f"{doing}: {await call.get_dashboard_url.aio()}")
+        try:
+            return await self._awaited(key, call, doing, progress)
+        except Gone:
+            raise TransientError(f"Modal lost the result of {doing}; it is computed again.") from None
+
+    async def _recorded(self, key: str) -> modal.FunctionCall[Any] | None:
+        import modal
+
+        content = await asyncio.to_thread(self.store.read_record, _name(key))
+        record = CallRecord.model_validate_json(content) if content else None
+        if record is None or (record.app, record.environment) != (self.settings.app, self.settings.environment):
+            return None
+        return modal.FunctionCall.from_id(record.call_id)
+
+    async def _awaited(self, key: str, call: modal.FunctionCall[Any], doing: str, progress: ProgressSink) -> RemoteAnswer:
+        """The call's answer; its record goes when it has ended, and stays while it may still be at work."""
+        watcher = asyncio.create_task(self._watch(call.object_id, progress))
+        ended = True
+        try:
+            return RemoteAnswer.model_validate(await self._get(call, doing))
+        except asyncio.CancelledError:
+            await self._cancel(call)
+            raise
+        except _OutOfReach as error:
+            ended = False
+            raise TransientError(
+                f"Modal was out of reach for {self.settings.reconnect:.0f} s during {doing} ({error})."
+            ) from None
+        finally:
+            watcher.cancel()
+            if ended:
+                await asyncio.shield(self._ended(key, call.object_id, progress))
+
+    async def _get(self, call: modal.FunctionCall[Any], doing: str) -> Any:
+        """Wait in requests of POLL seconds. A network that is away for a while changes nothing: the call goes on without us."""
+        from modal import exception
+
+        away_since: float | None = None
+        while True:
+            try:
+                with _builtin_timeouts_pass(), modal_errors(doing):
+                    try:
+                        return await call.get.aio(timeout=POLL)
+                    except (exception.NotFoundError, exception.OutputExpiredError):
+                        raise Gone from None
+                    except (exception.ConnectionError, exception.ServiceError) as error:
+                        away_since = away_since or time.monotonic()
+                        if time.monotonic() - away_since > self.settings.reconnect:
+                            raise _OutOfReach(type(error).__name__) from None
+                        await asyncio.sleep(1.0)
+                        continue
+            except _StillRunning:
+                away_since = None
+
+    async def _watch(self, call_id: str, progress: ProgressSink) -> None:
+        """Pass on what the container tells."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            with contextlib.suppress(Exception):
+                await self._pass_on(call_id, progress)
+
+    async def _pass_on(self, call_id: str, progress: ProgressSink) -> None:
+        for value in await self._queue().get_many.aio(MOST, block=False, partition=call_id):
+            event = RemoteEvent.model_validate(value)
+            if event.line:
+                log_line(event.line)
+            if event.fraction is not None:
+                progress(event.fraction)
+
+    def _queue(self) -> modal.Queue:
+        import modal
+
+        return modal.Queue.from_name(events_name(self.settings), environment_name=self.settings.environment)
+
+    async def _ended(self, key: str, call_id: str, progress: ProgressSink) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CANCEL_LIMIT):
+                await self._pass_on(call_id, progress)
+        await asyncio.to_thread(self.store.delete_record, _name(key))
+
+    async def _cancel(self, call: modal.FunctionCall[Any]) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CANCEL_LIMIT):
+                await call.cancel.aio()
+
+
+class _StillRunning(Exception):
+    pass
+
+
+class _OutOfReach(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _builtin_timeouts_pass() -> Any:
+    """`get(timeout=…)` raises the builtin TimeoutError when there is no result yet; Modal's own time-outs are others."""
+    try:
+        yield
+    except TimeoutError:
+        raise _StillRunning from None
+
+
+def _name(key: str) -> str:
+    return f"calls/{key}"

@@ -1,0 +1,93 @@
+"""What orchestrator and containers agree on: names, paths, and the JSON that travels in a call and back."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from infra.artifacts import StageOutcome
+from infra.compute import StageJob
+from infra.settings import ModalSettings
+from speech.schema import Frozen, StageName
+
+ROOT = Path(__file__).parents[2]
+"""Of the packages: the checkout, site-packages, or `/root` in a container."""
+
+WEIGHTS_PATH = "/weights"
+DATA_PATH = "/artifacts"
+
+METHODS: dict[StageName, tuple[str, str]] = {
+    "segment": ("Voices", "segment"),
+    "embed": ("Voices", "embed"),
+    "asr": ("Speech", "asr"),
+    "align": ("Speech", "align"),
+}
+"""Stage → class and method of the app. The others run no model, and stay with the orchestrator."""
+
+
+def weights_name(settings: ModalSettings) -> str:
+    return f"{settings.app}-weights"
+
+
+def artifacts_name(settings: ModalSettings) -> str:
+    return f"{settings.app}-artifacts"
+
+
+def events_name(settings: ModalSettings) -> str:
+    """Of the queue through which containers tell what they are doing, a partition for each call."""
+    return f"{settings.app}-events"
+
+
+def executions_name(settings: ModalSettings) -> str:
+    """Of the dict that counts how often each call was begun."""
+    return f"{settings.app}-executions"
+
+
+class RemoteCall(Frozen):
+    """All that a container is told."""
+
+    job: StageJob
+    code: str
+    """`code_fingerprint()` of the orchestrator."""
+    store: str = ""
+    """URL of a store that the container opens itself; empty for the artifacts volume."""
+    executions: int = 1
+    """How often the call may be begun: Modal runs a call again and again when its container dies."""
+
+
+class RemoteError(Frozen):
+    """An error of our own trees, or, under the code `stage_failed`, the kind and the places of any other."""
+
+    code: str
+    message: str
+    where: str = ""
+
+
+class RemoteAnswer(Frozen):
+    """All that a container gives back: plain JSON, so that neither side needs the other's classes."""
+
+    outcome: StageOutcome | None = None
+    error: RemoteError | None = None
+
+
+class RemoteEvent(Frozen):
+    """What a container tells while it works."""
+
+    fraction: float | None = None
+    line: str = ""
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Hex digest of the engine's source. An app that was deployed from other source would give other results under our keys."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "speech").rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def answer_json(answer: RemoteAnswer) -> dict[str, Any]:
+    return answer.model_dump(mode="json", exclude_none=True)

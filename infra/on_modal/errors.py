@@ -1,0 +1,69 @@
+"""Modal's errors as ours, and our own carried over the wire by their codes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import infra.errors
+import speech.errors
+from infra.errors import ModalDenied, ModalNotDeployed, StageFailed, StageTimeout, WorkerLost
+from infra.on_modal.contract import RemoteError
+from speech.errors import OutOfMemory, StenoError, TransientError
+
+_OUT_OF_MEMORY = ("out of memory", "oom", "memory limit")
+
+
+def rebuilt(error: RemoteError) -> StenoError:
+    """The error that a container met."""
+    kinds = [kind for module in (infra.errors, speech.errors) for kind in vars(module).values()]
+    known = {kind.code: kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StenoError)}
+    return known.get(error.code, StageFailed)(error.message)
+
+
+@contextlib.contextmanager
+def modal_errors(doing: str) -> Iterator[None]:
+    """Have what the Modal client raises say what to do, in our own classes."""
+    from modal import exception as modal
+
+    try:
+        yield
+    except modal.AuthError:
+        raise ModalDenied("Modal does not accept the token of this machine; run `modal token new`.") from None
+    except modal.PermissionDeniedError:
+        raise ModalDenied(
+            f"This machine's Modal token may not do what {doing} takes; run `modal token new`, or ask the workspace's owner."
+        ) from None
+    except modal.VersionError:
+        raise ModalNotDeployed(
+            "Modal no longer serves this version of its client; upgrade `modal`, then `steno modal deploy`."
+        ) from None
+    except modal.NotFoundError as error:
+        raise ModalNotDeployed(
+            f"Modal knows nothing of what {doing} takes ({_first_line(error)}); run `steno modal deploy`."
+        ) from None
+    except modal.FunctionTimeoutError:
+        raise StageTimeout(
+            f"Modal ended {doing} at the function's own limit; raise STENO_MODAL__TIMEOUT, then `steno modal deploy`."
+        ) from None
+    except modal.RemoteError as error:
+        if any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
+            raise OutOfMemory(
+                f"A container ran out of memory during {doing}; raise STENO_MODAL__MEMORY, or use a smaller model."
+            ) from None
+        raise WorkerLost(f"Modal ended {doing} without a result: stopped, or its container could not start.") from None
+    except (modal.InternalFailure, modal.InternalError, modal.ServiceError, modal.ConnectionError) as error:
+        raise TransientError(f"Modal could not be reached, or failed, during {doing} ({type(error).__name__}).") from None
+    except (modal.ResourceExhaustedError, modal.ConflictError, modal.DataLossError) as error:
+        raise TransientError(f"Modal refused {doing} for now ({type(error).__name__}).") from None
+    except modal.InvalidError as error:
+        raise ModalNotDeployed(
+            f"The deployed app does not fit this version ({_first_line(error)}); run `steno modal deploy`."
+        ) from None
+    except modal.Error as error:
+        raise StageFailed(f"Modal failed {doing} with an unexpected {type(error).__name__}; please report it.") from None
+
+
+def _first_line(error: Exception) -> str:
+    """Modal's own words, which name objects and never quote what was sent."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

@@ -1,0 +1,48 @@
+"""The artifact store inside a container, on the mounted volume."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.artifacts import SUFFIXES, ArtifactRef, Kind
+from infra.on_modal.contract import DATA_PATH
+from infra.store import Store
+
+if TYPE_CHECKING:
+    import modal
+
+
+class VolumeStore(Store):
+    """Artifacts at the paths that they have in every store.
+
+    A volume cannot be reloaded while one of its files is open, whichever call opened it. So files are copied out and in under
+    a lock, and stages work on the copies.
+    """
+
+    def __init__(self, volume: modal.Volume, scratch: Path) -> None:
+        super().__init__(DATA_PATH, scratch)
+        self.volume = volume
+        self._guard = threading.Lock()
+
+    @contextlib.contextmanager
+    def local(self, ref: ArtifactRef) -> Iterator[Path]:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix="input-", suffix=SUFFIXES[ref.kind], dir=self.scratch) as file:
+            with self._guard:
+                if not Path(self.root, ref.path).is_file():
+                    self.volume.reload()
+                with super().local(ref) as path:
+                    shutil.copyfile(path, file.name)
+            yield Path(file.name)
+
+    def put(self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None) -> ArtifactRef:
+        with self._guard:
+            ref = super().put(source, kind, sha256=sha256, meta=meta)
+            self.volume.commit()
+        return ref

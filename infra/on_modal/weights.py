@@ -1,0 +1,117 @@
+"""Weights on their volume: fetched, joined and converted once, by `warm`, and loaded before the first call."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import Any
+
+from infra.on_modal.contract import weights_name
+from infra.settings import get_settings
+from speech.errors import StenoError
+from speech.schema import RuntimeOptions
+
+
+def import_libraries() -> None:
+    """What takes seconds to import and holds nothing of the machine, so that a memory snapshot may hold it."""
+    for module in ("torch", "ctranslate2", "onnxruntime", "av", "soundfile"):
+        importlib.import_module(module)
+
+
+def load_speech() -> None:
+    """The Whisper model that the settings name. What cannot be had is met by the call that asks for it, in a sentence."""
+    from speech.models import resolve_asr
+    from speech.whisper import load_whisper
+
+    runtime, settings = runtime_here(), get_settings()
+    try:
+        model = resolve_asr(settings.model, None, models_dir=settings.models_path, offline=settings.offline)
+        load_whisper(model, settings.models_path, runtime)
+    except StenoError:
+        return
+    commit()
+
+
+def load_voices() -> None:
+    """Segmentation and speaker embedding."""
+    from speech.models import resolve_diarization
+    from speech.networks import load_embedder, load_segmenter
+
+    runtime, settings = runtime_here(), get_settings()
+    try:
+        model = resolve_diarization("auto", models_dir=settings.models_path, offline=settings.offline)
+        load_segmenter(model, settings.models_path, runtime)
+        load_embedder(model, settings.models_path, runtime)
+    except StenoError:
+        return
+    commit()
+
+
+def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
+    """Have the weights of the named Whisper models, of diarization and of the languages' aligners on the volume.
+
+    A row for each: what it is, its revision or why it cannot be had, and the seconds it took.
+    """
+    from speech.models import resolve_align, resolve_asr, resolve_diarization
+    from speech.networks import load_embedder, load_segmenter
+    from speech.wav2vec2 import load_aligner
+    from speech.whisper import load_whisper
+
+    settings, runtime = get_settings(), runtime_here()
+    folder, offline = settings.models_path, settings.offline
+    rows: list[dict[str, Any]] = []
+
+    def bring(name: str, load: Any) -> None:
+        began = time.perf_counter()
+        row: dict[str, Any] = {"model": name}
+        try:
+            row["revision"] = str(load())
+        except StenoError as error:
+            row |= {"error": error.message, "code": error.code}
+        rows.append(row | {"seconds": round(time.perf_counter() - began, 1)})
+
+    def whisper(name: str) -> str:
+        model = resolve_asr(name, None, models_dir=folder, offline=offline)
+        load_whisper(model, folder, runtime)
+        return model.revision
+
+    def voices() -> str:
+        model = resolve_diarization("auto", models_dir=folder, offline=offline)
+        load_segmenter(model, folder, runtime)
+        load_embedder(model, folder, runtime)
+        return model.revision
+
+    def aligner(language: str) -> str:
+        asr = resolve_asr(settings.model, None, models_dir=folder, offline=offline)
+        model = resolve_align("wav2vec2", language, asr, models_dir=folder, offline=offline)
+        load_aligner(model, language, folder, runtime)
+        return model.revision
+
+    for name in models or [settings.model]:
+        bring(f"whisper {name}", lambda name=name: whisper(name))
+    bring("diarization", voices)
+    for language in languages:
+        bring(f"alignment {language}", lambda language=language: aligner(language))
+    commit()
+    return rows
+
+
+def runtime_here() -> RuntimeOptions:
+    """As `worker.serve` runs stages, so that what is loaded here is what they find."""
+    settings = get_settings()
+    many = settings.modal.inputs > 1
+    return RuntimeOptions(
+        device="auto",
+        threads=max(1, int(settings.modal.cpu / settings.modal.inputs)) if many else 0,
+        workers=settings.modal.inputs,
+        compute_type=settings.compute.compute_type,
+        models_dir=str(settings.models_path),
+        offline=settings.offline,
+    )
+
+
+def commit() -> None:
+    """Have other containers find what this one fetched, joined or converted."""
+    import modal
+
+    modal.Volume.from_name(weights_name(get_settings().modal)).commit()

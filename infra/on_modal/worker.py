@@ -1,0 +1,156 @@
+"""What a container does with a call: find the inputs, run the stage as any backend does, keep the output, say how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from infra.artifacts import StageOutcome
+from infra.compute import LocalCompute, StageJob
+from infra.errors import ModalNotDeployed, WorkerLost
+from infra.on_modal.channel import Channel
+from infra.on_modal.contract import (
+    RemoteAnswer,
+    RemoteCall,
+    RemoteError,
+    answer_json,
+    artifacts_name,
+    code_fingerprint,
+    events_name,
+    executions_name,
+)
+from infra.on_modal.gpus import modal_name
+from infra.on_modal.volume_store import VolumeStore
+from infra.settings import StenoSettings, get_settings
+from infra.store import Store
+from speech.errors import OutOfMemory, StenoError
+
+if TYPE_CHECKING:
+    import modal
+
+GRACE = 2.0
+"""Seconds that a cancelled call waits for its stage to reach the next batch; the stage then ends by itself."""
+
+
+async def serve(payload: dict[str, Any]) -> dict[str, Any]:
+    """Run one stage and return a `RemoteAnswer`. Nothing is raised but cancellation: an error's own text and traceback could
+    quote anything, and Modal keeps both.
+    """
+    call = RemoteCall.model_validate(payload)
+    try:
+        async with _channel() as channel:
+            return answer_json(RemoteAnswer(outcome=await _computed(call, channel)))
+    except StenoError as error:
+        if isinstance(error, OutOfMemory):
+            _release_memory()
+        return answer_json(RemoteAnswer(error=RemoteError(code=error.code, message=error.message)))
+    except Exception as error:
+        places = traceback.extract_tb(error.__traceback__)
+        where = "\n".join(f"  {place.filename}:{place.lineno} in {place.name}" for place in places)
+        message = f"The {call.job.stage} stage failed on Modal with an unexpected {type(error).__name__}; please report it with the log of this run."
+        return answer_json(RemoteAnswer(error=RemoteError(code="stage_failed", message=message, where=where)))
+
+
+async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
+    if call.code != code_fingerprint():
+        raise ModalNotDeployed("The deployed app is of another version than this machine's; run `steno modal deploy`.")
+    execution = await _count_execution(channel.call_id)
+    if execution > call.executions:
+        raise WorkerLost(
+            f"The containers of the {call.job.stage} stage died {execution - 1} times in a row; a larger STENO_MODAL__MEMORY or a smaller batch may help."
+        )
+    gpu, again = await asyncio.to_thread(gpu_name), f", execution {execution}" if execution > 1 else ""
+    channel.log(f"{call.job.stage} began in container {os.environ.get('MODAL_TASK_ID', '?')} on {gpu or 'CPUs'}{again}")
+    settings = get_settings()
+    store = _url_store(call.store) if call.store else _volume_store()
+    outcome = await LocalCompute(store, grace=GRACE).run(_here(call, settings), channel.progress)
+    channel.log(f"{call.job.stage} ended after {outcome.seconds:.1f} s, {outcome.load_seconds:.1f} s of them loading models")
+    await _forget_executions(channel.call_id)
+    rented = {"gpu": gpu, "cores": settings.modal.cpu, "memory": settings.modal.memory / 1024}
+    return outcome.model_copy(update={"backend": "modal", "device": gpu or outcome.device, **rented})
+
+
+def _here(call: RemoteCall, settings: StenoSettings) -> StageJob:
+    """The job with this container's device, folders and threads in place of the orchestrator's."""
+    runtime = call.job.runtime.model_copy(
+        update={
+            "device": "auto",
+            "threads": 0 if settings.modal.inputs == 1 else max(1, int(settings.modal.cpu / settings.modal.inputs)),
+            "workers": settings.modal.inputs,
+            "compute_type": settings.compute.compute_type,
+            "models_dir": str(settings.models_path),
+            "offline": settings.offline,
+        }
+    )
+    return call.job.model_copy(update={"runtime": runtime})
+
+
+@functools.cache
+def _volume_store() -> VolumeStore:
+    import modal
+
+    settings = get_settings()
+    return VolumeStore(modal.Volume.from_name(artifacts_name(settings.modal)), settings.scratch_path)
+
+
+@functools.cache
+def _url_store(url: str) -> Store:
+    settings = get_settings()
+    return Store(url, settings.scratch_path, settings.s3)
+
+
+@contextlib.asynccontextmanager
+async def _channel() -> AsyncIterator[Channel]:
+    import modal
+
+    queue = modal.Queue.from_name(events_name(get_settings().modal), create_if_missing=True)
+    async with Channel(queue, modal.current_function_call_id() or "") as channel:
+        yield channel
+
+
+def _executions() -> modal.Dict:
+    import modal
+
+    return modal.Dict.from_name(executions_name(get_settings().modal), create_if_missing=True)
+
+
+async def _count_execution(call_id: str) -> int:
+    """How often this call has been begun, this time included; 1 when that cannot be told."""
+    with contextlib.suppress(Exception):
+        counts = _executions()
+        count = int(await counts.get.aio(call_id, 0)) + 1
+        await counts.put.aio(call_id, count)
+        return count
+    return 1
+
+
+async def _forget_executions(call_id: str) -> None:
+    with contextlib.suppress(Exception):
+        await _executions().pop.aio(call_id, None)
+
+
+@functools.cache
+def gpu_name() -> str:
+    """The container's GPU as Modal names it; empty without one."""
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    names = asked.stdout.split("\n")[:-1]
+    return modal_name(names[0]) + (f":{len(names)}" if len(names) > 1 else "") if names else ""
+
+
+def _release_memory() -> None:
+    """Give back what torch keeps for itself, so that half the batch has room."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
