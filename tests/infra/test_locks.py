@@ -1,0 +1,175 @@
+"""Locks by name on the store: one holder at a time, whatever becomes of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from infra.leftovers import expired_locks
+from infra.locks import Lock, Locks
+from infra.store import Store
+from tests.s3_faults import FaultyS3, faulty_s3, s3_service
+
+pytestmark = pytest.mark.slow
+
+__all__ = ["faulty_s3", "s3_service"]
+
+LEASE = 2.0
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return Store(str(tmp_path / "store"), tmp_path / "scratch")
+    service: FaultyS3 = request.getfixturevalue("faulty_s3")
+    return Store(f"s3://{service.bucket()}/store", tmp_path / "scratch", service.settings)
+
+
+def soon(locks: Locks, name: str, seconds: float = 20) -> Lock:
+    end = time.monotonic() + seconds
+    while (lock := locks.try_acquire(name)) is None:
+        assert time.monotonic() < end, f"{name} was not released"
+        time.sleep(0.05)
+    return lock
+
+
+def names(store: Store) -> list[str]:
+    return [file.path for file in store.files("locks")]
+
+
+def test_one_holder_at_a_time(store: Store) -> None:
+    mine, theirs = Locks(store, LEASE), Locks(store, LEASE)
+    held = mine.try_acquire("a")
+    assert held is not None
+    assert mine.try_acquire("a") is None
+    assert theirs.try_acquire("a") is None
+    other = theirs.try_acquire("b")
+    assert other is not None
+    held.release()
+    held.release()
+    soon(theirs, "a").release()
+    other.release()
+    soon(mine, "b").release()
+
+
+def test_nothing_stays_behind(store: Store) -> None:
+    locks = Locks(store, LEASE)
+    for name in ("a", "b"):
+        soon(locks, name).release()
+    end = time.monotonic() + 10
+    while names(store) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert names(store) == []
+
+
+def test_many_at_once_never_hold_it_together(store: Store) -> None:
+    inside: list[int] = []
+    most = 0
+
+    def work(number: int) -> None:
+        nonlocal most
+        lock = soon(Locks(store, LEASE), "a", 60)
+        inside.append(number)
+        most = max(most, len(inside))
+        time.sleep(0.01)
+        inside.remove(number)
+        lock.release()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+    assert most == 1
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from infra.locks import Locks
+from infra.settings import S3Settings
+from infra.store import Store
+url, scratch, endpoint, lease = sys.argv[1:]
+s3 = S3Settings(endpoint_url=endpoint, region="us-east-1", key="testing", secret="testing", addressing_style="path")
+lock = Locks(Store(url, Path(scratch), s3), float(lease)).try_acquire("a")
+print("held" if lock else "refused", flush=True)
+if sys.stdin.readline():
+    lock.release()
+"""
+
+
+def holder(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> subprocess.Popen[str]:
+    endpoint = request.getfixturevalue("faulty_s3").endpoint if store.is_s3 else ""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, store.url, str(tmp_path / "other"), endpoint, str(LEASE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_killed_holder_does_not_keep_it(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    process = holder(store, tmp_path, request)
+    locks = Locks(store, LEASE)
+    assert locks.try_acquire("a") is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    soon(locks, "a").release()
+
+
+def test_a_holder_at_work_keeps_it_longer_than_a_lease(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    process = holder(store, tmp_path, request)
+    locks = Locks(store, LEASE)
+    end = time.monotonic() + 2.5 * LEASE
+    while time.monotonic() < end:
+        assert locks.try_acquire("a") is None
+        time.sleep(0.2)
+    process.communicate("release\n", timeout=30)
+    assert process.returncode == 0
+    soon(locks, "a").release()
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_a_holder_that_was_paused_does_not_release_its_successors_lock(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    process = holder(store, tmp_path, request)
+    process.send_signal(signal.SIGSTOP)
+    locks = Locks(store, LEASE)
+    lock = soon(locks, "a")
+    process.send_signal(signal.SIGCONT)
+    process.communicate("release\n", timeout=30)
+    third = Locks(store, LEASE)
+    end = time.monotonic() + 1.5 * LEASE
+    while time.monotonic() < end:
+        assert third.try_acquire("a") is None
+        time.sleep(0.2)
+    lock.release()
+    soon(third, "a").release()
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_an_answer_that_was_lost_does_not_lock_the_holder_out(store: Store, faulty_s3: FaultyS3) -> None:
+    faulty_s3.set({"fault": "lost", "method": "PUT", "times": 1})
+    lock = Locks(store, LEASE).try_acquire("a")
+    assert lock is not None
+    assert faulty_s3.state()["faults"] == {"lost": 1}
+    lock.release()
+
+
+def test_locks_of_the_dead_are_swept(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    process = holder(store, tmp_path, request)
+    if not store.is_s3:
+        assert expired_locks(store, -1) == 0  # held
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(names(store)) == 1
+    assert expired_locks(store, 3600) == 0
+    assert expired_locks(store, -1) == 1
+    assert names(store) == []
