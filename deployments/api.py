@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from deployments.changes import Change
-from flows.cli.server import ApiUnreachable, check_api, configured_api_url, shown
+from flows.cli.server import check_api, configured_api_url, shown
+from infra.errors import ApiUnreachable
 from infra.settings import StenoSettings
 from speech.errors import AccessError, InputError, StenoError
 

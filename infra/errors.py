@@ -1,4 +1,4 @@
-"""Errors of sources, the store and compute; branches of the tree drawn in `speech.errors`.
+"""Errors of sources, the store, compute and the orchestrator; branches of the tree drawn in `speech.errors`.
 
     InputError
     ├── SourceError              the source cannot be read as asked; never retried
@@ -17,6 +17,7 @@
     StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
     ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
     TransientError
+    ├── ApiUnreachable           the Prefect API does not answer, or the temporary one does not start
     ├── DownloadFailed           stalled, cut short, or a 5xx, after the download's own resumes
     ├── WorkerLost               a remote worker died or was stopped under a stage, more often than is put up with
     └── StageTimeout             a stage outlived the time-out computed from the recording's duration
@@ -77,6 +78,10 @@ class StageFailed(StenoError):
 
 class ArtifactMissing(TransientError):
     code = "artifact_missing"
+
+
+class ApiUnreachable(TransientError):
+    code = "prefect_unreachable"
 
 
 class DownloadFailed(TransientError):

@@ -92,7 +92,7 @@ def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: st
 
 def too_long(name: str, max_duration: float) -> MediaTooLong:
     return MediaTooLong(
-        f"{capitalised(name)} is longer than the {spell(max_duration)} that are accepted; split it, or raise the limit on the duration."
+        f"{capitalised(name)} is longer than the {spell(max_duration)} that are accepted; split it."
     )
 
 

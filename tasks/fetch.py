@@ -143,7 +143,7 @@ async def _decode_once(call: FetchCall, fetched: Fetched, folder: Path, phase: _
 
 
 def _decode(record: str, fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
-    with engine_required():
+    with engine_required(), limit_named():
         from speech.audio import normalise
 
         target = folder / "normalised.flac"
@@ -160,6 +160,15 @@ def _decode(record: str, fetched: Fetched, folder: Path, call: FetchCall, report
     audio = store.put(target, "audio", sha256=info.sha256, meta=meta)
     store.write_record(record, audio.model_dump_json().encode())
     return audio
+
+
+@contextlib.contextmanager
+def limit_named() -> Iterator[None]:
+    """Say which setting a recording is too long for; the engine knows of no settings."""
+    try:
+        yield
+    except MediaTooLong as error:
+        raise MediaTooLong(f"{error.message.removesuffix('.')}, or raise STENO_LIMITS__MAX_DURATION.") from None
 
 
 @contextlib.contextmanager

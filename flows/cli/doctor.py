@@ -242,7 +242,8 @@ def check_memory() -> Iterator[Check]:
 
 
 def check_prefect() -> Check:
-    from flows.cli.server import ApiUnreachable, check_api, configured_api_url, shown
+    from flows.cli.server import check_api, configured_api_url, shown
+    from infra.errors import ApiUnreachable
 
     url = configured_api_url()
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()

@@ -19,17 +19,11 @@ import time
 from pathlib import Path
 from typing import IO
 
-from speech.errors import TransientError
+from infra.errors import ApiUnreachable
 
 START_TIMEOUT = 180.0
 """Seconds; the first start migrates a database, which is slow on a busy machine."""
 _CONFIGURATION_FILES = ("prefect.toml", "pyproject.toml", ".env")
-
-
-class ApiUnreachable(TransientError):
-    """The Prefect API does not answer."""
-
-    code = "prefect_unreachable"
 
 
 def configured_api_url() -> str | None:

@@ -167,6 +167,7 @@ def test_a_recording_above_the_duration_cap_is_refused(homes: dict[str, str], tm
     assert_refused(done, source.name, 3, "media_too_long")
     assert done.exit_code == 3
     assert "10.0 s" in done.of(source.name)["message"]
+    assert "STENO_LIMITS__MAX_DURATION" in done.of(source.name)["message"]
 
 
 # -- options ------------------------------------------------------------------------------------------------------------
