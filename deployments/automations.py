@@ -31,7 +31,6 @@ LATE = "stenoflow: report late runs"
 WEBHOOK_BLOCK = "stenoflow"
 """The notification block made from STENO_DEPLOY__NOTIFY_URL."""
 
-_FAILURES = {"Failed", "Partial", "Crashed", "TimedOut"}
 _ALIVE = {"heartbeat", "Pending", "Running"}
 _SUBJECT = "Stenoflow: {{ flow_run.name }}: {{ flow_run.state.name }}"
 _BODY = (
@@ -64,9 +63,11 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
     tell: list[Any] = [SendNotification(block_document_id=block, subject=_SUBJECT, body=_BODY) for block in blocks]
     late = timedelta(minutes=deploy.late_minutes)
 
-    def trigger(tags: list[str], posture: Any, within: timedelta, **events: set[str]) -> EventTrigger:
+    def trigger(
+        tags: list[str], posture: Any, within: timedelta, types: list[str] | None = None, **events: set[str]
+    ) -> EventTrigger:
         return EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match={"prefect.resource.id": ["prefect.flow-run.*"], **({"prefect.state-type": types} if types else {})},
             match_related={
                 "prefect.resource.role": "tag",
                 "prefect.resource.id": [f"prefect.tag.{tag}" for tag in tags],
@@ -110,7 +111,7 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
             AutomationCore(
                 name=NOTIFY,
                 description="Failed, crashed and speakerless runs are reported.",
-                trigger=trigger([TAG], Posture.Reactive, timedelta(0), expect=_FAILURES),
+                trigger=trigger([TAG], Posture.Reactive, timedelta(0), types=["FAILED", "CRASHED"], expect={"*"}),
                 actions=tell,
             )
         )

@@ -57,15 +57,7 @@ class Spec:
 
 def catalog(settings: StenoSettings) -> list[Spec]:
     """Every deployment that these settings ask for."""
-    specs = [*_recordings(settings.deploy), *_batches(settings.deploy), *_upkeep(settings.deploy)]
-    return [spec for spec in specs if _there(spec)]
-
-
-def _there(spec: Spec) -> bool:
-    try:
-        return bool(spec.flow)
-    except Exception:
-        return False
+    return [*_recordings(settings.deploy), *_batches(settings.deploy), *_upkeep(settings.deploy)]
 
 
 def _recordings(deploy: DeploySettings) -> list[Spec]:
@@ -94,7 +86,7 @@ def _batches(deploy: DeploySettings) -> list[Spec]:
         "nightly",
         f"Transcribe what is new in {display_name(deploy.nightly_source)}." if deploy.nightly_source else "",
         tags=(TAG, NIGHTLY_TAG),
-        parameters={"request": {"source": deploy.nightly_source, **options}},
+        parameters={"request": {"source": deploy.nightly_source, "output_dir": deploy.nightly_output, **options}},
         schedule=Schedule("nightly", deploy.nightly_cron, deploy.timezone),
         concurrency=1,
     )

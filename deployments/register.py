@@ -9,6 +9,7 @@ from deployments.automations import register_automations
 from deployments.catalog import Spec, catalog, package_version
 from deployments.changes import Change
 from deployments.environment import flow_environment
+from deployments.form import parameter_form
 from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
@@ -77,15 +78,13 @@ async def _register_deployment(client: PrefectClient, spec: Spec, pool: str) -> 
 
 
 def _payload(spec: Spec, pool: str) -> dict[str, Any]:
-    from prefect.utilities.callables import parameter_schema
-
     return {
         "name": spec.name,
         "version": package_version(),
         "description": spec.description,
         "tags": sorted(spec.tags),
         "parameters": spec.parameters,
-        "parameter_openapi_schema": parameter_schema(spec.flow).model_dump_for_openapi(),
+        "parameter_openapi_schema": parameter_form(spec.flow),
         "enforce_parameter_schema": True,
         "entrypoint": spec.entrypoint,
         "path": None,

@@ -32,7 +32,8 @@ async def create_run(
     from prefect.client.schemas.objects import FlowRun
 
     body: dict[str, Any] = {
-        "parameters": {"request": request.model_dump(mode="json", exclude_unset=True)},
+        # Without nulls, which the form's choices do not take (`deployments/form.py`); whatever can be null is so by default.
+        "parameters": {"request": request.model_dump(mode="json", exclude_unset=True, exclude_none=True)},
         "idempotency_key": idempotency_key,
         "parent_task_run_id": str(parent_task_run_id) if parent_task_run_id else None,
         "state": {"type": "SCHEDULED" if scheduled else "PENDING"},

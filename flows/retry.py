@@ -151,7 +151,7 @@ async def new_run(client: PrefectClient, retry: Retry, *, here: bool) -> FlowRun
         return await create_run(
             client, retry.request, idempotency_key=f"retry-{uuid.uuid4()}", deployment_id=deployment, tags=tags
         )
-    parameters = {"request": retry.request.model_dump(mode="json", exclude_unset=True)}
+    parameters = {"request": retry.request.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
     return await client.create_flow_run_from_deployment(deployment, parameters=parameters, tags=tags)
 
 
