@@ -13,25 +13,6 @@ from infra.settings import StenoSettings
 from speech.errors import AccessError, InputError, StenoError
 
 
-class NoApi(InputError):
-    """No Prefect API is configured to deploy to."""
-
-    code = "no_prefect_api"
-    exit_code = 2
-
-
-class ApiDenied(AccessError):
-    """The Prefect API refuses these credentials."""
-
-    code = "prefect_denied"
-
-
-class ApiRefused(StenoError):
-    """The Prefect API understood and said no."""
-
-    code = "prefect_refused"
-
-
 def target() -> str:
     """The URL of the configured API, once it answers. Raises NoApi or ApiUnreachable."""
     url = configured_api_url()

@@ -17,12 +17,6 @@ from infra.errors import ApiUnreachable
 from speech.errors import InputError
 
 
-class PortTaken(InputError):
-    """Another program listens on the port that was asked for."""
-
-    code = "port_taken"
-
-
 class Child:
     """A process in a session of its own, so that a terminal's Ctrl-C reaches only the parent, which stops it in order."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 
 from deployments.processes import Child
-from speech.errors import StenoError
+from infra.errors import ProcessKeepsEnding
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -22,12 +22,6 @@ GIVE_UP = 8
 """Ends within `STEADY` seconds of each other after which it is not started again."""
 GRACE = {"worker": 45.0, "server": 12.0}
 """Seconds to end in order. The worker's runs have 30 of them to end theirs."""
-
-
-class ProcessKeepsEnding(StenoError):
-    """The server or the worker ended again and again."""
-
-    code = "process_keeps_ending"
 
 
 class Supervisor:

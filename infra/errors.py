@@ -8,10 +8,15 @@
     │   ├── SourceTooLarge       above the byte cap
     │   ├── UnreadableList       neither a folder nor a manifest nor a feed that recordings could be listed from
     │   └── ListTooLong          more recordings than one batch may list
-    └── OutputNotWritable        the output folder cannot be written
+    ├── OutputNotWritable        the output folder cannot be written
+    ├── PortTaken                another program listens on the port that the server was to have
+    └── NoApi                    there is no Prefect API to deploy to
     AccessError
+    ├── ApiDenied                the Prefect API refuses these credentials
     ├── ModalDenied              no Modal token here, or Modal refuses it
     └── ModalNotDeployed         the app is not deployed, or what is deployed is not this version's
+    ApiRefused                   the Prefect API understood and said no
+    ProcessKeepsEnding           the server or the worker of `steno up` ended again and again
     StorageFull                  no space left where the store or the output lives
     Quarantined                  the run's process died too often; set aside until a person retries it
     StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
@@ -60,6 +65,27 @@ class ListTooLong(SourceError):
 
 class OutputNotWritable(InputError):
     code = "output_not_writable"
+
+
+class PortTaken(InputError):
+    code = "port_taken"
+
+
+class NoApi(InputError):
+    code = "no_prefect_api"
+    exit_code = 2
+
+
+class ApiDenied(AccessError):
+    code = "prefect_denied"
+
+
+class ApiRefused(StenoError):
+    code = "prefect_refused"
+
+
+class ProcessKeepsEnding(StenoError):
+    code = "process_keeps_ending"
 
 
 class StorageFull(StenoError):

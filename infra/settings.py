@@ -165,6 +165,9 @@ class DeploySettings(BaseModel):
     nightly_options: dict[str, Any] = Field(
         default_factory=dict, description='Options of the nightly batch\'s recordings, as JSON: `{"language": "en"}`.'
     )
+    nightly_output: str = Field(
+        ".", description="Folder or fsspec URL that the nightly batch writes to; a relative one is below the working directory."
+    )
     gc_cron: str = Field(
         "30 4 * * *", description="When artifacts that have outlived their retention are removed; empty for never."
     )
