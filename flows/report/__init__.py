@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
 
 from flows.artifacts import RunArtifacts, flow_run_here
@@ -17,13 +17,17 @@ from flows.report.contents import NOTHING, read_contents
 from flows.report.timeline import data_uri, timeline
 from flows.report.words import plain
 from flows.request import TranscribeRequest
-from flows.result import TranscribeResult
+from flows.result import StageReport, TranscribeResult
 from infra.prices import total_cost
 from infra.settings import get_settings
 from tasks.report import RunLog, code_of, describe
 
 _PATIENCE = 15.0
 """Seconds that Prefect's API and the store are waited for."""
+
+
+_TAGS = ("model:", "language:", "error:", "without-speakers")
+"""Beginnings of the tags that a report sets, in place of those of an earlier execution."""
 
 
 class _Piece(NamedTuple):
@@ -48,7 +52,9 @@ async def publish_report(result: TranscribeResult) -> None:
         ]
         if contents.spans:
             pieces.append(_Piece("speakers", "image", data_uri(timeline(contents.spans, result.duration)), about))
-        await _publish(pieces)
+        await _publish(
+            pieces, [*_model(result.stages), f"language:{result.language}", *(["without-speakers"] if result.degraded else [])]
+        )
 
 
 async def publish_failure(log: RunLog, request: TranscribeRequest, error: BaseException) -> None:
@@ -58,24 +64,32 @@ async def publish_failure(log: RunLog, request: TranscribeRequest, error: BaseEx
         failure = text.failure_in(stages) or text.Failure("", code_of(error), describe(error))
         cost = total_cost(stage.cost for stage in stages)
         report = text.failed(request.shown_as, failure, stages, log.duration, log.warnings, cost)
-        about = f"{plain(request.shown_as)}: {f'{failure.stage} failed' if failure.stage else 'refused'}"
+        about = f"{plain(request.shown_as)}: {f'{failure.stage} failed' if failure.stage else failure.code}"
         pieces = [_Piece("report", "markdown", report, about)]
         if stages:
             pieces.append(_Piece("stages", "table", text.stage_rows(stages, log.duration), about))
-        await _publish(pieces)
+        await _publish(pieces, [*_model(stages), f"error:{failure.code}"])
 
 
-async def _publish(pieces: list[_Piece]) -> None:
+def _model(stages: Iterable[StageReport]) -> list[str]:
+    """The tag of the Whisper model."""
+    return [f"model:{stage.label}" for stage in stages if stage.stage == "asr" and stage.label]
+
+
+async def _publish(pieces: list[_Piece], tags: Iterable[str]) -> None:
+    """Write the artifacts, and the tags that runs are found by; task runs have none, since each would cost a call."""
     from prefect.client.orchestration import get_client
 
     run = flow_run_here()
     if run is None:
         return
     artifacts = RunArtifacts.of(run)
+    others = [tag for tag in run.tags if not tag.startswith(_TAGS)]
     async with get_client() as client:
         await artifacts.find(client)
         await asyncio.gather(
-            *(artifacts.write(client, piece.name, piece.kind, _data(piece), piece.description) for piece in pieces)
+            client.update_flow_run(run.id, tags=[*others, *tags]),
+            *(artifacts.write(client, piece.name, piece.kind, _data(piece), piece.description) for piece in pieces),
         )
 
 

@@ -64,7 +64,7 @@ def failed(
 ) -> str:
     """The report of a run without a transcript."""
     lines = [f"## {plain(name)}", ""]
-    lines += [f"### Failed: {failure.stage}" if failure.stage else "### Refused before the first stage", ""]
+    lines += [f"### Failed: {failure.stage}" if failure.stage else "### Stopped before the first stage", ""]
     lines += [*_failure(failure, stages), "", *_warnings(tuple(warnings))]
     if stages:
         lines += _stages(stages, duration, None, cost)

@@ -83,6 +83,8 @@ async def test_a_finished_run_tells_what_came_of_it(
     assert result.cost == pytest.approx(sum(stage.cost for stage in result.stages))
     assert 0 < result.cost <= result.total_seconds
     assert found["transcription-progress"].data == 100
+    async with get_client() as client:
+        assert set((await client.read_flow_run(run_of(state))).tags) == {"model:base", "language:en"}
 
 
 @server
@@ -129,7 +131,11 @@ async def test_a_run_without_speakers_says_why_and_its_retry_writes_the_same_rep
     ):
         assert said in report, said
     assert "embed failed" in (before["transcription-progress"].description or "")
+    async with get_client() as client:
+        assert "without-speakers" in (await client.read_flow_run(run_of(state))).tags
     assert (await retried(run_of(state))).is_completed()
+    async with get_client() as client:
+        assert set((await client.read_flow_run(run_of(state))).tags) == {"model:base", "language:en"}
     after = await artifacts(run_of(state))
     assert {key: one.id for key, one in after.items()} == {key: one.id for key, one in before.items()}
     assert "without speakers" not in str(after["transcription-report"].data)
@@ -155,7 +161,7 @@ async def test_a_failed_run_says_where_whether_and_what_to_do(tmp_path: Path, do
 async def test_a_run_that_is_refused_at_once_has_a_report_too(tmp_path: Path, double: ComputeDouble) -> None:
     state = await run(request(tmp_path / "a.wav", model="larg-v3"))
     report = str((await artifacts(run_of(state)))["transcription-report"].data)
-    assert "### Refused before the first stage" in report
+    assert "### Stopped before the first stage" in report
     assert ADVICE["unknown_model"] in report
 
 
