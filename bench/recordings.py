@@ -6,8 +6,8 @@
                   true time of joe's words is known
 
 Each is three files in the cache: `NAME.flac` (16 kHz mono), `NAME.json` and `NAME.rttm`. The JSON holds
-`{name, language, duration, turns: [{speaker, start, end, text, active: [[start, end]], words: [[word, start, end]] | null}]}`,
-times in seconds. The RTTM says who is audible when, without the silence inside turns.
+`{name, language, duration, segments: [{speaker, start, end, text, active: [[start, end]], words: [{word, start, end}]}]}`,
+times in seconds, `words` where their times are known: a reference as `steno evaluate` reads it. The RTTM says who is audible when, without the silence inside turns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bench.voices import (
     synthesised,
 )
 
-RECIPE = 2
+RECIPE = 3
 """Raised when the same name gives other files; older ones are then built again."""
 
 _PROMPT_SECONDS = 120.0
@@ -111,9 +111,9 @@ def load_truth(path: Path) -> Truth:
             end=turn["end"],
             text=turn["text"],
             active=tuple((start, end) for start, end in turn["active"]),
-            words=None if turn["words"] is None else tuple((word, start, end) for word, start, end in turn["words"]),
+            words=tuple((word["word"], word["start"], word["end"]) for word in turn.get("words", ())) or None,
         )
-        for turn in data["turns"]
+        for turn in data["segments"]
     )
     activity = tuple(read_rttm(path.with_suffix(".rttm").read_text()))
     return Truth(data["name"], data.get("language", "en"), float(data["duration"]), turns, activity)
@@ -252,10 +252,15 @@ def _write(audio: Path, samples: Samples, truth: Truth) -> None:
         "language": truth.language,
         "recipe": RECIPE,
         "duration": truth.duration,
-        "turns": [vars(turn) for turn in truth.turns],
+        "segments": [_segment(turn) for turn in truth.turns],
     }
     # Last, because its presence says that the recording is whole.
     audio.with_suffix(".json").write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+
+
+def _segment(turn: Turn) -> dict[str, Any]:
+    words = [{"word": word, "start": start, "end": end} for word, start, end in turn.words or ()]
+    return {name: value for name, value in vars(turn).items() if name != "words"} | ({"words": words} if words else {})
 
 
 def build_all(names: Iterable[str], say: Callable[[str], None]) -> list[Recording]:

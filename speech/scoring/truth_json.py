@@ -75,11 +75,12 @@ def read_json(file: str, text: str) -> JsonTruth:
     words = tuple(
         Spoken(word.word.strip(), word.start, word.end, word.speaker or segment.speaker)
         for segment in segments
-        for word in segment.words
+        # Words without a time hold the others' places: the same word is said more than once.
+        for word in segment.words or [_Word(word=part) for part in segment.text.split()]
     )
     return JsonTruth(
         utterances=tuple(utterance for segment in segments for utterance in _utterances(segment) if utterance.text),
-        words=words or None,
+        words=words if any(word.start is not None for word in words) else None,
         # A transcript that was made without speakers has an empty list: it does not say that nobody spoke.
         turns=tuple((turn.speaker, turn.start, turn.end) for turn in found.turns or ())
         if found.turns or not segments

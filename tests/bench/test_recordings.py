@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.recordings import NAMES, build, build_all, read_rttm, tiled
+from bench.recordings import NAMES, Recording, build, build_all, read_rttm, tiled
 from bench.voices import SpeechUnavailableError, debian_package, speech_regions
+from speech.scoring.references import read_reference
 
 RATE = 16_000
 SENTENCE = "This is sentence number {word} of the prompts that are made up for the test."
@@ -137,3 +138,13 @@ def test_an_unknown_recording_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="sample, en, fr, es, it, ru, conversation") as caught:
         build("klingon")
     assert all(name in str(caught.value) for name in NAMES)
+
+
+def test_a_recording_is_a_reference_that_can_be_evaluated(tmp_path: Path) -> None:
+    audio = build("sample", tmp_path).audio
+    files = {path.name: path.read_bytes() for path in (audio.with_suffix(".json"), audio.with_suffix(".rttm"))}
+    found = read_reference(files, "sample")
+    truth = Recording(audio).truth()
+    assert " ".join(utterance.text for utterance in found.utterances or ()) == truth.text
+    assert found.activity == truth.activity
+    assert (found.language, found.timed_words) == ("en", None)

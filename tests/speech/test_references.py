@@ -257,3 +257,16 @@ def test_the_language_of_the_rules_is_the_one_given_else_the_truths_else_the_tra
     assert score(read(txt="2"), heard, options, diarized=False, language="fr").words.rate == 0  # type: ignore[union-attr]
     translated = heard.model_copy(update={"language": "fr", "options": {"task": "translate"}})
     assert score(read(txt="2"), translated, options, diarized=False).language == "en"
+
+
+def test_words_without_a_time_hold_the_places_of_those_with_one() -> None:
+    segments = [
+        {"start": 0, "end": 1, "text": "No no."},
+        {"start": 2, "end": 3, "text": "No?", "words": [{"word": "No?", "start": 2.1, "end": 2.6}]},
+    ]
+    truth = read(json=json.dumps({"segments": segments}))
+    assert truth.timed_words == (Spoken("No"), Spoken("no."), Spoken("No?", 2.1, 2.6))
+    heard = transcript(("No", 0.1, 0.4, None), ("no", 0.5, 0.9, None), ("no", 2.1, 2.6, None))
+    found = score(truth, heard, ScoringOptions(), diarized=False)
+    assert found.times is not None
+    assert (found.times.matched, found.times.start_mae) == (1, 0)
