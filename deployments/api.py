@@ -8,9 +8,9 @@ from typing import Any
 
 from deployments.changes import Change
 from flows.cli.server import check_api, configured_api_url, shown
-from infra.errors import ApiUnreachable
+from infra.errors import ApiDenied, ApiRefused, ApiUnreachable, NoApi
 from infra.settings import StenoSettings
-from speech.errors import AccessError, InputError, StenoError
+from speech.errors import StenoError
 
 
 def target() -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from infra.errors import ApiUnreachable
+from infra.errors import ApiUnreachable, PortTaken
 from speech.errors import InputError
 
 
