@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("flows.cli.retry:command", "Run a recording's failed stages once more, or with other options."),
     "up": ("deployments.cli:up", "Start server, UI, worker, deployments and automations on this machine."),
     "deploy": ("deployments.cli:deploy", "Register deployments and automations with the configured Prefect API."),
+    "modal": ("flows.cli.modal:command", "Run the models on Modal's GPUs: deploy, check, warm, status."),
     "gc": ("flows.cli.gc:command", "Remove artifacts by age and size, never one in use."),
     "doctor": ("flows.cli.doctor:command", "Check everything a run needs and say what is missing."),
     "models": ("flows.cli.models:command", "List the models: what each does, where it comes from, whether it is here."),

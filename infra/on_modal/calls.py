@@ -105,8 +105,10 @@ class Calls:
 
     async def _get(self, call: modal.FunctionCall[Any], doing: str) -> Any:
         """Wait in requests of POLL seconds. A network that is away for a while changes nothing: the call goes on without us."""
+        from grpclib.exceptions import StreamTerminatedError
         from modal import exception
 
+        broken = (exception.ConnectionError, exception.ServiceError, StreamTerminatedError, ConnectionError)
         away_since: float | None = None
         while True:
             try:
@@ -115,7 +117,7 @@ class Calls:
                         return await call.get.aio(timeout=POLL)
                     except (exception.NotFoundError, exception.OutputExpiredError):
                         raise Gone from None
-                    except (exception.ConnectionError, exception.ServiceError) as error:
+                    except broken as error:
                         away_since = away_since or time.monotonic()
                         if time.monotonic() - away_since > self.settings.reconnect:
                             raise _OutOfReach(type(error).__name__) from None

@@ -24,6 +24,7 @@ def rebuilt(error: RemoteError) -> StenoError:
 @contextlib.contextmanager
 def modal_errors(doing: str) -> Iterator[None]:
     """Have what the Modal client raises say what to do, in our own classes."""
+    from grpclib.exceptions import StreamTerminatedError
     from modal import exception as modal
 
     try:
@@ -56,6 +57,8 @@ def modal_errors(doing: str) -> Iterator[None]:
         raise TransientError(f"Modal could not be reached, or failed, during {doing} ({type(error).__name__}).") from None
     except (modal.ResourceExhaustedError, modal.ConflictError, modal.DataLossError) as error:
         raise TransientError(f"Modal refused {doing} for now ({type(error).__name__}).") from None
+    except (StreamTerminatedError, ConnectionError) as error:  # grpclib's and asyncio's own, which the client lets through
+        raise TransientError(f"The connection to Modal broke during {doing} ({type(error).__name__}).") from None
     except modal.InvalidError as error:
         raise ModalNotDeployed(
             f"The deployed app does not fit this version ({_first_line(error)}); run `steno modal deploy`."

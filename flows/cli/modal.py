@@ -1,0 +1,94 @@
+"""`steno modal`: deploy the app on Modal, check it, fill its weights, and see how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import click
+
+
+@click.group("modal")
+def command() -> None:
+    """Run the models on Modal's GPUs.
+
+    \b
+    modal token new         an account and a token, once
+    steno modal deploy      the app, with the STENO_MODAL__ settings
+    steno modal warm        weights on its volume
+    steno modal check       a GPU really works
+    steno transcribe --compute modal talk.mp3
+    """
+
+
+@command.command("deploy")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def deploy(quiet: bool) -> None:
+    """Deploy the app, or replace it: calls at work are finished by what they began on."""
+    from infra.on_modal import admin
+    from infra.settings import get_settings
+
+    asyncio.run(admin.deploy(get_settings(), quiet=quiet))
+
+
+@command.command("check")
+@click.option("--json", "as_json", is_flag=True, help="The facts as one JSON object.")
+def check(as_json: bool) -> int:
+    """Have a container use its GPU: cuDNN in torch, and the Whisper model in CTranslate2. Exit code 4 when it cannot."""
+    from infra.on_modal import admin
+    from infra.settings import get_settings
+
+    facts = asyncio.run(admin.check(get_settings()))
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        _print_facts(facts)
+    return 4 if facts["problems"] else 0
+
+
+@command.command("warm")
+@click.option("--model", "-m", "models", multiple=True, metavar="MODEL", help="A Whisper model; the settings' when left out.")
+@click.option("--language", "-l", "languages", multiple=True, metavar="LANGUAGE", help="A language to align with wav2vec2.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per set of weights.")
+def warm(models: tuple[str, ...], languages: tuple[str, ...], as_json: bool) -> int:
+    """Fetch, convert and keep weights on the app's volume, so that no call waits for them. Repeat -m and -l for several."""
+    from infra.on_modal import admin
+    from infra.settings import get_settings
+    from speech.languages import language_code
+
+    codes = [language_code(language) for language in languages]
+    rows = asyncio.run(admin.warm(get_settings(), list(models), codes))
+    for row in rows:
+        said = row.get("error") or f"{row['revision']} in {row['seconds']} s"
+        click.echo(json.dumps(row) if as_json else f"{row['model']}: {said}")
+    return 4 if any("error" in row for row in rows) else 0
+
+
+@command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(as_json: bool) -> None:
+    """Whether the app is deployed, its containers and the calls that wait."""
+    from infra.on_modal import admin
+    from infra.settings import get_settings
+
+    found = asyncio.run(admin.status(get_settings()))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{found['app']} in environment {found['environment']}: {found['dashboard']}")
+    for name, counts in found["classes"].items():
+        click.echo(f"  {name:<8} {counts['containers']} containers, {counts['waiting']} calls waiting")
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    click.echo(f"GPU           {facts['gpu'] or 'none'}")
+    if "torch" in facts:
+        click.echo(f"torch         {facts['torch']}, cuDNN {facts['cudnn']}, {facts['convolution_seconds']} s")
+    if "ctranslate2" in facts:
+        detail = f"{facts['whisper']} on {facts['device']} in {facts['compute_type']}, {facts['encoder_seconds']} s"
+        click.echo(f"CTranslate2   {facts['ctranslate2']}, {detail}")
+    for problem in facts["problems"]:
+        click.echo(f"steno: {problem}", err=True)
+    if not facts["problems"]:
+        click.echo("All well.")

@@ -1,0 +1,89 @@
+"""What `steno modal` does: deploy the app, check its GPUs, fill its weights volume, say how it is. Awaited in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import Any
+
+from infra.errors import ModalNotDeployed
+from infra.on_modal.contract import ROOT, code_fingerprint
+from infra.on_modal.errors import modal_errors
+from infra.settings import StenoSettings
+
+CLASSES = {"Speech": "asr", "Voices": "segment"}
+"""Class → one of its methods, which all share their containers."""
+
+
+async def require_account() -> None:
+    """Raises ModalDenied without a token that Modal accepts."""
+    import modal
+
+    with modal_errors("a greeting"):
+        client = await modal.Client.from_env.aio()
+        await client.hello.aio()  # type: ignore[no-untyped-call]
+
+
+async def deploy(settings: StenoSettings, *, quiet: bool) -> str:
+    """`modal deploy`, with its own words on the terminal unless `quiet`. What it printed, when it succeeds.
+
+    Raises ModalDenied, and ModalNotDeployed when the checkout is not here or Modal refuses the app.
+    """
+    if not (ROOT / "requirements" / "engine.txt").is_file():
+        raise ModalNotDeployed(
+            "The image is made from the checkout's requirements/engine.txt, which an installed package lacks; deploy from a checkout."
+        )
+    await require_account()
+    command = [sys.executable, "-m", "modal", "deploy", "-m", "infra.modal_app"]
+    if settings.modal.environment:
+        command += ["--env", settings.modal.environment]
+    # The module must be found whatever folder this is run in; a `.env` file there is still read.
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=env, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False
+    )
+    if done.returncode:
+        said = [line.strip(" │") for line in (done.stderr or done.stdout or "").splitlines() if line.strip(" │╭╰─╮╯")]
+        raise ModalNotDeployed(f"`modal deploy` failed ({said[-1] if said else 'see above'}); nothing was replaced.")
+    return done.stdout or ""
+
+
+async def check(settings: StenoSettings) -> dict[str, Any]:
+    """Facts of a container that was asked to use its GPU; `problems` says what does not work. Starts a container."""
+    import modal
+
+    with modal_errors("the check"):
+        function = modal.Function.from_name(settings.modal.app, "smoke", environment_name=settings.modal.environment)
+        facts: dict[str, Any] = await function.remote.aio()
+    if facts["code"] != code_fingerprint():
+        facts["problems"].append("The deployed app is of another version than this machine's; run `steno modal deploy`.")
+    return facts
+
+
+async def warm(settings: StenoSettings, models: list[str], languages: list[str]) -> list[dict[str, Any]]:
+    """A row for each set of weights that is now on the volume, or why it is not."""
+    import modal
+
+    with modal_errors("fetching weights"):
+        function = modal.Function.from_name(settings.modal.app, "warm", environment_name=settings.modal.environment)
+        rows: list[dict[str, Any]] = await function.remote.aio(models, languages)
+    return rows
+
+
+async def status(settings: StenoSettings) -> dict[str, Any]:
+    """The app's page, and for each class its containers and the calls that wait."""
+    import modal
+
+    where = {"app": settings.modal.app, "environment": settings.modal.environment or "default"}
+    classes: dict[str, Any] = {}
+    with modal_errors("a look at the app"):
+        for name, method in CLASSES.items():
+            kind = modal.Cls.from_name(settings.modal.app, name, environment_name=settings.modal.environment)
+            stats = await getattr(kind(), method).get_current_stats.aio()
+            classes[name] = {"containers": stats.num_total_runners, "waiting": stats.backlog}
+        page = await (
+            await modal.App.lookup.aio(settings.modal.app, environment_name=settings.modal.environment)
+        ).get_dashboard_url.aio()
+    return where | {"dashboard": page, "classes": classes}
