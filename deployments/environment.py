@@ -1,4 +1,4 @@
-"""How a process that executes flows is set up, so that it outlives a Prefect server that is away for a while."""
+"""How a process that executes flows is set up, so that it outlives its worker, and a server that is away for a while."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def flow_environment() -> dict[str, str]:
         # The one request whose failure ends a run, and which nothing needs: the worker has made it already.
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "deployments.console.ConsoleHandler",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

@@ -2,8 +2,12 @@
 
 What it does is in the JSON file that `STUB_PLAN` names, read anew at every stage, so that a test can change it under way:
 
-- `log`: a file that gets one JSON line per event: `{"event": "begin" | "progress" | "end" | "cancelled", "stage", "key", "pid", "at"}`
+- `log`: a file that gets one JSON line per event: `{"event": "before" | "begin" | "progress" | "writing" | "end" | "cancelled",
+  "stage", "key", "run", "pid", "at"}`
+- `before`: stage → seconds between being asked for the stage and beginning it
 - `seconds`: stage → how long it works, in ticks of 50 ms at which it can be cancelled
+- `writing`: stage → how long its artifact stays half written or half uploaded (see `tests.slow_writes`)
+- `runs`: flow run id → a plan that is put over this one for that run
 - `fail`: stage → `{"error": "TransientError", "message": …, "times": n}`; the class is of `speech.errors` or `infra.errors`
 - `poison`: a list of audio SHA-256; a stage that reads one of them kills its process (as running out of memory does)
 
@@ -26,6 +30,7 @@ import speech.errors
 from infra.artifacts import StageOutcome
 from infra.compute import LocalCompute, ProgressSink, StageJob, get_store
 from infra.settings import StenoSettings
+from tests import slow_writes
 from tests.stage_double import stand_in
 
 BACKEND = "tests.stub_compute:compute"
@@ -35,10 +40,14 @@ TICK = 0.05
 class StubCompute:
     def plan(self) -> dict[str, Any]:
         path = os.environ.get("STUB_PLAN")
-        return json.loads(Path(path).read_text()) if path else {}
+        plan = json.loads(Path(path).read_text()) if path else {}
+        return plan | plan.get("runs", {}).get(os.environ.get("PREFECT__FLOW_RUN_ID"), {})
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
         plan = self.plan()
+        if job.stage in plan.get("before", {}):
+            note(plan, "before", job)
+            await asyncio.sleep(plan["before"][job.stage])
         note(plan, "begin", job)
         if {ref.sha256 for ref in job.inputs.values()} & set(plan.get("poison", ())):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -54,10 +63,12 @@ class StubCompute:
         except asyncio.CancelledError:
             note(plan, "cancelled", job)
             raise
-        if job.stage == "merge":
-            outcome = await LocalCompute(get_store()).run(job, progress)
-        else:
-            outcome = await asyncio.to_thread(stand_in, job)
+        slowly = plan.get("writing", {}).get(job.stage, 0)
+        with slow_writes.held(get_store(), job, slowly, lambda: note(plan, "writing", job)):
+            if job.stage == "merge":
+                outcome = await LocalCompute(get_store()).run(job, progress)
+            else:
+                outcome = await asyncio.to_thread(stand_in, job, slow_writes.LARGE if slowly else 0)
         note(plan, "end", job)
         return outcome
 
@@ -69,6 +80,7 @@ def compute(settings: StenoSettings) -> StubCompute:
 def note(plan: dict[str, Any], event: str, job: StageJob) -> None:
     if "log" in plan:
         line = {"event": event, "stage": job.stage, "key": job.key, "pid": os.getpid(), "at": time.time()}
+        line["run"] = os.environ.get("PREFECT__FLOW_RUN_ID", "")
         with Path(plan["log"]).open("a") as log:
             log.write(json.dumps(line) + "\n")
 

@@ -18,10 +18,11 @@ from flows.attempts import BY_HAND, RESTARTED, deaths
 from flows.execution import create_run, execute_here
 from flows.outcome import read_outcome
 from flows.request import TranscribeRequest
+from flows.retry import NothingToRetry, RunAmbiguous, RunNotFound, RunUnderWay, find_run, new_run, planned
 from flows.transcribe import transcribe
-from infra.errors import Quarantined
+from infra.errors import Quarantined, SourceError
 from infra.settings import StenoSettings, get_settings
-from speech.errors import StageCancelled
+from speech.errors import GatedModel, StageCancelled
 from tests.stage_double import ComputeDouble, recording
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
@@ -89,7 +90,10 @@ DIED = [Running(), Crashed()]
         ([*DIED, AwaitingRetry(message=RESTARTED), *DIED, AwaitingRetry(message=RESTARTED), Running()], 2),
         ([*DIED, *DIED, AwaitingRetry(message="Retry from the UI"), Running()], 0),
         ([*DIED, *DIED, Failed(), AwaitingRetry(message=RESTARTED), Running()], 0),
-        ([Running(), Completed(), AwaitingRetry(), *DIED, AwaitingRetry(message="State changed by Automation 1"), Running()], 1),
+        (
+            [Running(), Completed(), AwaitingRetry(), *DIED, AwaitingRetry(message="State changed by Automation 1"), Running()],
+            1,
+        ),
         ([Scheduled(), *DIED, Cancelled(), Running()], 0),
         ([*DIED, *DIED, Pending(message=BY_HAND), Running()], 0),
     ],
@@ -193,3 +197,79 @@ async def test_a_cancelled_run_goes_on_from_its_finished_stages(tmp_path: Path, 
         state = await execute_here(await client.read_flow_run(run.id))
     assert state.is_completed()
     assert sorted(double.ran) == ["align", "asr", "cluster", "embed", "merge"]
+
+
+# -- which run is retried, and how --------------------------------------------------------------------------------------
+
+
+async def finished(client: PrefectClient, folder: Path, **options: Any) -> FlowRun:
+    """A run of the command line that has ended."""
+    run = await create_run(client, request(folder, **options), idempotency_key=uuid4().hex)
+    await execute_here(run)
+    return await client.read_flow_run(run.id)
+
+
+async def test_a_run_is_found_by_id_beginning_and_name(tmp_path: Path, double: ComputeDouble) -> None:
+    async with get_client() as client:
+        one, two = [await finished(client, tmp_path, name=f"{tmp_path.name} {place}") for place in "12"]
+        for name in (str(one.id), str(one.id)[:13], f"{tmp_path.name} 1"):
+            assert (await find_run(client, name)).id == one.id
+        for name in (str(uuid4()), "0" * 12, "no such recording"):
+            with pytest.raises(RunNotFound, match="no run"):
+                await find_run(client, name)
+        await client.set_flow_run_name(two.id, f"{tmp_path.name} 1")
+        with pytest.raises(RunAmbiguous, match=rf"{str(two.id)[:8]}.*Completed") as raised:
+            await find_run(client, f"{tmp_path.name} 1")
+        assert str(one.id)[:8] in str(raised.value)
+
+
+async def test_a_retry_goes_on_in_place_or_makes_a_new_run(tmp_path: Path, double: ComputeDouble) -> None:
+    double.failures["cluster"] = [GatedModel("accept the licence first")]
+    async with get_client() as client:
+        run = await finished(client, tmp_path, min_speakers=2)
+        for stage in (None, "diarize", "merge"):
+            assert (await planned(run, {}, stage, force=False)).changed is (stage == "merge")
+        assert (await planned(run, {"min_speakers": 2}, None, force=False)).changed is False
+        other = await planned(run, {"num_speakers": 3}, None, force=False)
+        assert (other.changed, other.request.num_speakers, other.request.min_speakers) == (True, 3, None)
+        assert (await planned(run, {}, "asr", force=False)).request.redo_from == "asr"
+        new = await new_run(client, other, here=True)
+        assert f"retry-of:{run.id}" in new.tags
+        double.forget()
+        assert (await execute_here(new)).is_completed()
+    assert double.ran == ["cluster", "merge"]
+
+
+async def test_a_run_completed_without_speakers_may_be_retried_as_the_button_does(
+    tmp_path: Path, double: ComputeDouble
+) -> None:
+    double.failures["embed"] = [GatedModel("accept the licence first")]
+    async with get_client() as client:
+        deployment = await client.create_deployment(flow_id=await client.create_flow(transcribe), name=tmp_path.name)
+        degraded = request(tmp_path, on_diarization_failure="degrade")
+        run = await create_run(client, degraded, idempotency_key=uuid4().hex, deployment_id=deployment)
+        assert (await as_a_worker(client, run.id)).is_completed()
+        assert (await planned(await client.read_flow_run(run.id), {}, None, force=False)).changed is False
+        double.forget()
+        body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": False}
+        answer = await client._client.post(f"/flow_runs/{run.id}/set_state", json=body)
+        assert answer.json()["status"] == "ACCEPT"
+        assert (await as_a_worker(client, run.id)).is_completed()
+        assert double.ran == ["embed", "cluster", "merge"]
+        with pytest.raises(NothingToRetry, match="is complete"):
+            await planned(await client.read_flow_run(run.id), {}, None, force=False)
+
+
+async def test_what_cannot_be_retried_says_why(tmp_path: Path, double: ComputeDouble) -> None:
+    async with get_client() as client:
+        run = await create_run(client, request(tmp_path), idempotency_key=uuid4().hex)
+        await client.set_flow_run_state(run.id, Running())
+        run = await client.read_flow_run(run.id)
+        with pytest.raises(RunUnderWay, match=r"is running.*--force"):
+            await planned(run, {}, None, force=False)
+        assert (await planned(run, {}, None, force=True)).changed is False
+        assert (await execute_here(run, by_hand=True)).is_completed()
+        piped = await create_run(client, TranscribeRequest(source="-"), idempotency_key=uuid4().hex)
+        await client.set_flow_run_state(piped.id, Failed())
+        with pytest.raises(SourceError, match="standard input"):
+            await planned(await client.read_flow_run(piped.id), {}, None, force=False)

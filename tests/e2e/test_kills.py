@@ -1,0 +1,288 @@
+"""`kill -9` of whatever takes part in a run, at any moment: the run completes by itself, and no finished stage is repeated.
+
+A real server with its automations, a real worker, real flow processes and real S3 requests; only the stages are stand-ins.
+`make test` plays a few cases, `make test-matrix` all of them; both print the table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deployed import Deployed
+from tests.s3_faults import FaultyS3, s3_service
+from tests.stage_double import TEXT, recording
+
+__all__ = ["s3_service"]
+
+STAGES = ("segment", "asr", "align", "embed", "cluster", "merge")
+MIDDLES = tuple(f"in {stage}" for stage in ("fetch", *STAGES))
+WRITES = tuple(f"writing {stage}" for stage in STAGES)
+GAPS = ("before asr", "before align", "before merge")
+HOLD = 2.5
+"""Seconds that the moment lasts."""
+AT_ONCE = 3
+"""Flow processes that are killed side by side; whoever kills a worker or the server has it to itself."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is killed, when, and what the store is."""
+
+    process: str
+    """`flow`, `worker`, `server`, or `machine`: worker and flow together, so that nobody is left to report it."""
+    moment: str
+    store: str
+
+    @property
+    def stage(self) -> str:
+        return self.moment.split()[1]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What makes the moment last, for `tests.stub_compute`."""
+        if self.moment == "in fetch":
+            return {}
+        kind = {"in": "seconds", "writing": "writing", "before": "before"}[self.moment.split()[0]]
+        return {kind: {self.stage: HOLD}}
+
+    @property
+    def event(self) -> str:
+        return {"in": "progress"}.get(self.moment.split()[0], self.moment.split()[0])
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one case."""
+
+    case: Case
+    crashes: int
+    executions: dict[str, int]
+    outcome: str
+    seconds: float
+    wrong: tuple[str, ...]
+    """What is not as it must be."""
+
+    def __str__(self) -> str:
+        counts = " ".join(f"{self.executions.get(stage, 0):>7}" for stage in STAGES)
+        case = self.case
+        outcome = self.outcome if not self.wrong else f"{self.outcome}: {'; '.join(self.wrong)}"
+        return f"{case.process:<8} {case.moment:<16} {case.store:<7} {self.crashes:>7} {counts} {self.seconds:>8.1f}  {outcome}"
+
+
+HEAD = f"{'process':<8} {'moment':<16} {'store':<7} {'crashes':>7} {' '.join(f'{stage:>7}' for stage in STAGES)} {'seconds':>8}  outcome"
+
+
+class SlowSources:
+    """An HTTP server whose recordings stop half-way the first time they are asked for, until they are let go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.halfway: dict[str, threading.Event] = {}
+        self.let_go: dict[str, threading.Event] = {}
+        sources = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.rpartition("/")[2]
+                content = (sources.folder / name).read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    if name in sources.halfway and not sources.halfway[name].is_set():
+                        self.wfile.write(content[: len(content) // 2])
+                        self.wfile.flush()
+                        sources.halfway[name].set()
+                        sources.let_go[name].wait(60)
+                        content = content[len(content) // 2 :]
+                    self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def url(self, name: str) -> str:
+        self.halfway[name], self.let_go[name] = threading.Event(), threading.Event()
+        return f"http://127.0.0.1:{self.server.server_address[1]}/{name}"
+
+
+class Stage:
+    """Where cases are played: a deployment on one kind of store."""
+
+    _numbers = itertools.count(1000)
+
+    def __init__(self, store: str, deployed: Deployed, sources: SlowSources) -> None:
+        self.store, self.deployed, self.sources = store, deployed, sources
+        self.plans: dict[str, dict[str, Any]] = {}
+        self.guard = threading.Lock()
+
+    def play(self, case: Case) -> Row:
+        """Start a run, kill, start again what does not do so by itself, and look at what is left."""
+        number = next(self._numbers)
+        name = f"kill-{number}.wav"
+        source = recording(self.sources.folder / name, seed=number)
+        out = self.deployed.home / "out" / str(number)
+        slow = case.moment == "in fetch"
+        began = time.monotonic()
+        run = self.deployed.submit({"source": self.sources.url(name) if slow else str(source), "output_dir": str(out)})
+        self._plan(run, case.plan)
+        if slow:
+            assert self.sources.halfway[name].wait(90), "the source was never asked for"
+            pid = next(iter(self.deployed.flow_pids(run)))
+        else:
+            pid = self._wait_for(run, case)["pid"]
+        self._plan(run, {})
+        self._kill(case.process, pid)
+        if slow:
+            self.sources.let_go[name].set()
+        ended = self._ended(run, timeout=240 if case.process == "machine" else 120)
+        return self._row(case, run, ended, out, time.monotonic() - began)
+
+    def _plan(self, run: str, plan: dict[str, Any]) -> None:
+        with self.guard:
+            self.plans[run] = plan
+            self.deployed.plan(runs=self.plans)
+
+    def _events(self, run: str, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.deployed.events(event) if line["run"] == run]
+
+    def _wait_for(self, run: str, case: Case) -> dict[str, Any]:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            found = [line for line in self._events(run, case.event) if line["stage"] == case.stage]
+            if len(found) >= (3 if case.event == "progress" else 1):
+                return found[-1]
+            time.sleep(0.02)
+        raise AssertionError(f"{case}: the moment never came; worker: {self.deployed.tail('worker')}")
+
+    def _kill(self, process: str, pid: int) -> None:
+        if process in ("worker", "machine"):
+            self.deployed.kill_worker()
+        if process in ("flow", "machine"):
+            os.kill(pid, signal.SIGKILL)
+        if process in ("worker", "machine"):
+            self.deployed.restart_worker()
+        if process == "server":
+            self.deployed.kill_server()
+            time.sleep(1)
+            self.deployed.restart_server()
+
+    def _ended(self, run: str, timeout: float) -> dict[str, Any]:
+        """The run once it has ended for good: a crash is not the end."""
+        with contextlib.suppress(AssertionError):
+            return self.deployed.wait(run, {"COMPLETED", "FAILED", "CANCELLED"}, timeout)
+        return self.deployed.run(run)
+
+    def _row(self, case: Case, run: str, ended: dict[str, Any], out: Path, seconds: float) -> Row:
+        begun, done = self._events(run, "begin"), self._events(run, "end")
+        crashes = self.deployed.states(run).count("Crashed")
+        executions = Counter(line["stage"] for line in begun)
+        first_end = {line["stage"]: line["at"] for line in reversed(done)}
+        interrupted = {"flow": 1, "machine": 1}.get(case.process, 0)
+        repeated = sorted({line["stage"] for line in begun if line["at"] > first_end.get(line["stage"], float("inf"))})
+        files = sorted(path.name for path in out.rglob("*")) if out.exists() else []
+        checks = {
+            f"ended as {ended['state_name']}": ended["state_type"] == "COMPLETED",
+            f"{crashes} crashes": crashes == interrupted,
+            f"{', '.join(repeated)} repeated after it was finished": not repeated,
+            "not every stage was finished once": Counter(line["stage"] for line in done) == dict.fromkeys(STAGES, 1),
+            f"the output is {files}": len(files) == 1 and files[0].endswith(".json"),
+        }
+        if len(files) == 1:
+            transcript = json.loads((out / files[0]).read_text())
+            said = [word["word"] for word in transcript["word_segments"]]
+            checks["the transcript is not whole"] = said == TEXT.split() and len(transcript["speakers"]) == 1
+        wrong = tuple(what for what, right in checks.items() if not right)
+        if wrong:
+            print(
+                f"{case}: {wrong}\n{self.deployed.states(run)}\n{self.deployed.logs(run)[-4000:]}\n{self.deployed.tail('worker')}"
+            )
+        return Row(case, crashes, dict(executions), ended["state_name"], seconds, wrong)
+
+
+@contextlib.contextmanager
+def staged(store: str, folder: Path, s3: FaultyS3) -> Iterator[Stage]:
+    folder.mkdir(parents=True)
+    sources = SlowSources(folder)
+    env = {"STENO_NET__ALLOW_HOSTS": json.dumps(["127.0.0.1"]), "STENO_DEPLOY__ZOMBIE_SECONDS": "60"}
+    env |= s3.environment(s3.bucket()) if store == "s3" else {}
+    try:
+        with Deployed.start(folder / "deployed", env, limit=AT_ONCE + 1) as deployed:
+            yield Stage(store, deployed, sources)
+    finally:
+        sources.server.shutdown()
+        sources.server.server_close()
+
+
+def played(cases: Iterable[Case], folder: Path, s3: FaultyS3) -> list[Row]:
+    """Every case, each store's in a deployment of its own; the table is printed as it grows."""
+    rows: list[Row] = []
+    print(f"\n{HEAD}", flush=True)
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        print(row, flush=True)
+
+    for store, group in itertools.groupby(sorted(cases, key=lambda case: case.store), key=lambda case: case.store):
+        mine = list(group)
+        with staged(store, folder / store, s3) as stage:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for row in pool.map(stage.play, [case for case in mine if case.process == "flow"]):
+                    keep(row)
+            for case in mine:
+                if case.process != "flow":
+                    keep(stage.play(case))
+            left = [path for path in (stage.deployed.home / "steno" / "scratch").rglob("*") if path.is_file()]
+            assert left == [], left
+    return rows
+
+
+SLICE = [
+    Case("flow", "in asr", "folder"),
+    Case("worker", "in embed", "folder"),
+    Case("server", "in asr", "folder"),
+    Case("flow", "in fetch", "s3"),
+    Case("flow", "writing embed", "s3"),
+    Case("flow", "before merge", "s3"),
+]
+MATRIX = [
+    *(
+        Case(process, moment, store)
+        for store in ("folder", "s3")
+        for process in ("flow", "worker", "server")
+        for moment in (*MIDDLES, *WRITES, *GAPS)
+    ),
+    *(Case("machine", moment, store) for store in ("folder", "s3") for moment in ("in asr", "writing embed")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_runs_survive_kills(tmp_path: Path, s3_service: FaultyS3) -> None:
+    rows = played(SLICE, tmp_path / "kills", s3_service)
+    assert [str(row) for row in rows if row.wrong] == []
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(4 * 3600)
+def test_runs_survive_every_kill(tmp_path: Path, s3_service: FaultyS3) -> None:
+    rows = played(MATRIX, tmp_path / "kills", s3_service)
+    assert len(rows) == len(MATRIX)
+    assert [str(row) for row in rows if row.wrong] == []

@@ -1,0 +1,75 @@
+"""Artifacts that stay half written for a while, so that a test can kill something meanwhile.
+
+The store's own code runs, and the libraries' below it: on a folder the copying stops half-way, on S3 a real upload in
+several parts stops after the first. An artifact too small for parts waits before its only request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from infra.compute import StageJob
+from infra.store import Store
+from speech.stages import STAGES
+
+PART = 5 << 20
+"""Bytes of one; S3 accepts none smaller but the last."""
+LARGE = 2 * PART
+"""Bytes of an artifact that goes up in parts."""
+
+
+@contextlib.contextmanager
+def held(store: Store, job: StageJob, seconds: float, halfway: Callable[[], None]) -> Iterator[None]:
+    """Have the artifact of `job` stay half written for `seconds`, and `halfway` called at the beginning of that."""
+    if not seconds:
+        yield
+        return
+    place = f"artifacts/{STAGES[job.stage].output}/"
+    with _copying(place, seconds, halfway) if store.is_local else _uploading(store, place, seconds, halfway):
+        yield
+
+
+@contextlib.contextmanager
+def _copying(place: str, seconds: float, halfway: Callable[[], None]) -> Iterator[None]:
+    copy = shutil.copyfileobj
+
+    def slow(source: Any, target: Any, length: int = 0) -> None:
+        if place not in getattr(target, "name", ""):
+            copy(source, target, length)
+            return
+        content = source.read()
+        target.write(content[: len(content) // 2])
+        target.flush()
+        halfway()
+        time.sleep(seconds)
+        target.write(content[len(content) // 2 :])
+
+    shutil.copyfileobj = slow  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        shutil.copyfileobj = copy
+
+
+@contextlib.contextmanager
+def _uploading(store: Store, place: str, seconds: float, halfway: Callable[[], None]) -> Iterator[None]:
+    put_file, call = store.fs.put_file, store.fs._call_s3
+
+    async def slow(method: str, *args: Any, **kwargs: Any) -> Any:
+        key = str(kwargs.get("Key", ""))
+        if place in key and (method == "put_object" or (method == "upload_part" and kwargs.get("PartNumber") == 2)):
+            halfway()
+            await asyncio.sleep(seconds)
+        return await call(method, *args, **kwargs)
+
+    store.fs.put_file, store.fs._call_s3 = functools.partial(put_file, chunksize=PART), slow
+    try:
+        yield
+    finally:
+        store.fs.put_file, store.fs._call_s3 = put_file, call
