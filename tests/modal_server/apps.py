@@ -103,6 +103,10 @@ class AppService:
             app.state = request.app_state
         if request.name:
             app.name = request.name
+        definitions = {tag: self.world.functions[each].definition_id for tag, each in app.functions.items()}
+        if definitions == app.published:  # the client says "no changes detected" when it gets no time
+            return api_pb2.AppPublishResponse(url=self._page(app))
+        app.published = definitions
         app.version += 1
         app.deployed_at = time.time()
         self.scheduler.published(app)

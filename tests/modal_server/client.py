@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
-START = 60.0
+FOREIGN = {"MODAL_PROFILE", "MODAL_IS_REMOTE", *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL"))}
+FOREIGN |= {name.lower() for name in FOREIGN}
+"""what of the user's environment would lead the client elsewhere"""
 
 
 class ModalServer:
@@ -84,7 +86,8 @@ class ModalServer:
 
     def environ(self, **more: str) -> dict[str, str]:
         """The environment for a process that is a client."""
-        return {**os.environ, **self.env, **more}
+        inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        return {**inherited, **self.env, **more}
 
     def modal(self, *arguments: str, **env: str) -> str:
         """Run the real `modal` command; returns what it printed."""

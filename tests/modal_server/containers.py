@@ -78,7 +78,8 @@ class Containers:
         assert self.dispatcher is not None
         try:
             plan = await asyncio.to_thread(self._prepare, container)
-            async with Endpoint(self.dispatcher, container) as endpoint:
+            endpoint = Endpoint(self.dispatcher, container)
+            async with endpoint:
                 await endpoint.start(path=str(container.folder / "api.sock"))
                 await self._run(container, plan)
                 endpoint.drop()

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from .client import ModalServer
+from .client import FOREIGN, ModalServer
 
 
 def use(server: ModalServer, patch: pytest.MonkeyPatch) -> None:
     """Make the Modal client of this very process talk to the server, and to no other that it knew."""
     for name, value in server.env.items():
         patch.setenv(name, value)
-    for name in ("MODAL_IS_REMOTE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in FOREIGN:
         patch.delenv(name, raising=False)
     forget_client()
 

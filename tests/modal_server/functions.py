@@ -95,6 +95,7 @@ class FunctionService:
         function = self.world.functions.get(request.existing_function_id)
         ranked = sorted(request.function_data.ranked_functions, key=lambda each: each.rank)
         definition = ranked[0].function if ranked else request.function
+        definition.mount_ids.sort()  # a set on the client's side
         if function is None:
             function = Function(new_id("fu"), app, definition.function_name, definition)
             self.world.functions[function.id] = function

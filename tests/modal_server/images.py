@@ -122,7 +122,8 @@ class ImageService:
                 raise not_found(f"Mount '{name}' not found")
             mount_id = self.named.setdefault(name, new_id("mo"))
         else:
-            mount_id = new_id("mo")
+            listing = "".join(sorted(f"{entry.filename}\0{entry.sha256_hex}\0{entry.mode}\n" for entry in request.files))
+            mount_id = "mo-" + hashlib.sha256(listing.encode()).hexdigest()[:22]
             self.rootfs.mounts[mount_id] = list(request.files)
             if name:
                 self.named[name] = mount_id

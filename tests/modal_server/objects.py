@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
@@ -105,7 +107,10 @@ class Objects:
     async def secret_get_or_create(
         self, request: api_pb2.SecretGetOrCreateRequest, caller: Caller
     ) -> api_pb2.SecretGetOrCreateResponse:
-        secret = get_or_create(Secret, self.secrets, "st", request)
+        if request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_ANONYMOUS_OWNED_BY_APP:
+            secret = self._anonymous(request)
+        else:
+            secret = get_or_create(Secret, self.secrets, "st", request)
         if request.object_creation_type in MISSING_OK | UNNAMED and (
             request.env_dict or request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_OVERWRITE_IF_EXISTS
         ):
@@ -113,6 +118,12 @@ class Objects:
         if missing := set(request.required_keys) - set(secret.env):
             raise not_found(f"Secret is missing key(s): {', '.join(sorted(missing))}")
         return api_pb2.SecretGetOrCreateResponse(secret_id=secret.id, metadata=secret.metadata())
+
+    def _anonymous(self, request: api_pb2.SecretGetOrCreateRequest) -> Secret:
+        """The same values for the same app are the same object: deploying again then changes nothing."""
+        content = json.dumps([request.app_id, sorted(request.env_dict.items())])
+        secret_id = "st-" + hashlib.sha256(content.encode()).hexdigest()[:22]
+        return self.secrets.setdefault(secret_id, Secret(secret_id, ""))
 
     async def secret_get_info(self, request: api_pb2.SecretGetInfoRequest, caller: Caller) -> api_pb2.SecretGetInfoResponse:
         return api_pb2.SecretGetInfoResponse(metadata=by_id(self.secrets, request.secret_id).metadata())

@@ -89,8 +89,7 @@ class Dispatcher:
             found = [getattr(service, _snake(name)) for service in services if hasattr(service, _snake(name))]
             if len(found) > 1:
                 raise TypeError(f"two services answer {name}")
-            if found:
-                self.methods[path] = (name, spec, found[0])
+            self.methods[path] = (name, spec, found[0] if found else None)
 
     def mapping(self, endpoint: Endpoint) -> dict[str, Handler]:
         return {
@@ -104,6 +103,8 @@ class Dispatcher:
             assert request is not None
             caller = Caller(stream.metadata or {}, endpoint.container)
             await self.gate(name, request, caller)
+            if method is None:
+                raise refuse(Status.UNIMPLEMENTED, f"the Modal test server does not answer {name}")
             if spec.cardinality is Cardinality.UNARY_STREAM:
                 async for reply in method(request, caller):
                     await stream.send_message(reply)

@@ -19,7 +19,7 @@ image = (
     modal.Image.debian_slim(python_version="3.11")
     .apt_install("ffmpeg")
     .pip_install("numpy==1.26.4")
-    .env({"SAMPLE_LEVEL": "42"})
+    .env({"SAMPLE_LEVEL": os.environ.get("SAMPLE_LEVEL", "42")})
     .run_commands("python -c 'import numpy'")
     .add_local_python_source("tests.modal_server")
 )

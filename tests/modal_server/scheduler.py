@@ -17,7 +17,7 @@ from modal_proto import api_pb2
 from .containers import Containers
 from .faults import AT_DELIVERY, AT_END, DURING, Fault, Faults
 from .logs import LogStore
-from .state import ASYNC, App, Attempt, Container, Input, Pool, World
+from .state import ASYNC, App, Attempt, Container, Function, Input, Pool, World
 from .variants import refresh
 
 Result = api_pb2.GenericResult
@@ -215,6 +215,10 @@ class Scheduler:
             self.release(item, container.reason)
             if item.output is None:
                 item.state = "pending"
+                if container.reason == "crashed":
+                    item.not_before = time.time() + min(0.1 * 2 ** len(item.attempts), 10)
+                    text = f"Container exited with code {container.exit_code} while it ran an input, which is run again\n"
+                    self.logs.add(container, text, api_pb2.FILE_DESCRIPTOR_STDERR, item)
                 pool.pending.appendleft(item)
         pool.signal.fire()
         self.schedule()

@@ -111,7 +111,6 @@ class Server:
             "MODAL_TOKEN_SECRET": self.world.token_secret,
             "MODAL_CONFIG_PATH": str(self.options.folder / "modal.toml"),
             "MODAL_ENVIRONMENT": "main",
-            "MODAL_PROFILE": "default",
             "MODAL_DISABLE_API_PROXY": "1",
             "NO_PROXY": f"{LOOPBACK},localhost",
         }

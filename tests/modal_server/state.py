@@ -60,6 +60,8 @@ class App:
     created_at: float = field(default_factory=time.time)
     deployed_at: float = 0.0
     stopped_at: float = 0.0
+    published: dict[str, str] = field(default_factory=dict)
+    """definition of each function in the current version"""
 
     @property
     def stopped(self) -> bool:
