@@ -28,8 +28,9 @@ from tasks.models import resolve_models
 from tasks.references import read_references
 from tasks.report import run_id
 
-ROW_OPTIONS = tuple(name for name in TranscribeOptions.model_fields if name != "model")
-"""What a manifest's rows may say: not the model, which is what is compared."""
+_OF_ALL = {"model", "formats", "highlight_words", "max_line_width", "max_line_count"}
+ROW_OPTIONS = tuple(name for name in TranscribeOptions.model_fields if name not in _OF_ALL)
+"""What a manifest's rows may say: not the model, which is what is compared, nor how files look."""
 
 
 def _run_name() -> str:

@@ -6,7 +6,11 @@ import asyncio
 import csv
 import importlib.metadata
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,11 @@ from flows.evaluate import evaluate
 from flows.evaluation import history
 from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.result import Evaluation, EvaluationIncomplete, Row
-from infra.settings import get_settings
+from infra.settings import StenoSettings, get_settings
 from speech.errors import InvalidOption, InvalidReference, UnknownModel
 from speech.scoring import ScoringOptions
 from tests.stage_double import TEXT, ComputeDouble, recording
+from tests.stub_compute import BACKEND, executions
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
 
@@ -282,6 +287,66 @@ async def test_an_interrupted_evaluation_takes_up_the_runs_that_it_had_made(tmp_
     assert sorted(child.run_count for child in children) == [1, 1, 2]
     assert found.previous is None
     assert (await history.latest("interrupted")) is not None
+
+
+_EVALUATE = """
+import asyncio, sys
+from uuid import UUID
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow_async
+from flows.evaluate import evaluate
+
+async def main():
+    async with get_client() as client:
+        run = await client.read_flow_run(UUID(sys.argv[1]))
+    found = await run_flow_async(evaluate, flow_run=run, parameters=evaluate.validate_parameters(run.parameters), return_type="result")
+    print(len(found.rows), len(found.failed))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.matrix
+async def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, steno: StenoSettings) -> None:
+    """`kill -9` within the second of three recordings; the same flow run is then executed by another process."""
+    for seed in range(3):
+        reference(tmp_path / "calls", f"call{seed}", seed=seed)
+    log, plan = tmp_path / "log", tmp_path / "plan.json"
+    plan.write_text(json.dumps({"log": str(log), "seconds": {"asr": 2.0}}))
+    async with get_client() as client:
+        made = await client.create_flow_run(
+            evaluate,
+            parameters={"request": asked(tmp_path / "calls", name="killed").model_dump(mode="json")},
+        )
+        environment = os.environ | {
+            "PREFECT_API_URL": str(client.api_url),
+            "STENO_COMPUTE__BACKEND": BACKEND,
+            "STUB_PLAN": str(plan),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _EVALUATE, str(made.id)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    process = start()
+    deadline = time.monotonic() + 120
+    while executions(log)["asr"] < 2 and time.monotonic() < deadline:  # noqa: ASYNC110  another process writes it
+        await asyncio.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert executions(log)["asr"] == 2
+    process = start()
+    printed, _ = await asyncio.to_thread(process.communicate, timeout=120)
+    assert printed.split() == ["3", "0"]
+    # Only what was under way is done again: asr of the second recording.
+    assert executions(log)["asr"] == 4
+    assert executions(log)["segment"] == 3
+    async with get_client() as client:
+        children = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["evaluation:killed"]))
+        )
+    assert sorted(child.state.name for child in children if child.state) == ["Completed"] * 3
 
 
 def test_a_request_is_refused_with_a_sentence() -> None:
