@@ -47,9 +47,16 @@ ADVICE: dict[str, str] = {
     # Modal
     "modal_denied": "Set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` on the worker (`modal token new` makes them), then Retry.",
     "modal_not_deployed": "Deploy the GPU stages (`modal deploy -m infra.modal_app`), then Retry.",
+    # Prefect, and what is started beside it
+    "prefect_denied": "Set `PREFECT_API_KEY` (Cloud) or `PREFECT_API_AUTH_STRING` (your own server), then try again.",
+    "prefect_refused": "Do what the server's sentence asks for, then try again.",
+    "no_prefect_api": "Set `PREFECT_API_URL`, or start a server with `steno up`.",
+    "port_taken": "Stop what listens on the port, or choose another one.",
+    "process_keeps_ending": "Read the log of the process that the message names; then start again.",
     # what may pass
     "transient": "Retry in a few minutes. If it keeps failing, look at the network and at the machine that was lost.",
     "worker_lost": "Retry. If it recurs, look at what ends the workers: memory, mostly, or preemption.",
+    "prefect_unreachable": "Start the Prefect server, or correct `PREFECT_API_URL`; then try again.",
     "artifact_missing": "Retry: what was removed is computed again. If it recurs, keep artifacts longer (`retention_days`).",
     "download_failed": "Retry when the server that holds the recording answers again.",
     "stage_timeout": "Raise `STENO_TIMEOUT__FACTOR` or choose a smaller model or a faster machine, then Retry.",

@@ -147,7 +147,7 @@ def _failure(failure: Failure, stages: Sequence[StageReport]) -> Iterator[str]:
     yield f"- **What**: {code(failure.code)}{where_}"
     yield f"- **Does a Retry help?** {HELPS[retry_of(failure.code)]}{tried}"
     yield f"- **What to do**: {advice_for(failure.code)}"
-    yield f"- **A Retry** {_retry(stages)}"
+    yield f"- **A Retry** (the button, or `steno retry` with this run's id) {_retry(stages)}"
 
 
 def _retry(stages: Sequence[StageReport]) -> str:
