@@ -46,7 +46,7 @@ ADVICE: dict[str, str] = {
     "stage_failed": "This is a defect. Please report it with the log of this run.",
     # Modal
     "modal_denied": "Set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` on the worker (`modal token new` makes them), then Retry.",
-    "modal_not_deployed": "Deploy the GPU stages (`modal deploy -m infra.modal_app`), then Retry.",
+    "modal_not_deployed": "Deploy the GPU stages (`steno modal deploy`), then Retry.",
     # Prefect, and what is started beside it
     "prefect_denied": "Set `PREFECT_API_KEY` (Cloud) or `PREFECT_API_AUTH_STRING` (your own server), then try again.",
     "prefect_refused": "Do what the server's sentence asks for, then try again.",
