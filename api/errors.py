@@ -1,0 +1,69 @@
+"""Errors as callers get them: RFC 9457 problems, with the `error` string that older callers read. Never a stack trace.
+
+    ApiError
+    ├── BadRequest           400  the body contradicts itself
+    ├── Unauthenticated      401  no key, or one that is not known
+    ├── Forbidden            403
+    ├── JobNotFound          404  no such job, or somebody else's
+    ├── Conflict             409  the job is not in a state for that
+    ├── TooLarge             413
+    ├── Unprocessable        422  a value is refused; an Idempotency-Key was used for another payload
+    ├── TooMany              429  a limit of the key; `Retry-After` says when to come back
+    └── Unavailable          503  Prefect, the store or the warm worker does not answer
+
+The errors of `speech.errors` and `infra.errors` become problems by their `code`; anything else is a 500 without details.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ApiError(Exception):
+    """An answer that is an error. The message is one sentence for the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.problem_code = code or self.code
+
+
+class BadRequest(ApiError):
+    status, code, title = 400, "bad_request", "Bad request"
+
+
+class Unauthenticated(ApiError):
+    status, code, title = 401, "unauthenticated", "A valid API key is needed"
+
+
+class Forbidden(ApiError):
+    status, code, title = 403, "forbidden", "Not permitted"
+
+
+class JobNotFound(ApiError):
+    status, code, title = 404, "job_not_found", "No such job"
+
+
+class Conflict(ApiError):
+    status, code, title = 409, "conflict", "Not possible in the job's state"
+
+
+class TooLarge(ApiError):
+    status, code, title = 413, "too_large", "Too large"
+
+
+class Unprocessable(ApiError):
+    status, code, title = 422, "invalid_request", "A value is refused"
+
+
+class TooMany(ApiError):
+    status, code, title = 429, "too_many_requests", "Too many requests"
+
+
+class Unavailable(ApiError):
+    status, code, title = 503, "unavailable", "Try again later"
