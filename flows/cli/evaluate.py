@@ -55,6 +55,7 @@ def evaluate(references: str, as_json: bool, quiet: bool, verbose: bool, debug: 
 
     get_settings.cache_clear()
     request = as_kept(_request(references, options))
+    _check_there(request.references)
     check_output(request.output_dir, None)
     for system in request.systems.values():
         check_models(TranscribeRequest(source="recording", **system.model_dump(exclude_unset=True)), get_settings())
@@ -165,6 +166,18 @@ def as_kept(request: EvaluateRequest) -> EvaluateRequest:
     references = concealed(absolute(request.references), get_settings(), shared=True)
     named = request.name or request.series
     return request.model_copy(update={"references": references, "output_dir": absolute(request.output_dir), "name": named})
+
+
+def _check_there(references: str) -> None:
+    """Raise SourceNotFound at once for a folder or manifest of this machine that does not exist; globs are left to the run."""
+    from glob import has_magic
+
+    from flows.cli.checks import local_path
+    from infra.errors import SourceNotFound
+
+    path = local_path(references)
+    if path is not None and not path.exists() and not has_magic(references):
+        raise SourceNotFound(f"There is no folder or manifest {path}; check its spelling and the working folder.")
 
 
 async def _run(session: Session, request: EvaluateRequest, table: EvaluationTable) -> int:

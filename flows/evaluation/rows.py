@@ -103,7 +103,7 @@ def _transcribe_request(request: EvaluateRequest, label: str, options: Transcrib
             **options.model_dump(exclude_unset=True),
             **case.options,
             "source": concealed(case.source, get_settings(), shared=True),
-            "name": case.recording,
+            "name": case.recording[-200:],
             "output_dir": folder,
         }
     )

@@ -66,6 +66,7 @@ def test_variants_are_named_options() -> None:
         (["calls", "--collar", "-1"], 2, "greater than or equal to 0"),
         (["calls", "--variant", "odd: beam=5"], 2, "variants.odd.beam"),
         (["calls", "--model", "larg-v3"], 2, "Did you mean 'large-v3'"),
+        (["nowhere"], 3, "There is no folder or manifest"),
         (["calls", "-l", "xx"], 2, "Unknown language 'xx'"),
     ],
 )
@@ -73,6 +74,7 @@ def test_what_cannot_work_is_refused_at_once(
     args: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "calls").mkdir()
     monkeypatch.setenv("STENO_HOME", str(tmp_path))
     assert run(["evaluate", *args]) == code
     assert says in capsys.readouterr().err
