@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .control import Control
-from .scheduler import Limits
+from .scaling import Limits
 from .server import Options, Server
 
 

@@ -91,7 +91,7 @@ class Control:
         """Let idle containers go, as when their scale-down window has passed."""
         for each in self.server.world.containers.values():
             if each.state == "ready" and not each.running:
-                self.server.scheduler.drain(each, "idle")
+                self.server.scheduler.scaling.drain(each, "idle")
 
     def do_forget_calls(self) -> None:
         done = [each for each in self.server.world.calls.values() if not each.unfinished]

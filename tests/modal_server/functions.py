@@ -173,7 +173,7 @@ class FunctionService:
     ) -> api_pb2.FunctionUpdateSchedulingParamsResponse:
         function = self._function(request.function_id)
         function.scaling().MergeFrom(request.settings)
-        self.scheduler.schedule()
+        self.scheduler.scaling.schedule()
         return api_pb2.FunctionUpdateSchedulingParamsResponse(current_settings=function.scaling())
 
     async def function_get_scheduling_params(

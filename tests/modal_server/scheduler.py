@@ -1,4 +1,4 @@
-"""Which input runs in which container, and when containers come and go.
+"""Which input runs in which container, and what becomes of it.
 
 What Modal does with an input whose container dies is done here too: it is run again, with the same retry count, for ever
 for a deployed app; only the function's own failures and time-outs count as retries.
@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
 from .containers import Containers
 from .faults import AT_DELIVERY, AT_END, DURING, Fault, Faults
 from .logs import LogStore
-from .state import ASYNC, App, Attempt, Container, Function, Input, Pool, World
+from .scaling import Limits, Scaling
+from .state import ASYNC, App, Attempt, Container, Input, Pool, World
 from .variants import refresh
 
 Result = api_pb2.GenericResult
@@ -28,29 +28,14 @@ TIMEOUT, INTERNAL, OOM = (
     Result.GENERIC_STATUS_KERNEL_OOM_KILL,
 )
 TICK = 0.2
-SCALEDOWN = 60
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What Modal fixes or leaves open, and tests may want shorter."""
-
-    containers: int = 8
-    """at once on this machine; idle ones of other functions make room"""
-    grace: float = 30.0
-    """seconds from SIGINT to SIGKILL (Modal gives 30)"""
-    cancel_grace: float = 5.0
-    """seconds that a cancelled input may go on before its container is killed"""
-    failed_starts: int = 3
-    """containers in a row that fail before their first input, until the inputs waiting for them fail"""
 
 
 class Scheduler:
     def __init__(self, world: World, containers: Containers, faults: Faults, logs: LogStore, limits: Limits) -> None:
         self.world, self.containers, self.faults, self.logs, self.limits = world, containers, faults, logs, limits
+        self.scaling = Scaling(world, containers, limits)
         self.disconnect: Callable[[Input, Fault], None] = lambda item, fault: None
         self.tasks: set[asyncio.Task[None]] = set()
-        self.closing = False
         containers.ended = self.container_ended
 
     def spawn(self, coroutine: Coroutine[None, None, None]) -> None:
@@ -60,7 +45,7 @@ class Scheduler:
 
     async def run(self) -> None:
         while True:
-            self.schedule()
+            self.scaling.schedule()
             self._watch_clocks()
             await asyncio.sleep(TICK)
 
@@ -69,7 +54,7 @@ class Scheduler:
     def submit(self, item: Input) -> None:
         pool = self.world.pool(item.call.function)
         pool.pending.append(item)
-        self.schedule()
+        self.scaling.schedule()
         pool.signal.fire()
 
     def take(self, container: Container, most: int) -> list[Input]:
@@ -208,7 +193,7 @@ class Scheduler:
     def container_ended(self, container: Container) -> None:
         pool = self.world.pool(container.function)
         pool.containers.pop(container.id, None)
-        expected = container.reason not in {"crashed", "exited"} or self.closing
+        expected = container.reason not in {"crashed", "exited"} or self.scaling.closed
         if not container.served and not expected:
             self._failed_start(pool, container)
         for item in list(container.running.values())[::-1]:
@@ -221,7 +206,7 @@ class Scheduler:
                     self.logs.add(container, text, api_pb2.FILE_DESCRIPTOR_STDERR, item)
                 pool.pending.appendleft(item)
         pool.signal.fire()
-        self.schedule()
+        self.scaling.schedule()
 
     def _failed_start(self, pool: Pool, container: Container) -> None:
         pool.failed_starts += 1
@@ -241,12 +226,6 @@ class Scheduler:
             container.idle_since = container.ready_at
             self.world.pool(container.function).failed_starts = 0
 
-    def drain(self, container: Container, reason: str) -> None:
-        """Let it finish what it runs and leave by itself."""
-        if container.alive and container.state != "draining":
-            container.state, container.reason = "draining", reason
-            self.world.pool(container.function).signal.fire()
-
     def published(self, app: App) -> None:
         """A new version: variants follow their base, containers of the old definition drain."""
         for function in self.world.functions.values():
@@ -255,8 +234,8 @@ class Scheduler:
                     refresh(function)
                 for container in self.world.pool(function).live():
                     if container.generation != function.definition_id:
-                        self.drain(container, "replaced")
-        self.schedule()
+                        self.scaling.drain(container, "replaced")
+        self.scaling.schedule()
 
     def stopped(self, app: App) -> None:
         for item in self.world.inputs.values():
@@ -266,46 +245,6 @@ class Scheduler:
             if container.alive and container.function.app is app:
                 self.spawn(self.containers.interrupt(container, "stopped", min(self.limits.grace, 5)))
         self.logs.signal.fire()
-
-    def schedule(self) -> None:
-        """Start the containers that are missing: for inputs that wait, to be kept warm, and as buffer while there is work."""
-        if self.closing:
-            return
-        for function in list(self.world.functions.values()):
-            if self._kept(function):
-                self.world.pool(function)
-        for pool in list(self.world.pools.values()):
-            self._scale(pool)
-
-    def _kept(self, function: Function) -> int:
-        """Containers that stay when there is no work; a variant keeps none of its own."""
-        published = function.base is None and function.id in function.app.functions.values()
-        return function.scaling().min_containers if published and function.app.version else 0
-
-    def _scale(self, pool: Pool) -> None:
-        now, function, scaling = time.time(), pool.function, pool.function.scaling()
-        if function.app.stopped or pool.not_before > now:
-            return
-        live = [each for each in pool.live() if each.state != "draining"]
-        work = sum(item.not_before <= now for item in pool.pending) + sum(len(each.running) for each in live)
-        needed = -(-work // function.concurrency)
-        wanted = max(needed + scaling.buffer_containers * bool(work), self._kept(function))
-        for number in range(len(live), min(wanted, scaling.max_containers or wanted)):
-            if not self._make_room(pool, needed=number < needed):
-                return
-            container = self.containers.start(function)
-            pool.containers[container.id] = container
-
-    def _make_room(self, pool: Pool, needed: bool) -> bool:
-        """Whether one more container fits on this machine; for work that waits, an idle one of another function leaves."""
-        alive = [each for each in self.world.containers.values() if each.alive]
-        if len(alive) < self.limits.containers:
-            return True
-        idle = [each for each in alive if each.state == "ready" and not each.running and each.function is not pool.function]
-        leaving = any(each.state == "draining" and not each.running for each in alive)
-        if idle and needed and not leaving:
-            self.drain(min(idle, key=lambda each: each.idle_since), "idle")
-        return False
 
     def _watch_clocks(self) -> None:
         now = time.time()
@@ -326,14 +265,10 @@ class Scheduler:
         if container.state == "starting" and now > container.started_at + startup:
             container.init_result = Result(status=TIMEOUT, exception=f"Container did not start within {startup}s")
             self.containers.kill(container, "crashed")
-        window = function.scaling().scaledown_window or SCALEDOWN
-        idle = container.state == "ready" and not container.running and now > container.idle_since + window
-        staying = sum(each.state != "draining" for each in self.world.pool(function).live())
-        if idle and staying > self._kept(function):
-            self.drain(container, "idle")
+        self.scaling.let_go(container, now)
 
     async def close(self) -> None:
-        self.closing = True
+        self.scaling.closed = True
         for container in self.world.containers.values():
             self.containers.kill(container, "stopped")
         with contextlib.suppress(asyncio.TimeoutError):

@@ -27,7 +27,8 @@ from .objects import Objects
 from .queues import QueueService
 from .rootfs import Rootfs, why_not_isolated
 from .rpc import Caller, Dispatcher, Endpoint, refuse
-from .scheduler import Limits, Scheduler
+from .scaling import Limits
+from .scheduler import Scheduler
 from .state import Input, World
 from .tasks import TaskService
 from .volume_files import VolumeFiles

@@ -74,7 +74,7 @@ class TaskService:
             if output.result.status == TERMINATED and not output.result.exception:
                 output.result.exception = "Input was cancelled by user"
             self.scheduler.finish(item, output.result, output.data_format, output.input_started_at, output.output_created_at)
-        self.scheduler.schedule()
+        self.scheduler.scaling.schedule()
         return Empty()
 
     async def container_heartbeat(
@@ -102,7 +102,7 @@ class TaskService:
     async def container_stop(self, request: api_pb2.ContainerStopRequest, caller: Caller) -> api_pb2.ContainerStopResponse:
         container = self.world.containers.get(request.task_id)
         if container is not None and request.graceful:
-            self.scheduler.drain(container, "stopped")
+            self.scheduler.scaling.drain(container, "stopped")
         elif container is not None:
             self.containers.kill(container, "stopped", signal.SIGINT)
         return api_pb2.ContainerStopResponse()
