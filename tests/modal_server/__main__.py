@@ -27,13 +27,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--containers", type=int, default=Limits.containers, help="at once on this machine")
     parser.add_argument("--grace", type=float, default=Limits.grace, help="seconds from SIGINT to SIGKILL")
     parser.add_argument("--cancel-grace", type=float, default=Limits.cancel_grace, help="seconds a cancelled input may go on")
+    parser.add_argument("--failed-starts", type=int, default=Limits.failed_starts, help="until what waits for them fails")
     parser.add_argument("--container-env", action="append", default=[], metavar="NAME=VALUE", help="set in all containers")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started it")
     return parser.parse_args()
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    limits = Limits(arguments.containers, arguments.grace, arguments.cancel_grace)
+    limits = Limits(arguments.containers, arguments.grace, arguments.cancel_grace, arguments.failed_starts)
     env = dict(pair.split("=", 1) for pair in arguments.container_env)
     folder = Path(tempfile.mkdtemp(prefix="modal-"))
     try:

@@ -14,7 +14,8 @@ SAMPLE = "tests.modal_server.sample_app"
 
 @pytest.fixture(scope="package")
 def sample_server() -> Iterator[ModalServer]:
-    with pytest.MonkeyPatch.context() as patch, ModalServer.start("--grace", "5", "--cancel-grace", "1") as server:
+    options = ("--grace", "5", "--cancel-grace", "1", "--failed-starts", "1")
+    with pytest.MonkeyPatch.context() as patch, ModalServer.start(*options) as server:
         use(server, patch)
         server.secret("sample-secret", SAMPLE_TOKEN="hush")
         server.deploy(SAMPLE)

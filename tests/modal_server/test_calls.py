@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import urllib.request
 from typing import Any
 
@@ -121,12 +120,10 @@ def test_cancelling_ends_the_input_at_once(server: ModalServer) -> None:
     function("work").remote(0)
     call = function("work").spawn(60)
     server.until(lambda: server.calls[-1]["state"] == "running")
-    began = time.monotonic()
     call.cancel()
     with pytest.raises(RemoteError):
         call.get(timeout=10)
-    server.until(lambda: server.calls[-1]["released"], 10)
-    assert time.monotonic() - began < 5
+    server.until(lambda: server.calls[-1]["released"], 5)
     assert server.calls[-1]["state"] == "cancelled"
     assert function("work").remote(0) == 0, "the container is used on"
 
@@ -158,9 +155,11 @@ def test_a_start_that_fails_gives_the_call_what_it_raised(server: ModalServer) -
 
 def test_modal_run_and_modal_app_logs(server: ModalServer) -> None:
     assert "the sum is 5" in server.modal("run", "-m", "tests.modal_server.sample_app", "--a", "4")
-    assert "adding 4 and 1" not in server.modal("app", "logs", APP), "that was an app of its own"
     function("add").remote(20, 30)
-    server.until(lambda: "adding 20 and 30" in server.modal("app", "logs", APP))
+    server.until(lambda: "adding 20 and 30" in server.logs())
+    printed = server.modal("app", "logs", APP)
+    assert "adding 20 and 30" in printed
+    assert "adding 4 and 1" not in printed, "that was an app of its own"
 
 
 @pytest.mark.parametrize(

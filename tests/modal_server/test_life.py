@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_a_killed_server_takes_its_containers_with_it() -> None:
         assert pids and all(gone(pid) for pid in pids)
     finally:
         server.close()
-        subprocess.run(["rm", "-rf", str(folder_of(server))], check=True)
+        shutil.rmtree(folder_of(server), ignore_errors=True)
 
 
 def test_a_server_that_another_process_started_is_joined() -> None:
