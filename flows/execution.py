@@ -27,7 +27,8 @@ async def create_run(
 ) -> FlowRun:
     """A run of `transcribe` that no worker picks up, in state Pending; the one made before under the same key, if any.
 
-    One that is `scheduled` is for the workers of its deployment. With `deployment_id` it is a run of that deployment, so that Prefect's Retry button works on it.
+    One that is `scheduled` is for the workers of its deployment. With `deployment_id` it is a run of that deployment, so
+    that Prefect's Retry button works on it.
     """
     from prefect.client.schemas.objects import FlowRun
 
@@ -80,6 +81,6 @@ async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
             # Forced: without it Prefect refuses to run again what has no deployment. Not scheduled: a worker would take it.
             await client.set_flow_run_state(run.id, Pending(message=BY_HAND if by_hand else None), force=True)
             run = await client.read_flow_run(run.id)
-    parameters = transcribe.validate_parameters(run.parameters)  # the API stores JSON
-    state: Any = await run_flow_async(transcribe, flow_run=run, parameters=parameters, return_type="state")
+    # The parameters are JSON, as the API stores them; the engine validates them.
+    state: Any = await run_flow_async(transcribe, flow_run=run, parameters=dict(run.parameters), return_type="state")
     return cast("State[Any]", state)

@@ -28,6 +28,7 @@ from tasks.fetch import fetch
 from tasks.merge import merge
 from tasks.models import Models, resolve_aligner, resolve_models
 from tasks.recording import Recording
+from tasks.records import RecordStorage
 from tasks.report import RunLog, describe, run_id
 from tasks.segment import segment
 
@@ -57,6 +58,10 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     if result.degraded and request.on_diarization_failure == "fail":
         return cast(TranscribeResult, _partial(result))
     return result
+
+
+# Nothing is stored there. Left out, Prefect asks its server twice per run which storage is its default, with new clients.
+transcribe.result_storage = RecordStorage()
 
 
 async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:

@@ -53,27 +53,35 @@ def main() -> None:
 
 
 async def _serve(channel: _Channel) -> None:
+    from prefect.context import AsyncClientContext, SyncClientContext
+
     from infra.progress import listening
 
     loop = asyncio.get_running_loop()
     orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     at_work: set[str] = set()
     threading.Thread(target=_read_orders, args=(loop, orders, at_work), daemon=True).start()
+    # One client for all runs: Prefect would make three each, and read the machine's certificates for them every time.
+    with SyncClientContext(), listening(channel.event):
+        async with AsyncClientContext():
+            await _take(orders, channel, at_work)
+
+
+async def _take(orders: asyncio.Queue[dict[str, Any] | None], channel: _Channel, at_work: set[str]) -> None:
     tasks: set[asyncio.Task[None]] = set()
     ended = 0
-    with listening(channel.event):
-        while (order := await orders.get()) is not None:
-            if order.get("cancel"):
-                for task in tasks:
-                    task.cancel()
-                continue
-            task = asyncio.create_task(_execute(order, channel, at_work))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-            if (ended := ended + 1) % _COLLECT_EVERY == 0:
-                gc.collect()  # Prefect's contexts refer to one another in circles
-        if tasks:
-            await asyncio.wait(tasks)
+    while (order := await orders.get()) is not None:
+        if order.get("cancel"):
+            for task in tasks:
+                task.cancel()
+            continue
+        task = asyncio.create_task(_execute(order, channel, at_work))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        if (ended := ended + 1) % _COLLECT_EVERY == 0:
+            gc.collect()  # Prefect's contexts refer to one another in circles
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _read_orders(loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[dict[str, Any] | None], at_work: set[str]) -> None:
