@@ -51,6 +51,8 @@ class StageJob(Frozen):
     params: dict[str, Any]
     runtime: RuntimeOptions
     shard: Shard = WHOLE
+    fresh: bool = False
+    """Use nothing that an earlier attempt left: no shard, no call."""
     larger: int = 0
     """How often memory did not suffice for the smallest batch: a remote backend takes a GPU that much larger."""
 

@@ -112,7 +112,7 @@ class ShardedCompute:
 
     async def _shard(self, job: StageJob, report: ProgressSink) -> StageOutcome:
         """The shard's outcome, from its record where an earlier attempt left one."""
-        content = await asyncio.to_thread(self.store.read_record, _record(job))
+        content = None if job.fresh else await asyncio.to_thread(self.store.read_record, _record(job))
         if content is not None:
             kept = StageOutcome.model_validate_json(content)
             if await asyncio.to_thread(self.store.exists, kept.artifact.path):

@@ -46,6 +46,8 @@ class StageCall(Frozen):
     batch_size: int = 8
     backend: str | None = None
     """Where it is computed; as the settings say when left out. No part of the key."""
+    again: bool = False
+    """It is computed although its result is cached. No part of the key."""
     label: str = ""
     """What tells this task run from its siblings in Prefect's views: the model."""
 
@@ -86,6 +88,7 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
         inputs=call.inputs,
         params=call.params,
         runtime=_runtime(settings, batch_size),
+        fresh=call.again and attempts.count == 1,
         larger=attempts.larger,
     )
     backend = compute.get_compute(settings, call.backend)
@@ -132,7 +135,7 @@ async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> Stage
     """Have the stage computed, or its record reused, and reported in `log`."""
     await in_use(call.key, artifacts=(ref.path for ref in call.inputs.values()))
     again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
-    call = call.model_copy(update={"backend": log.backend})
+    call = call.model_copy(update={"backend": log.backend, "again": again})
     value = await log.perform(call.shown_as, with_retries(task, again=again), call)
     outcome = StageOutcome.model_validate(value)
     noted(outcome.artifact.path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra.compute import ProgressSink
 from infra.on_modal.channel import INTERVAL, MOST
-from infra.on_modal.contract import RemoteAnswer, RemoteEvent, events_name
+from infra.on_modal.contract import RemoteAnswer, RemoteEvent, calls_name, claim, events_name
 from infra.on_modal.errors import modal_errors
 from infra.progress import log_line
 from infra.settings import ModalSettings
@@ -49,13 +49,20 @@ class Calls:
         self.settings = settings
 
     async def result(
-        self, key: str, spawn: Callable[[], Awaitable[modal.FunctionCall[Any]]], doing: str, progress: ProgressSink
+        self,
+        key: str,
+        spawn: Callable[[], Awaitable[modal.FunctionCall[Any]]],
+        doing: str,
+        progress: ProgressSink,
+        *,
+        fresh: bool = False,
     ) -> RemoteAnswer:
-        """The answer of the call that is recorded under `key`, or of a new one.
+        """The answer of the call that is recorded under `key`, or of a new one; always of a new one if `fresh`.
 
         Cancelling the awaiting task cancels the call. Raises the errors of `modal_errors`.
         """
-        earlier = await self._recorded(key)
+        with modal_errors(doing):
+            earlier = None if fresh else await self._recorded(key)
         if earlier is not None:
             with contextlib.suppress(Gone):
                 log_line(f"{doing}: found the call that was made before, {earlier.object_id}")
@@ -76,13 +83,23 @@ class Calls:
             raise TransientError(f"Modal lost the result of {doing}; it is computed again.") from None
 
     async def _recorded(self, key: str) -> modal.FunctionCall[Any] | None:
+        """The call that an earlier attempt recorded, or that its container noted where the attempt was killed too soon."""
         import modal
+        from modal import exception
 
         content = await asyncio.to_thread(self.store.read_record, _name(key))
         record = CallRecord.model_validate_json(content) if content else None
-        if record is None or (record.app, record.environment) != (self.settings.app, self.settings.environment):
-            return None
-        return modal.FunctionCall.from_id(record.call_id)
+        if record is not None and (record.app, record.environment) == (self.settings.app, self.settings.environment):
+            return await modal.FunctionCall.from_id(record.call_id).hydrate.aio()
+        with contextlib.suppress(exception.NotFoundError):
+            noted = await self._notes().get.aio(claim(key))
+            return await modal.FunctionCall.from_id(noted).hydrate.aio() if noted else None
+        return None
+
+    def _notes(self) -> modal.Dict:
+        import modal
+
+        return modal.Dict.from_name(calls_name(self.settings), environment_name=self.settings.environment)
 
     async def _awaited(self, key: str, call: modal.FunctionCall[Any], doing: str, progress: ProgressSink) -> RemoteAnswer:
         """The call's answer; its record goes when it has ended, and stays while it may still be at work."""
@@ -150,6 +167,7 @@ class Calls:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CANCEL_LIMIT):
                 await self._pass_on(call_id, progress)
+                await self._notes().pop.aio(claim(key), None)
         await asyncio.to_thread(self.store.delete_record, _name(key))
 
     async def _cancel(self, call: modal.FunctionCall[Any]) -> None:

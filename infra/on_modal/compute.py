@@ -46,7 +46,7 @@ class ModalCompute:
             if not self.shared:
                 await self.transfer.upload(job.inputs.values())
             job = await self._with_weights(job)
-            answer = await self.calls.result(job.key, lambda: self._spawn(job), self._doing(job), progress)
+            answer = await self.calls.result(job.key, lambda: self._spawn(job), self._doing(job), progress, fresh=job.fresh)
         outcome = self._outcome(answer)
         if not self.shared:
             outcome = outcome.model_copy(update={"artifact": await self.transfer.download(outcome.artifact)})

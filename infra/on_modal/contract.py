@@ -40,9 +40,14 @@ def events_name(settings: ModalSettings) -> str:
     return f"{settings.app}-events"
 
 
-def executions_name(settings: ModalSettings) -> str:
-    """Of the dict that counts how often each call was begun."""
-    return f"{settings.app}-executions"
+def calls_name(settings: ModalSettings) -> str:
+    """Of the dict in which containers note what they begin: how often each call, and which call computes a stage's key."""
+    return f"{settings.app}-calls"
+
+
+def claim(key: str) -> str:
+    """Where the id of the call that computes `key` is noted."""
+    return f"key:{key}"
 
 
 class RemoteCall(Frozen):

@@ -22,9 +22,10 @@ from infra.on_modal.contract import (
     RemoteError,
     answer_json,
     artifacts_name,
+    calls_name,
+    claim,
     code_fingerprint,
     events_name,
-    executions_name,
 )
 from infra.on_modal.gpus import modal_name
 from infra.on_modal.volume_store import VolumeStore
@@ -61,7 +62,7 @@ async def serve(payload: dict[str, Any]) -> dict[str, Any]:
 async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
     if call.code != code_fingerprint():
         raise ModalNotDeployed("The deployed app is of another version than this machine's; run `steno modal deploy`.")
-    execution = await _count_execution(channel.call_id)
+    execution = await _note_execution(channel.call_id, call.job.key)
     if execution > call.executions:
         raise WorkerLost(
             f"The containers of the {call.job.stage} stage died {execution - 1} times in a row; a larger STENO_MODAL__MEMORY or a smaller batch may help."
@@ -115,25 +116,28 @@ async def _channel() -> AsyncIterator[Channel]:
         yield channel
 
 
-def _executions() -> modal.Dict:
+def _notes() -> modal.Dict:
     import modal
 
-    return modal.Dict.from_name(executions_name(get_settings().modal), create_if_missing=True)
+    return modal.Dict.from_name(calls_name(get_settings().modal), create_if_missing=True)
 
 
-async def _count_execution(call_id: str) -> int:
-    """How often this call has been begun, this time included; 1 when that cannot be told."""
+async def _note_execution(call_id: str, key: str) -> int:
+    """How often this call has been begun, this time included; 1 when that cannot be told.
+
+    That it computes `key` is noted too: the orchestrator may have been killed before it could record the call.
+    """
     with contextlib.suppress(Exception):
-        counts = _executions()
-        count = int(await counts.get.aio(call_id, 0)) + 1
-        await counts.put.aio(call_id, count)
+        notes = _notes()
+        count = int(await notes.get.aio(call_id, 0)) + 1
+        await notes.update.aio({call_id: count, claim(key): call_id})
         return count
     return 1
 
 
 async def _forget_executions(call_id: str) -> None:
     with contextlib.suppress(Exception):
-        await _executions().pop.aio(call_id, None)
+        await _notes().pop.aio(call_id, None)
 
 
 @functools.cache

@@ -1,0 +1,266 @@
+"""The flow with its models on Modal: the real client, real containers with real models, a server of our own in between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.outcome import read_outcome
+from flows.request import TranscribeRequest
+from flows.transcribe import transcribe
+from infra.errors import ModalDenied, WorkerLost
+from infra.settings import StenoSettings, get_settings
+from speech.errors import StenoError
+from tests.modal_app import attempts, call, deployed, unfinished, until
+from tests.modal_server import ModalServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+REMOTE = {"Voices.segment": 1, "Speech.asr": 1, "Voices.embed": 1}
+
+
+@pytest.fixture(scope="module")
+def modal_server(models_dir: Path) -> Iterator[ModalServer]:
+    with deployed(models_dir) as server:
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> Iterator[StenoSettings]:
+    """Everything under the test's folder; nothing known from other tests."""
+    monkeypatch.setenv("STENO_HOME", str(tmp_path / "home"))
+    get_settings.cache_clear()
+    yield get_settings()
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def server(modal_server: ModalServer) -> Iterator[ModalServer]:
+    modal_server.clear_faults()
+    yield modal_server
+    modal_server.clear_faults()
+
+
+def request(source: Path, **options: Any) -> TranscribeRequest:
+    return TranscribeRequest(source=str(source), output_dir=str(source.parent / "out"), **options)
+
+
+def made(server: ModalServer, since: int) -> Counter[str]:
+    return Counter(each["function"] for each in server.calls[since:])
+
+
+async def test_the_transcript_is_byte_for_byte_that_of_this_machine(
+    server: ModalServer, home: StenoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, before = call(tmp_path / "call.wav", seconds=24.0), len(server.calls)
+    on_modal = await transcribe(request(source, output_file="modal.json"))
+    assert made(server, before) == REMOTE
+    assert {stage.stage: stage.backend for stage in on_modal.stages if stage.backend} == {
+        "segment": "modal",
+        "asr": "modal",
+        "embed": "modal",
+        "align": "local",
+        "diarize": "local",
+        "merge": "local",
+    }
+    monkeypatch.setenv("STENO_HOME", str(tmp_path / "another"))
+    get_settings.cache_clear()
+    here = await transcribe(request(source, output_file="local.json", compute="local"))
+    assert made(server, before) == REMOTE
+    assert (tmp_path / "out/modal.json").read_bytes() == (tmp_path / "out/local.json").read_bytes()
+    assert [stage.key for stage in here.stages] == [stage.key for stage in on_modal.stages]
+    assert on_modal.words > 30
+    # What the containers said is in the log of the tasks, with the page of each call.
+    said = [record.getMessage() for record in caplog.records if record.name == "prefect.task_runs"]
+    assert sum("/id/fc-" in line for line in said) == 3
+    assert sum("began in container" in line for line in said) == 3
+    assert not any("token" in line.lower() for line in said)
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------------
+
+
+class Fault:
+    """A switch, how often a call of the stage is then made, how often begun, and how the run ends."""
+
+    def __init__(self, kind: str, calls: int = 1, began: int | None = None, ends: str = "recovered", **options: Any) -> None:
+        self.kind, self.calls, self.began, self.ends, self.options = kind, calls, began, ends, options
+
+    def __repr__(self) -> str:
+        return "-".join([self.kind, *(str(value) for value in self.options.values() if isinstance(value, str))])
+
+
+FAULTS = {
+    "killed": Fault("kill", began=2, after=0.1),
+    "preempted": Fault("preempt", began=2, after=0.1),
+    "out of memory, run again": Fault("oom", began=2, after=0.1),
+    "out of memory, given up": Fault("oom", calls=2, after=0.1, final=True),
+    "killed while idle": Fault("boot"),
+    "timed out": Fault("timeout", calls=2, after=0.1),
+    "failed inside Modal": Fault("fail", calls=2),
+    "late": Fault("delay", seconds=1.0),
+    "result expired": Fault("expire", calls=2),
+    "disconnected": Fault("disconnect", after=0.1, seconds=3.0),
+    "reply lost": Fault("lose", rpc="FunctionMap", seconds=0.1),
+    "no capacity": Fault("refuse", status="RESOURCE_EXHAUSTED"),
+    "unavailable": Fault("refuse", count=5, status="UNAVAILABLE"),
+    "token refused": Fault("refuse", calls=0, status="UNAUTHENTICATED", ends=ModalDenied.code),
+    "always killed": Fault("kill", calls=4, began=12, count=1000, after=0.1, ends=WorkerLost.code),
+}
+STAGES = {"segment": "Voices.segment", "asr": "Speech.asr", "embed": "Voices.embed"}
+SLICE = [("killed", "asr"), ("result expired", "segment"), ("disconnected", "embed"), ("token refused", "asr")]
+
+
+async def ends_right(server: ModalServer, tmp_path: Path, name: str, stage: str) -> str:
+    """Run a recording of its own under a fault; a row for the table."""
+    fault, function = FAULTS[name], STAGES[stage]
+    source = call(tmp_path / "call.wav", seed=hash((name, stage)) % 2**31)
+    before = len(server.calls)
+    server.fault(fault.kind, function, **fault.options)
+    try:
+        result = await transcribe(request(source, on_diarization_failure="fail"))
+        ended = "recovered" if not result.degraded else str(result.error)
+    except StenoError as error:
+        ended = getattr(getattr(error, "__cause__", None), "code", None) or error.code
+    assert len(server.faults[0]["hits"]) >= 1
+    server.clear_faults()
+    await until(lambda: not unfinished(server))
+    calls = made(server, before)
+    began = sum(len(outcomes) for each, outcomes in attempts(server, before) if each == function)
+    if fault.ends == "recovered":
+        assert ended == "recovered"
+        assert (tmp_path / "out" / "call.json").exists()
+        assert calls == REMOTE | {function: fault.calls}
+        if fault.began is not None:
+            assert began == fault.began
+    elif stage == "embed":
+        # The transcript is there, and says why it has no speakers.
+        assert ended == "diarization_failed"
+        assert calls[function] == fault.calls
+    else:
+        assert ended == fault.ends
+        assert calls[function] == fault.calls
+    return f"| {name} | {stage} | {calls[function]} | {began} | {ended} |"
+
+
+@pytest.mark.parametrize(("name", "stage"), SLICE)
+async def test_a_fault_ends_right(server: ModalServer, home: StenoSettings, tmp_path: Path, name: str, stage: str) -> None:
+    print(await ends_right(server, tmp_path, name, stage))
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(3600)
+async def test_every_fault_at_every_stage_ends_right(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
+    rows = ["| fault | stage | calls | begun | outcome |", "| --- | --- | --- | --- | --- |"]
+    wrong: list[str] = []
+    for name in FAULTS:
+        for stage in STAGES:
+            folder = tmp_path / f"{len(rows)}"
+            folder.mkdir()
+            try:
+                rows.append(await ends_right(server, folder, name, stage))
+            except AssertionError as error:
+                wrong.append(f"{name} at {stage}: {error}")
+                rows.append(f"| {name} | {stage} | | | WRONG |")
+                server.clear_faults()
+            print(rows[-1], flush=True)
+    print("\n".join(rows))
+    assert not wrong, "\n\n".join(wrong)
+
+
+_RUN = """
+import asyncio, sys
+from flows.request import TranscribeRequest
+from flows.transcribe import transcribe
+asyncio.run(transcribe(TranscribeRequest.model_validate_json(sys.argv[1])))
+"""
+
+
+async def test_a_run_that_was_killed_finds_its_call_again(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
+    """SIGKILL to the orchestrator during ASR, which goes on without it; the next run takes its result."""
+    from prefect.settings import PREFECT_API_URL
+
+    asked = request(call(tmp_path / "call.wav", seconds=24.0, seed=7))
+    before = len(server.calls)
+    env = server.environ(PREFECT_API_URL=str(PREFECT_API_URL.value()))
+    orchestrator = await asyncio.create_subprocess_exec(sys.executable, "-c", _RUN, asked.model_dump_json(), env=env)
+    try:
+        await until(lambda: any(each["state"] == "running" for each in server.calls_of("asr")[-1:]), seconds=120)
+        first = server.calls_of("asr")[-1]
+    finally:
+        orchestrator.send_signal(signal.SIGKILL)
+        await orchestrator.wait()
+    assert first["state"] == "running"
+    result = await transcribe(asked)
+    assert result.words > 30
+    assert made(server, before)["Speech.asr"] == 1
+    [asr] = [each for each in server.calls[before:] if each["function"] == "Speech.asr"]
+    assert (asr["id"], [one["outcome"] for one in asr["attempts"]]) == (first["id"], ["succeeded"])
+    assert not unfinished(server)
+
+
+async def test_cancelling_the_run_in_prefect_ends_its_input(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
+    from prefect import get_client
+    from prefect.states import Cancelled
+
+    source, before = call(tmp_path / "call.wav", seconds=24.0, seed=8), len(server.calls)
+    async with get_client() as client:
+        running = asyncio.create_task(transcribe(request(source), return_state=True))
+        await until(lambda: any(each["state"] == "running" for each in server.calls_of("asr")[-1:]), seconds=120)
+        run = max(await client.read_flow_runs(), key=lambda each: each.created or 0)
+        await client.set_flow_run_state(run.id, Cancelled(), force=True)
+        began = time.monotonic()
+        await until(lambda: all(each["released"] for each in server.calls[before:]), seconds=30)
+        print(f"the inputs ended {time.monotonic() - began:.1f} s after the run was cancelled")
+        assert (await running).is_cancelled()
+    assert server.calls_of("asr")[-1]["state"] == "cancelled"
+    outcome = await read_outcome(str(run.id))
+    assert outcome is not None
+    assert outcome.state == "canceled"
+
+
+def test_the_command_line_says_what_a_container_finds(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
+    """The app asks for a GPU, which this server has none of."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "modal", "check", "--json"],
+        env=server.environ(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    facts = json.loads(done.stdout)
+    assert done.returncode == 4
+    assert facts["problems"] == ["The app asks for a GPU, but torch finds none in its container."]
+    assert (facts["device"], facts["whisper"], facts["encoded"][0]) == ("cpu", "tiny.en", 1)
+
+
+def test_the_command_line_names_the_command_to_run(server: ModalServer, home: StenoSettings) -> None:
+    def said(**env: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli.main", "modal", "status"],
+            env=server.environ(**env),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    assert said()[0] == 0
+    code, text = said(STENO_MODAL__APP="another")
+    assert (code, "`steno modal deploy`" in text) == (4, True)
+    code, text = said(MODAL_TOKEN_SECRET="wrong")
+    assert (code, "`modal token new`" in text) == (4, True)
+    assert os.environ["MODAL_TOKEN_SECRET"] not in text
