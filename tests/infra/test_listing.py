@@ -1,0 +1,353 @@
+"""What many recordings are listed from, and what of it is left or refused."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import ListTooLong, SourceForbidden, SourceNotFound, SourceTooLarge, UnreadableList
+from infra.listing import Item, Refused, entries
+from infra.settings import BatchSettings, S3Settings, StenoSettings
+from speech.errors import InputError
+from tests.infra.conftest import FaultServer, make_settings, s3_client
+
+RSS = """<?xml version="1.0" encoding="utf-8"?>
+<rss version="2.0" xmlns:itunes="http://www.itunes.com/dtds/podcast-1.0.dtd" xmlns:atom="http://www.w3.org/2005/Atom">
+<channel><title>The show</title>{next}
+<item><title>One / two: the start</title><guid>ep-1</guid><pubDate>Mon, 06 May 2024 06:00:00 GMT</pubDate>
+  <itunes:title>not this</itunes:title>
+  <enclosure url="/media/audio.mp3?token={token}" type="audio/mpeg" length="10"/></item>
+<item><title>A post</title><guid>post</guid></item>
+<item><title>Second</title><guid isPermaLink="false">ep-2</guid>
+  <enclosure url="https://cdn.example.org/b/audio.mp3" type="audio/mpeg"/></item>
+<item><title>Elsewhere</title><guid>ep-3</guid><enclosure url="file:///etc/passwd.mp3" type="audio/mpeg"/></item>
+</channel></rss>"""
+
+ATOM = """<feed xmlns="http://www.w3.org/2005/Atom"><title>T</title>
+<entry><id>urn:1</id><title>Atom one</title><published>2024-05-06T06:00:00Z</published>
+<link rel="alternate" href="https://example.org/1"/><link rel="enclosure" type="audio/mp4" href="https://example.org/1.m4a"/></entry></feed>"""
+
+
+def quick(home: Path, settle: float = 0.0, **batch: Any) -> StenoSettings:
+    return StenoSettings(home=home, batch=BatchSettings(settle_seconds=settle, **batch))
+
+
+def listed(source: str | Path, settings: StenoSettings, **options: Any) -> list[Item]:
+    return [entry for entry in entries(str(source), settings, **options) if isinstance(entry, Item)]
+
+
+def refused(source: str | Path, settings: StenoSettings, **options: Any) -> list[Refused]:
+    return [entry for entry in entries(str(source), settings, **options) if isinstance(entry, Refused)]
+
+
+def make(folder: Path, *names: str, content: bytes = b"sound") -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+# -- folders and globs --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_lists_its_recordings_and_nothing_hidden_partial_or_else(tmp_path: Path) -> None:
+    make(
+        tmp_path / "in", "b.WAV", "a.mp3", ".c.mp3", "d.mp3.part", "e.mp3.crdownload", "notes.txt", ".cache/f.mp3", "deep/g.ogg"
+    )
+    assert [item.name for item in listed(tmp_path / "in", quick(tmp_path))] == ["a.mp3", "b.WAV"]
+
+
+def test_recursive_takes_the_folders_below_and_says_where_each_was(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.mp3", "one/two/b.mp3", "one/c.mp3")
+    found = listed(tmp_path / "in", quick(tmp_path), recursive=True)
+    assert {(item.name, item.folder) for item in found} == {("a.mp3", ""), ("b.mp3", "one/two"), ("c.mp3", "one")}
+
+
+def test_a_recording_is_another_version_once_its_content_is_written_anew(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.mp3")
+    (before,) = listed(tmp_path / "in", quick(tmp_path))
+    assert listed(tmp_path / "in", quick(tmp_path)) == [before]
+    make(tmp_path / "in", "a.mp3", content=b"other sound")
+    (after,) = listed(tmp_path / "in", quick(tmp_path))
+    assert after.origin == before.origin
+    assert after.version != before.version
+
+
+def test_a_file_that_still_grows_is_left_and_one_just_copied_is_not(tmp_path: Path) -> None:
+    make(tmp_path / "in", "copied.mp3", "growing.mp3")
+    over = threading.Event()
+
+    def grow() -> None:
+        while not over.wait(0.05):
+            with (tmp_path / "in/growing.mp3").open("ab") as file:
+                file.write(b"more")
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        found = list(entries(str(tmp_path / "in"), quick(tmp_path, settle=0.6)))
+    finally:
+        over.set()
+        writer.join()
+    assert [item.name for item in found if isinstance(item, Item)] == ["copied.mp3"]
+    (left,) = [entry for entry in found if isinstance(entry, Refused)]
+    assert left.name == "growing.mp3"
+    assert left.later
+
+
+def test_a_file_from_the_future_is_not_waited_for(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.mp3")
+    os.utime(tmp_path / "in/a.mp3", (time.time() + 9999, time.time() + 9999))
+    assert len(listed(tmp_path / "in", quick(tmp_path, settle=600))) == 1
+
+
+def test_links_to_folders_are_not_followed_in_circles(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.mp3")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in/linked.mp3").symlink_to(tmp_path / "in/a.mp3")
+    assert [item.name for item in listed(tmp_path / "in", quick(tmp_path), recursive=True)] == ["a.mp3", "linked.mp3"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("in/*.mp3", ["a.mp3"]), ("in/**/*.mp3", ["a.mp3", "b.mp3"]), ("in/*/b.*", ["b.mp3"]), ("i[n]/?.mp3", ["a.mp3"])],
+)
+def test_a_glob_lists_what_it_matches(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    make(tmp_path, "in/a.mp3", "in/deep/b.mp3", "in/deep/b.txt")
+    assert sorted(item.name for item in listed(tmp_path / pattern, quick(tmp_path))) == names
+
+
+def test_what_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match="no folder or file"):
+        listed(tmp_path / "gone", quick(tmp_path))
+    with pytest.raises(SourceNotFound, match="Nothing matches"):
+        listed(tmp_path / "*.mp3", quick(tmp_path))
+    make(tmp_path, "a.txt")
+    with pytest.raises(UnreadableList):
+        listed(tmp_path / "a.txt", quick(tmp_path))
+    with pytest.raises(SourceForbidden):
+        listed("-", quick(tmp_path))
+
+
+def test_one_recording_is_a_list_of_one(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp3")
+    assert [item.name for item in listed(tmp_path / "a.mp3", quick(tmp_path))] == ["a.mp3"]
+
+
+def test_a_list_is_bounded(tmp_path: Path) -> None:
+    make(tmp_path / "in", *(f"{number}.mp3" for number in range(5)))
+    with pytest.raises(ListTooLong, match="STENO_BATCH__MAX_ITEMS"):
+        listed(tmp_path / "in", quick(tmp_path, max_items=4))
+
+
+# -- manifests ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_csv_manifest_lists_its_rows_with_their_options(tmp_path: Path) -> None:
+    make(tmp_path / "m", "a.mp3", "sub/b.mp3")
+    (tmp_path / "m/list.csv").write_text(
+        "\ufeffsource;language;max_speakers;_note\na.mp3;fr;;hello\n\nsub/b.mp3;;3;\nhttps://example.org/c.mp3;;;\n"
+    )
+    a, b, c = listed(tmp_path / "m/list.csv", quick(tmp_path))
+    assert a.source == str(tmp_path / "m/a.mp3")
+    assert a.options == {"language": "fr"}
+    assert a.line == 2
+    assert b.options == {"max_speakers": "3"}
+    assert b.version
+    assert (c.source, c.line) == ("https://example.org/c.mp3", 5)
+
+
+def test_rows_that_cannot_be_taken_are_reported_with_their_line(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp3")
+    (tmp_path / "list.csv").write_text("source,langauge\na.mp3,\n,fr\na.mp3,fr\na.mp3,,too,many\na.mp3,\n")
+    found = refused(tmp_path / "list.csv", quick(tmp_path), columns=("source", "language"))
+    assert [(entry.line, entry.message.split(";")[0].split(" as ")[0]) for entry in found] == [
+        (3, "The row has no source"),
+        (4, "'langauge' is not an option"),
+        (5, "The row has 4 cells, the header 2"),
+        (6, "The same recording and options"),
+    ]
+
+
+def test_a_jsonl_manifest_reports_lines_that_are_none(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp3")
+    (tmp_path / "list.jsonl").write_text('{"source": "a.mp3", "formats": ["srt"], "name": "First"}\nnot json\n[1]\n{"id": 7}\n')
+    (item,) = listed(tmp_path / "list.jsonl", quick(tmp_path))
+    assert (item.name, item.options) == ("First", {"formats": ["srt"]})
+    assert [entry.line for entry in refused(tmp_path / "list.jsonl", quick(tmp_path))] == [2, 3, 4]
+
+
+def test_an_id_names_a_recording_whose_address_is_signed_anew(tmp_path: Path) -> None:
+    for signature in ("one", "two"):
+        (tmp_path / "list.csv").write_text(f"id,source\ncall-1,https://example.org/c.mp3?signature={signature}\n")
+        (item,) = listed(tmp_path / "list.csv", quick(tmp_path))
+        assert item.origin.endswith("list.csv#call-1")
+        assert item.source.endswith(signature)
+
+
+@pytest.mark.parametrize("content", ["name\na\n", "", "source,source\na.mp3,b.mp3\n"])
+def test_a_manifest_without_sources_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(InputError, match=r"column|empty"):
+        listed(tmp_path / "list.csv", quick(tmp_path))
+
+
+def test_a_manifest_from_the_web_names_no_files_of_this_machine(settings: StenoSettings, server: FaultServer) -> None:
+    server.answers["/list.csv"] = lambda handler, turn: handler.reply(200, b"source\n/etc/hostname\nfile:///etc/x.mp3\nb.mp3\n")
+    found = list(entries(server.url("/list.csv"), settings))
+    assert [isinstance(entry, Refused) for entry in found] == [True, True, False]
+    assert isinstance(found[2], Item)
+    assert found[2].source == server.url("/b.mp3")
+
+
+# -- feeds --------------------------------------------------------------------------------------------------------------
+
+
+def feed(server: FaultServer, path: str, text: str) -> str:
+    server.answers[path] = lambda handler, turn: handler.reply(200, text.encode(), content_type="application/rss+xml")
+    return server.url(path)
+
+
+def test_a_feed_lists_its_episodes_by_title_and_guid(settings: StenoSettings, server: FaultServer) -> None:
+    address = feed(server, "/feed", RSS.format(next="", token="one"))
+    first, second = listed(address, settings)
+    assert first.name == "One / two: the start.mp3"
+    assert first.source == server.url("/media/audio.mp3?token=one")
+    assert first.origin == f"{address}#ep-1"
+    assert first.modified == 1714975200
+    assert second.name == "Second.mp3"
+    (elsewhere,) = refused(address, settings)
+    assert "http" in elsewhere.message
+
+
+def test_an_episode_stays_the_same_when_its_address_is_signed_anew(settings: StenoSettings, server: FaultServer) -> None:
+    versions = []
+    for token in ("one", "two"):
+        address = feed(server, "/feed", RSS.format(next="", token=token))
+        versions.append([(item.origin, item.version) for item in listed(address, settings)])
+    assert versions[0] == versions[1]
+
+
+def test_the_pages_of_a_feed_are_followed_once_each(settings: StenoSettings, server: FaultServer) -> None:
+    link = '<atom:link rel="next" href="{}"/>'
+    address = feed(server, "/feed", RSS.format(next=link.format("/feed?page=2"), token="1"))
+    pages = {
+        "/feed": RSS.format(next=link.format("/more"), token="1"),
+        "/more": RSS.format(next=link.format("/feed"), token="2"),
+    }
+    for path, text in pages.items():
+        feed(server, path, text)
+    assert len(listed(address, settings)) == 4
+    assert len(server.requests) == 2
+
+
+def test_atom_is_a_feed_too(settings: StenoSettings, server: FaultServer) -> None:
+    (episode,) = listed(feed(server, "/atom.xml", ATOM), settings)
+    assert (episode.name, episode.source) == ("Atom one.m4a", "https://example.org/1.m4a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html><body>Welcome</body></html>",
+        "not xml",
+        "",
+        "<rss><channel><item></channel>",
+        '<!DOCTYPE rss [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><rss><channel><item><title>&b;</title></item></channel></rss>',
+        '<!DOCTYPE rss SYSTEM "file:///etc/passwd"><rss/>',
+        "<rss>" + "<a>" * 5000,
+    ],
+)
+def test_what_is_no_feed_or_a_hostile_one_is_refused(settings: StenoSettings, server: FaultServer, text: str) -> None:
+    with pytest.raises(InputError, match=r"feed|empty"):
+        listed(feed(server, "/feed", text), settings)
+
+
+def test_a_feed_above_the_cap_is_refused(tmp_path: Path, server: FaultServer) -> None:
+    settings = make_settings(tmp_path, allow_hosts=(server.host,)).model_copy(
+        update={"batch": BatchSettings(max_list_bytes=2000)}
+    )
+    with pytest.raises(SourceTooLarge):
+        listed(feed(server, "/feed", RSS.format(next="<!-- " + "x" * 5000 + " -->", token="")), settings)
+
+
+def test_a_feed_on_a_private_address_is_refused(tmp_path: Path, server: FaultServer) -> None:
+    with pytest.raises(SourceForbidden):
+        listed(feed(server, "/feed", RSS.format(next="", token="")), make_settings(tmp_path))
+
+
+# -- object stores ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def objects(tmp_path: Path, s3: S3Settings, moto_endpoint: str, bucket: str) -> StenoSettings:
+    client = s3_client(moto_endpoint)
+    for key in ("in/a.mp3", "in/deep/b.wav", "in/deep/.hidden.wav", "in/notes.txt", "in/2024-05/c.mp3", "inside.mp3"):
+        client.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    return make_settings(tmp_path, s3=s3)
+
+
+@pytest.mark.parametrize(
+    ("url", "recursive", "names"),
+    [
+        ("in", False, ["a.mp3"]),
+        ("in/", True, ["a.mp3", "b.wav", "c.mp3"]),
+        ("", False, ["inside.mp3"]),
+        ("in/*.mp3", False, ["a.mp3"]),
+        ("in/**/*.mp3", False, ["a.mp3", "c.mp3"]),
+        ("in/2024-*/?.mp3", False, ["c.mp3"]),
+        ("in/[ab].mp3", False, ["a.mp3"]),
+        ("in/a.mp3", False, ["a.mp3"]),
+    ],
+)
+def test_a_bucket_lists_a_prefix_or_a_glob(
+    objects: StenoSettings, bucket: str, url: str, recursive: bool, names: list[str]
+) -> None:
+    found = listed(f"s3://{bucket}/{url}", objects, recursive=recursive)
+    assert sorted(item.name for item in found) == names
+    assert all(item.source.startswith(f"s3://{bucket}/") and item.version and item.modified for item in found)
+
+
+def test_objects_keep_their_folder_and_change_with_their_content(
+    objects: StenoSettings, bucket: str, moto_endpoint: str
+) -> None:
+    (before,) = listed(f"s3://{bucket}/in/deep", objects)
+    assert listed(f"s3://{bucket}/in", objects, recursive=True)[-1].folder == "deep"
+    s3_client(moto_endpoint).put_object(Bucket=bucket, Key="in/deep/b.wav", Body=b"changed")
+    (after,) = listed(f"s3://{bucket}/in/deep", objects)
+    assert (after.origin, after.version == before.version) == (before.origin, False)
+
+
+def test_a_bucket_is_listed_page_by_page(
+    objects: StenoSettings, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.listing.objects._PAGE", 3)
+    client = s3_client(moto_endpoint)
+    for number in range(10):
+        client.put_object(Bucket=bucket, Key=f"many/{number}.mp3", Body=b"x")
+    assert [item.name for item in listed(f"s3://{bucket}/many", objects)] == [f"{number}.mp3" for number in range(10)]
+
+
+def test_nothing_at_a_prefix_is_an_error(objects: StenoSettings, bucket: str) -> None:
+    with pytest.raises(SourceNotFound, match="nothing"):
+        listed(f"s3://{bucket}/gone", objects)
+    with pytest.raises(SourceNotFound):
+        listed("s3://no-such-bucket/in", objects)
+
+
+def test_a_manifest_in_a_bucket_names_objects_beside_it(objects: StenoSettings, bucket: str, moto_endpoint: str) -> None:
+    s3_client(moto_endpoint).put_object(Bucket=bucket, Key="in/list.csv", Body=b"source\na.mp3\ngone.mp3\n")
+    here, gone = listed(f"s3://{bucket}/in/list.csv", objects)
+    assert here.source == f"s3://{bucket}/in/a.mp3"
+    assert here.version
+    assert not gone.version  # its run says what is wrong
+
+
+def test_other_protocols_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceForbidden):
+        listed("ftp://example.org/in", quick(tmp_path))
