@@ -1,0 +1,249 @@
+"""The app as the Modal client really sends it: GPUs, volumes, secrets, image, limits, scaling."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import ModalDenied, ModalNotDeployed, StageFailed, StageTimeout, WorkerLost
+from infra.on_modal import libraries
+from infra.on_modal.contract import RemoteError, code_fingerprint
+from infra.on_modal.errors import modal_errors, rebuilt
+from infra.on_modal.gpus import larger_gpu, larger_steps, modal_name
+from infra.on_modal.image import LIBRARIES
+from infra.settings import ModalSettings
+from speech.errors import GatedModel, OutOfMemory, TransientError
+from tests.modal_server import ModalServer
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "STENO_MODEL": "large-v3",
+    "STENO_MODAL__APP": "defined",
+    "STENO_MODAL__GPU": '["H100", "A100-80GB"]',
+    "STENO_MODAL__VOICES_GPU": '["T4"]',
+    "STENO_MODAL__CPU": "2.5",
+    "STENO_MODAL__MEMORY": "32768",
+    "STENO_MODAL__INPUTS": "2",
+    "STENO_MODAL__MIN_CONTAINERS": "1",
+    "STENO_MODAL__BUFFER_CONTAINERS": "2",
+    "STENO_MODAL__MAX_CONTAINERS": "20",
+    "STENO_MODAL__SCALEDOWN_WINDOW": "300",
+    "STENO_MODAL__TIMEOUT": "7200",
+    "STENO_MODAL__STARTUP_TIMEOUT": "600",
+    "STENO_MODAL__REGION": '["eu"]',
+    "STENO_MODAL__SNAPSHOT": "true",
+    "STENO_MODAL__HF_SECRET": "huggingface",
+    "STENO_MODAL__S3_SECRET": "bucket",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModalServer]:
+    with ModalServer.start() as server:
+        server.secret("huggingface", HF_TOKEN="hf_secret_value")
+        server.secret("bucket", STENO_S3__KEY="key", STENO_S3__SECRET="bucket_secret_value")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def defined(server: ModalServer) -> dict[str, Any]:
+    server.deploy("infra.modal_app", **SETTINGS)
+    return server.app("defined")
+
+
+@pytest.mark.slow
+def test_classes_have_the_gpus_and_limits_of_the_settings(defined: dict[str, Any]) -> None:
+    functions = defined["functions"]
+    assert set(functions) == {"Speech.*", "Voices.*", "smoke", "warm", "tidy"}
+    assert (functions["Speech.*"]["gpu"], functions["Speech.*"]["methods"]) == (["H100", "A100-80GB"], ["align", "asr"])
+    assert (functions["Voices.*"]["gpu"], functions["Voices.*"]["methods"]) == (["T4"], ["embed", "segment"])
+    assert (functions["smoke"]["gpu"], functions["warm"]["gpu"]) == (["H100", "A100-80GB"], [])
+    expected = {
+        "cpu": 2.5,
+        "memory": 32768,
+        "timeout": 7200,
+        "startup_timeout": 600,
+        "min_containers": 1,
+        "buffer_containers": 2,
+        "max_containers": 20,
+        "scaledown_window": 300,
+        "max_inputs": 2,
+        "regions": ["eu"],
+        "memory_snapshot": True,
+        "retries": 0,
+    }
+    for name in ("Speech.*", "Voices.*"):
+        assert {field: functions[name][field] for field in expected} == expected
+    assert functions["tidy"]["schedule"] == {"period": {"days": 1}}
+
+
+@pytest.mark.slow
+def test_volumes_and_secrets_are_named_never_sent(defined: dict[str, Any]) -> None:
+    for name in ("Speech.*", "Voices.*", "smoke", "warm"):
+        function = defined["functions"][name]
+        assert {path: each["name"] for path, each in function["volumes"].items()} == {
+            "/weights": "defined-weights",
+            "/artifacts": "defined-artifacts",
+        }
+        assert [secret["name"] for secret in function["secrets"]] == ["huggingface", "bucket"]
+    assert "secret_value" not in str(defined)
+
+
+@pytest.mark.slow
+def test_the_image_is_the_repositorys_own_lock_file(defined: dict[str, Any]) -> None:
+    function = defined["functions"]["Speech.*"]
+    image = function["image"]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert image["commands"][0].startswith(f"FROM python:{version}.")
+    for name, more in (("engine", ""), ("weights", "--no-deps ")):
+        [sent] = [text for path, text in image["context_files"].items() if path.endswith(f"_{name}.txt")]
+        assert sent == (ROOT / "requirements" / f"{name}.txt").read_text()
+        assert any(f"--require-hashes {more}--requirements" in line and f"{name}.txt" in line for line in image["commands"])
+    [uv] = re.findall(r"^uv==(\S+)", (ROOT / "requirements/uv.txt").read_text(), re.MULTILINE)
+    assert any(f"uv:{uv} " in line for line in image["commands"])
+    # In this order: what is registered is then loaded by another process, and the build fails when it is not what is pinned.
+    checks = [line for line in image["commands"] if LIBRARIES in line]
+    assert checks == [f"RUN python {LIBRARIES} register", f"RUN python {LIBRARIES}"]
+    assert image["copied_files"] == [LIBRARIES]
+    assert not any("nvidia/cuda" in line for line in image["commands"])
+    assert (image["env"]["STENO_MODEL"], image["env"]["STENO_MODELS_DIR"]) == ("large-v3", "/weights/models")
+    assert "LD_LIBRARY_PATH" not in image["env"]
+    packages = {path.split("/")[2] for path in function["files"]}
+    assert packages == {"infra", "speech"}
+
+
+@pytest.mark.slow
+def test_nothing_is_asked_of_modal_that_is_not_set(server: ModalServer) -> None:
+    server.deploy("infra.modal_app", STENO_MODAL__APP="plain", STENO_MODAL__GPU="[]")
+    for name in ("Speech.*", "Voices.*"):
+        function = server.app("plain")["functions"][name]
+        unset = ("gpu", "secrets", "regions", "min_containers", "max_containers", "buffer_containers", "memory_snapshot")
+        assert not any(function[field] for field in unset)
+
+
+@pytest.mark.slow
+def test_deploying_warns_of_nothing(server: ModalServer) -> None:
+    """No deprecated part of Modal's interface is used."""
+    said = server.deploy("infra.modal_app", STENO_MODAL__APP="warned", PYTHONWARNINGS="error::DeprecationWarning")
+    assert "deprecat" not in said.lower()
+
+
+@pytest.mark.slow
+def test_a_secret_that_is_not_there_is_named(server: ModalServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "modal", "deploy", "--quiet"],
+        env=server.environ(STENO_MODAL__APP="lacking", STENO_MODAL__HF_SECRET="nowhere"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- names, errors, libraries: without a server --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("Tesla T4", "T4"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA A10G", "A10"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100-80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA B200", "B200"),
+        ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
+    ],
+)
+def test_gpus_are_called_what_modal_calls_them(said: str, name: str) -> None:
+    assert modal_name(said) == name
+
+
+def test_larger_gpus_begin_above_what_is_deployed() -> None:
+    assert larger_steps("asr", ModalSettings()) == ("L40S", "A100-80GB", "H200")
+    settings = ModalSettings(gpu=("L40S",), voices_gpu=())
+    assert [larger_gpu("asr", step, settings) for step in range(4)] == [None, "A100-80GB", "H200", "H200"]
+    assert larger_gpu("embed", 1, settings) is None
+
+
+@pytest.mark.parametrize("kind", [GatedModel, OutOfMemory, TransientError, WorkerLost, ModalNotDeployed])
+def test_errors_of_containers_are_the_same_here(kind: Any) -> None:
+    found = rebuilt(RemoteError(code=kind.code, message="what happened"))
+    assert (type(found), found.message) == (kind, "what happened")
+    assert isinstance(rebuilt(RemoteError(code="unheard of", message="x")), StageFailed)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "command"),
+    [
+        ("AuthError", ModalDenied, "modal token new"),
+        ("PermissionDeniedError", ModalDenied, "modal token new"),
+        ("NotFoundError", ModalNotDeployed, "steno modal deploy"),
+        ("InvalidError", ModalNotDeployed, "steno modal deploy"),
+        ("VersionError", ModalNotDeployed, "steno modal deploy"),
+        ("FunctionTimeoutError", StageTimeout, "STENO_MODAL__TIMEOUT"),
+        ("RemoteError", WorkerLost, ""),
+        ("InternalFailure", TransientError, ""),
+        ("InternalError", TransientError, ""),
+        ("ServiceError", TransientError, ""),
+        ("ConnectionError", TransientError, ""),
+        ("ResourceExhaustedError", TransientError, ""),
+        ("ConflictError", TransientError, ""),
+        ("DataLossError", TransientError, ""),
+        ("ExecutionError", StageFailed, ""),
+        ("DeserializationError", StageFailed, ""),
+    ],
+)
+def test_modals_errors_say_what_to_do(name: str, kind: type[Exception], command: str) -> None:
+    from modal import exception
+
+    with pytest.raises(kind) as caught, modal_errors("the asr stage"):
+        raise getattr(exception, name)("said by Modal")
+    assert caught.type is kind
+    assert command in str(caught.value)
+
+
+def test_a_container_out_of_memory_is_out_of_memory() -> None:
+    from modal.exception import RemoteError as ModalsRemoteError
+
+    with pytest.raises(OutOfMemory), modal_errors("the asr stage"):
+        raise ModalsRemoteError("Container ran out of memory and was killed")
+
+
+def test_the_fingerprint_is_of_the_engine() -> None:
+    assert re.fullmatch(r"[0-9a-f]{16}", code_fingerprint())
+
+
+def test_the_libraries_are_found_where_pip_put_them() -> None:
+    """Of this very environment, which is made from the same lock file as the image."""
+    found = libraries.folders()
+    assert [Path(folder).parts[-3:] for folder in found] == [("nvidia", "cublas", "lib"), ("nvidia", "cudnn", "lib")]
+    for name in ("libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9"):
+        assert any((Path(folder) / name).exists() for folder in found)
+
+
+@pytest.mark.slow
+def test_what_is_loaded_is_what_is_pinned() -> None:
+    """As the image's build checks it, once the loader knows the folders."""
+    env = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries.folders())}
+    done = subprocess.run(
+        [sys.executable, libraries.__file__], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cudnn"] == importlib.metadata.version("nvidia-cudnn-cu12")
