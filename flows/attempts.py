@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from infra.errors import Quarantined
 from infra.settings import get_settings
@@ -39,11 +39,11 @@ async def refuse_after_crashes() -> None:
     run, allowed = context.flow_run, get_settings().recovery.restarts
     if run.run_count <= allowed:
         return
-    states = await context.client.read_flow_run_states(run.id)  # type: ignore[misc]
-    died = deaths(states)
+    client = cast("PrefectClient", context.client)
+    died = deaths(await client.read_flow_run_states(run.id))
     if died >= allowed:
         raise Quarantined(
-            f"Set aside: the process of this run died {died} times{await _at_work(context.client, run)}, and would again "  # type: ignore[arg-type]
+            f"Set aside: the process of this run died {died} times{await _at_work(client, run)}, and would again "
             "and again. Look for what kills it (memory is the usual cause), then retry the run: finished stages are kept."
         )
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from infra.settings import get_settings
 from speech.errors import StageCancelled
 from tasks.stopping import Stop, stoppable
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
 
 
 @contextlib.asynccontextmanager
@@ -26,9 +30,12 @@ async def cancelled_from_outside() -> AsyncIterator[None]:
         if context is None or context.flow_run is None or task is None:
             yield
             return
-        watcher = asyncio.create_task(_watch(context.flow_run.id, context.client, stop, task))
+        client = cast("PrefectClient", context.client)
+        watcher = asyncio.create_task(_watch(context.flow_run.id, client, stop, task))
         try:
             yield
+            if stop.asked:
+                await asyncio.sleep(0)  # it came with the end of the block: let it arrive here
         except asyncio.CancelledError:
             if not stop.asked:
                 raise
@@ -38,11 +45,8 @@ async def cancelled_from_outside() -> AsyncIterator[None]:
             watcher.cancel()
 
 
-async def _watch(run: UUID, client: object, stop: Stop, task: asyncio.Task[object]) -> None:
+async def _watch(run: UUID, client: PrefectClient, stop: Stop, task: asyncio.Task[object]) -> None:
     """Look at the run's state every few seconds; a server that is away is asked again later."""
-    from prefect.client.orchestration import PrefectClient
-
-    assert isinstance(client, PrefectClient)
     while True:
         await asyncio.sleep(get_settings().recovery.cancel_poll)
         with contextlib.suppress(Exception):

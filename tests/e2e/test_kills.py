@@ -33,6 +33,8 @@ STAGES = ("segment", "asr", "align", "embed", "cluster", "merge")
 MIDDLES = tuple(f"in {stage}" for stage in ("fetch", *STAGES))
 WRITES = tuple(f"writing {stage}" for stage in STAGES)
 GAPS = ("before asr", "before align", "before merge")
+PATIENCE = 240
+"""Seconds that a run may take to recover, on a machine that has other things to do."""
 HOLD = 2.5
 """Seconds that the moment lasts."""
 AT_ONCE = 3
@@ -44,7 +46,8 @@ class Case:
     """What is killed, when, and what the store is."""
 
     process: str
-    """`flow`, `worker`, `server`, or `machine`: worker and flow together, so that nobody is left to report it."""
+    """`flow`, `worker`, `server`; `machine`: worker and flow together, so that nobody is left to report it; `shutdown`: the
+    flow's process is asked to end, as when its machine is switched off."""
     moment: str
     store: str
 
@@ -144,7 +147,7 @@ class Stage:
         run = self.deployed.submit({"source": self.sources.url(name) if slow else str(source), "output_dir": str(out)})
         self._plan(run, case.plan)
         if slow:
-            assert self.sources.halfway[name].wait(90), "the source was never asked for"
+            assert self.sources.halfway[name].wait(PATIENCE), "the source was never asked for"
             pid = next(iter(self.deployed.flow_pids(run)))
         else:
             pid = self._wait_for(run, case)["pid"]
@@ -152,7 +155,7 @@ class Stage:
         self._kill(case.process, pid)
         if slow:
             self.sources.let_go[name].set()
-        ended = self._ended(run, timeout=240 if case.process == "machine" else 120)
+        ended = self._ended(run, timeout=PATIENCE)
         return self._row(case, run, ended, out, time.monotonic() - began)
 
     def _plan(self, run: str, plan: dict[str, Any]) -> None:
@@ -164,7 +167,7 @@ class Stage:
         return [line for line in self.deployed.events(event) if line["run"] == run]
 
     def _wait_for(self, run: str, case: Case) -> dict[str, Any]:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             found = [line for line in self._events(run, case.event) if line["stage"] == case.stage]
             if len(found) >= (3 if case.event == "progress" else 1):
@@ -177,6 +180,8 @@ class Stage:
             self.deployed.kill_worker()
         if process in ("flow", "machine"):
             os.kill(pid, signal.SIGKILL)
+        if process == "shutdown":
+            os.kill(pid, signal.SIGTERM)
         if process in ("worker", "machine"):
             self.deployed.restart_worker()
         if process == "server":
@@ -195,7 +200,7 @@ class Stage:
         crashes = self.deployed.states(run).count("Crashed")
         executions = Counter(line["stage"] for line in begun)
         first_end = {line["stage"]: line["at"] for line in reversed(done)}
-        interrupted = {"flow": 1, "machine": 1}.get(case.process, 0)
+        interrupted = int(case.process in ("flow", "machine", "shutdown"))
         repeated = sorted({line["stage"] for line in begun if line["at"] > first_end.get(line["stage"], float("inf"))})
         files = sorted(path.name for path in out.rglob("*")) if out.exists() else []
         checks = {
@@ -221,7 +226,11 @@ class Stage:
 def staged(store: str, folder: Path, s3: FaultyS3) -> Iterator[Stage]:
     folder.mkdir(parents=True)
     sources = SlowSources(folder)
-    env = {"STENO_NET__ALLOW_HOSTS": json.dumps(["127.0.0.1"]), "STENO_DEPLOY__ZOMBIE_SECONDS": "60"}
+    env = {
+        "STENO_NET__ALLOW_HOSTS": json.dumps(["127.0.0.1"]),
+        "STENO_DEPLOY__ZOMBIE_SECONDS": "60",
+        "STENO_DEPLOY__CONCURRENCY": str(AT_ONCE + 1),
+    }
     env |= s3.environment(s3.bucket()) if store == "s3" else {}
     try:
         with Deployed.start(folder / "deployed", env, limit=AT_ONCE + 1) as deployed:
@@ -269,7 +278,12 @@ MATRIX = [
         for process in ("flow", "worker", "server")
         for moment in (*MIDDLES, *WRITES, *GAPS)
     ),
-    *(Case("machine", moment, store) for store in ("folder", "s3") for moment in ("in asr", "writing embed")),
+    *(
+        Case(process, moment, store)
+        for process in ("machine", "shutdown")
+        for store in ("folder", "s3")
+        for moment in ("in asr", "writing embed")
+    ),
 ]
 
 
