@@ -48,24 +48,25 @@ class Locks:
     def __init__(self, store: Store, lease: float) -> None:
         self._leases = _Leases(store, lease) if store.is_s3 else None
         self._folder = Path(store.root, LOCKS) if store.is_local else None
-        self._claims: set[str] = set()
+        self._claims: dict[str, Claim] = {}
         self._guard = threading.Lock()
 
-    def claim(self, name: str) -> Claim | None:
-        """The right to ask the store for the lock, which one in this process has at a time; None when another has it.
+    def claim(self, name: str) -> tuple[Claim, bool]:
+        """The right to ask the store for the lock, which one in this process has at a time, and whether it is new.
 
-        So a hundred runs of one process that wait for the same lock cost the store no more than one.
+        So a hundred runs of one process that wait for the same lock cost the store no more than one; those that get the
+        claim of another look at its `released`.
         """
         with self._guard:
-            if name in self._claims:
-                return None
-            self._claims.add(name)
-            return Claim(self, name)
+            if (there := self._claims.get(name)) is not None:
+                return there, False
+            claim = self._claims[name] = Claim(self, name)
+            return claim, True
 
     def try_acquire(self, name: str) -> Lock | None:
         """The lock, or None when another run holds it. Raises the errors of `infra.store.storage_errors`."""
-        claim = self.claim(name)
-        if claim is None:
+        claim, new = self.claim(name)
+        if not new:
             return None
         try:
             if claim.try_acquire():
@@ -86,7 +87,7 @@ class Locks:
 
     def _unclaim(self, name: str) -> None:
         with self._guard:
-            self._claims.discard(name)
+            self._claims.pop(name, None)
 
 
 class Claim:
@@ -95,8 +96,8 @@ class Claim:
     def __init__(self, locks: Locks, name: str) -> None:
         self._locks, self._name = locks, name
         self._lock: Lock | None = None
-        self._released = False
         self._guard = threading.Lock()
+        self.released = False
 
     def try_acquire(self) -> bool:
         """Whether the lock is now held. Asks the store: call it from a thread.
@@ -105,7 +106,7 @@ class Claim:
         """
         lock = self._locks._held(self._name)
         with self._guard:
-            if not self._released:
+            if not self.released:
                 self._lock = lock
                 return lock is not None
         if lock is not None:
@@ -114,7 +115,7 @@ class Claim:
 
     def release(self) -> None:
         with self._guard:
-            released, self._released = self._released, True
+            released, self.released = self.released, True
         if released:
             return
         try:

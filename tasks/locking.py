@@ -22,7 +22,7 @@ from tasks.records import forget, look_up
 from tasks.report import run_id
 
 WAITING = "waiting for another run that computes the same"
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_FIRST_PAUSE, _SHORT_PAUSE, _LONGEST_PAUSE = 0.1, 0.3, 1.0
 
 
 class StageLocks:
@@ -77,24 +77,27 @@ async def claimed(name: str, there: Callable[[], Awaitable[bool]], stage: str) -
     """
     locks = await asyncio.to_thread(lambda: get_locks(get_store(), get_settings()))
     pause, waited = _FIRST_PAUSE, False
-    claim: Claim | None = None
+    mine: Claim | None = None
+    other: Claim | None = None
     try:
         while True:
-            claim = claim or locks.claim(name)
-            if claim is not None:
-                if waited and await there():
+            if waited and (mine is not None or (other is not None and other.released)) and await there():
+                return None
+            if mine is None:
+                claim, new = locks.claim(name)
+                mine, other = (claim, None) if new else (None, claim)
+            if mine is not None and await asyncio.to_thread(mine.try_acquire):
+                if await there():
                     return None
-                if await asyncio.to_thread(claim.try_acquire):
-                    if await there():
-                        return None
-                    mine, claim = claim, None
-                    return mine
+                held, mine = mine, None
+                return held
             if not waited:
                 waited = True
                 get_run_logger().info("%s: %s", stage, WAITING)
                 publish(StageEvent(run_id(), stage, "progress", detail=WAITING))
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            # Who waits for another run of this process asks nobody and may look often.
+            pause = min(pause * 1.5, _LONGEST_PAUSE if mine is not None else _SHORT_PAUSE)
     finally:
-        if claim is not None:
-            claim.release()
+        if mine is not None:
+            mine.release()
