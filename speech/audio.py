@@ -267,3 +267,23 @@ class Recording:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class Held(Recording):
+    """16-bit samples in memory, read like a recording."""
+
+    def __init__(self, content: Int16) -> None:
+        self._content = content.astype(np.float32) / 32768.0
+        self.samples = len(content)
+
+    def read(self, start_sample: int, stop_sample: int, *, pad: bool = False) -> Floats:
+        start, stop = max(start_sample, 0), min(stop_sample, self.samples)
+        if stop_sample < start_sample or (not pad and (start, stop) != (start_sample, stop_sample)):
+            raise IndexError(f"samples {start_sample} to {stop_sample} of a recording of {self.samples}")
+        out = np.zeros(stop_sample - start_sample, np.float32)
+        if stop > start:
+            out[start - start_sample : stop - start_sample] = self._content[start:stop]
+        return out
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -33,11 +33,7 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
             turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so nobody was told apart.",)
         )
     clusters = cluster(segmentation.activity, vectors, params, plda)
-    support, count = _frame_support(segmentation, clusters.labels, len(clusters.centroids))
-    if params.num_speakers or params.max_speakers:
-        count = np.minimum(count, params.num_speakers or params.max_speakers or 0)
-    turns = _turns(segmentation, _strongest(support, count))
-    exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)), exclusive=True)
+    turns, exclusive = labelled_turns(segmentation, clusters.labels, len(clusters.centroids), params)
     order = list(dict.fromkeys(speaker for _, _, speaker in sorted(turns)))
     names = {speaker: f"SPEAKER_{i:02d}" for i, speaker in enumerate(order)}
     return Diarization(
@@ -47,6 +43,17 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
         speaker_embeddings={names[k]: tuple(round(float(v), 6) for v in clusters.centroids[k]) for k in order},
         warnings=_warnings(len(order), params),
     )
+
+
+def labelled_turns(
+    segmentation: Segmentation, labels: NDArray[np.int64], clusters: int, params: ClusterParams
+) -> tuple[list[tuple[float, float, int]], list[tuple[float, float, int]]]:
+    """(start, end, cluster) of every turn, and of those of the louder speaker only; `labels` is (chunks, speakers)."""
+    support, count = _frame_support(segmentation, labels, clusters)
+    if params.num_speakers or params.max_speakers:
+        count = np.minimum(count, params.num_speakers or params.max_speakers or 0)
+    exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)), exclusive=True)
+    return _turns(segmentation, _strongest(support, count)), exclusive
 
 
 def _frame_support(segmentation: Segmentation, labels: NDArray[np.int64], clusters: int) -> tuple[Any, NDArray[np.int64]]:

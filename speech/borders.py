@@ -1,0 +1,74 @@
+"""Text at the border of two chunks: which of the words heard now were answered before, and which the end cuts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from speech.languages import WITHOUT_SPACES
+from speech.schema import Region, Word
+from speech.session import SaidWord
+
+SAME_TIME = 1.0
+"""Seconds by which the same word's time may differ between two hearings."""
+PATIENCE = 1.0
+"""Seconds before the border from which on a word may be new although nobody said so: its time is not that exact."""
+AT_THE_END = 0.1
+"""Seconds between the end of the voice and that of the audio within which a word is taken to be cut."""
+LONGEST_CUT = 1.5
+"""Seconds; what has lasted longer is not held back any more."""
+TOLD_WORDS = 40
+"""Words before the audio that the decoder is told."""
+REPETITIVE = 2.0
+
+
+def first_unanswered(said: Sequence[SaidWord], heard: Sequence[Word], answered: float) -> int:
+    """The index in `heard` of the first word that is not in `said`, where words were answered up to `answered` seconds.
+
+    What follows the last word that is in both is new. Where the last words said were heard otherwise now, time decides: what
+    lies mostly before the border was answered, in whatever words.
+    """
+    pair = _last_in_both(said, heard, answered)
+    following, open_ = (pair[1] + 1, pair[0] < len(said) - 1) if pair else (0, True)
+    for index in range(following, len(heard)):
+        word = heard[index]
+        middle = (word.start + word.end) / 2
+        if middle >= answered or (not open_ and word.start >= answered - PATIENCE):
+            return index
+    return len(heard)
+
+
+def _last_in_both(said: Sequence[SaidWord], heard: Sequence[Word], answered: float) -> tuple[int, int] | None:
+    """The indices of the last word of `said` that is heard again, at about the same time."""
+    matcher = SequenceMatcher(None, [_bare(word.word) for word in said], [_bare(word.word) for word in heard], autojunk=False)
+    for block in reversed(matcher.get_matching_blocks()):
+        for step in reversed(range(block.size)):
+            before, now = said[block.a + step], heard[block.b + step]
+            if abs(before.start - now.start) <= SAME_TIME and now.start <= answered + SAME_TIME / 2:
+                return block.a + step, block.b + step
+    return None
+
+
+def _bare(word: str) -> str:
+    """A word without case and punctuation, by which it is recognised."""
+    return "".join(character for character in word.casefold() if character.isalnum()) or word
+
+
+def is_cut(word: Word, regions: Sequence[Region], end: float) -> bool:
+    """Whether the audio ends, at `end` seconds, before its last word does."""
+    voiced = bool(regions) and regions[-1].end >= end - AT_THE_END
+    return voiced and word.end >= end - LONGEST_CUT and word.start >= end - LONGEST_CUT and word.end > regions[-1].start
+
+
+def told(hint: str | None, said: Sequence[SaidWord], before: float, language: str | None) -> str | None:
+    """What the decoder is told: the caller's hint, and the words said before the audio begins.
+
+    Not those in it, which it would leave out; nor a text that repeats itself, which it would go on with.
+    """
+    words = [word.word for word in said if word.end <= before][-TOLD_WORDS:]
+    text = ("" if language in WITHOUT_SPACES else " ").join(words)
+    data = text.encode()
+    if data and len(data) / len(zlib.compress(data)) > REPETITIVE:
+        text = ""
+    return " ".join(part for part in (hint, text) if part) or None

@@ -1,0 +1,164 @@
+"""Who speaks in the newest audio, given the voices that a session knows: matching as it goes, since there is no end to wait for.
+
+Where `speech.clustering` sees all of a recording before it decides, a session has to name a speaker at once and keep the
+name. So it is slow to make new speakers, and quick to recognise known ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech.schema import ClusterParams
+from speech.segmentation import Segmentation
+from speech.session import Voice
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+SAME = 0.5
+"""Cosine similarity from which on a voice is a known speaker's."""
+LIKELY = 0.6
+"""A voice this near to a known speaker is no new one, although that speaker talks in the same window as well."""
+NEW_SECONDS = 1.0
+"""Of speech without overlap that a new speaker needs; shorter ones are taken for the nearest known."""
+SURE_SECONDS = 2.0
+"""A voice known by less may yet turn out to be another's than it seemed: whoever comes next may claim it."""
+MEMORY_SECONDS = 60.0
+"""Speech that a centroid is the mean of at most: older speech fades."""
+MOST_VOICES = 50
+"""However many speakers are allowed: a session stays small."""
+
+
+class _Heard(NamedTuple):
+    """One of a window's own speakers."""
+
+    window: int
+    speaker: int
+    unit: Floats
+    """(dimension,) of unit length; NaN where the network could not tell."""
+    seconds: float
+    """Of their speech without overlap in the window."""
+    fresh: float
+    """Of that, what no chunk before has counted."""
+
+
+def recognised(
+    segmentation: Segmentation, vectors: Floats, known: Sequence[Voice], border: float, params: ClusterParams
+) -> tuple[Labels, tuple[Voice, ...]]:
+    """(windows, speakers) the voice of each window's speaker, -1 where they are silent; and the voices as they are known now.
+
+    `vectors` are their embeddings, (windows, speakers, dimension); `border` is the time, in seconds of the segmentation, up to
+    which the known voices have been heard already.
+    """
+    voices = list(known)
+    labels = np.full(segmentation.activity.shape[::2], -1, dtype=np.int64)
+    for window in range(len(labels)):
+        heard = list(_heard(segmentation, vectors, window, border))
+        for one, voice in zip(heard, _matched(heard, voices, params), strict=True):
+            labels[one.window, one.speaker] = voice
+            voices[voice] = _updated(voices[voice], one)
+    return labels, tuple(voices)
+
+
+def _heard(segmentation: Segmentation, vectors: Floats, window: int, border: float) -> Iterator[_Heard]:
+    """The window's speakers, in the order in which they begin."""
+    activity = segmentation.activity[window]
+    alone = activity & (activity.sum(axis=1, keepdims=True) == 1)
+    times = segmentation.frame_time(segmentation.chunk_frame(window) + np.arange(len(activity)))
+    # Windows overlap: each frame counts once altogether.
+    share = segmentation.frame_step / _windows_seeing(segmentation, window)
+    speakers = np.flatnonzero(activity.any(axis=0))
+    for speaker in sorted(speakers, key=lambda one: int(np.argmax(activity[:, one]))):
+        own = alone[:, speaker]
+        vector = vectors[window, speaker]
+        yield _Heard(
+            window,
+            int(speaker),
+            vector / max(float(np.linalg.norm(vector)), 1e-8),
+            float(own.sum() * segmentation.frame_step),
+            float((own * share)[times >= border].sum()),
+        )
+
+
+def _windows_seeing(segmentation: Segmentation, window: int) -> NDArray[np.int64]:
+    """(frames,): how many windows see each frame of this one."""
+    windows, frames, _ = segmentation.activity.shape
+    starts = np.asarray([segmentation.chunk_frame(one) for one in range(windows)])
+    at = segmentation.chunk_frame(window) + np.arange(frames)
+    seeing: NDArray[np.int64] = ((at >= starts[:, None]) & (at < starts[:, None] + frames)).sum(axis=0)
+    return seeing
+
+
+def _matched(heard: Sequence[_Heard], voices: list[Voice], params: ClusterParams) -> list[int]:
+    """The voice of each of a window's speakers, new ones appended; two of them are the same only where there is no other way."""
+    if not heard:
+        return []
+    scores = _similarities(heard, voices)
+    chosen = _one_to_one(scores)
+    taken = {voice for voice in chosen if voice is not None}
+    out: list[int] = []
+    for row, one in enumerate(heard):
+        voice = chosen[row]
+        if voice is None and _is_new(one, scores[row], voices, params):
+            voices.append(Voice(one.unit, 0.0))
+            voice = len(voices) - 1
+        if voice is None:
+            voice = _nearest(one, scores[row], voices, taken)
+        taken.add(voice)
+        out.append(voice)
+    return out
+
+
+def _similarities(heard: Sequence[_Heard], voices: Sequence[Voice]) -> Floats:
+    """(heard, voices) cosine similarities; -1 where there is no embedding."""
+    out = np.full((len(heard), len(voices)), -1.0, dtype=np.float32)
+    for row, one in enumerate(heard):
+        for column, voice in enumerate(voices):
+            if not np.isnan(one.unit).any() and not np.isnan(voice.centroid).any():
+                out[row, column] = float(one.unit @ voice.centroid)
+    return out
+
+
+def _one_to_one(scores: Floats) -> list[int | None]:
+    """For each row the column it is matched with, where that is similar enough."""
+    from scipy.optimize import linear_sum_assignment
+
+    chosen: list[int | None] = [None] * len(scores)
+    if scores.size:
+        for row, column in zip(*linear_sum_assignment(scores, maximize=True), strict=True):
+            if scores[row, column] >= SAME:
+                chosen[int(row)] = int(column)
+    return chosen
+
+
+def _is_new(one: _Heard, scores: Floats, voices: Sequence[Voice], params: ClusterParams) -> bool:
+    most = min(params.num_speakers or params.max_speakers or MOST_VOICES, MOST_VOICES)
+    if not voices:
+        return True
+    if len(voices) >= most or np.isnan(one.unit).any() or one.seconds < NEW_SECONDS:
+        return False
+    return float(scores.max()) < LIKELY
+
+
+def _nearest(one: _Heard, scores: Floats, voices: Sequence[Voice], taken: set[int]) -> int:
+    """The likeliest voice that nobody else in the window has, or of all where all are taken."""
+    free = [voice for voice in range(len(voices)) if voice not in taken]
+    likeliest = int(scores.argmax())
+    if not free or scores[likeliest] >= LIKELY:
+        return likeliest
+    return max(free, key=lambda voice: float(scores[voice]))
+
+
+def _updated(voice: Voice, one: _Heard) -> Voice:
+    """The voice with what is new of it: the mean over its speech, weighted by seconds."""
+    if np.isnan(one.unit).any():
+        return voice
+    if np.isnan(voice.centroid).any() or voice.seconds == 0.0:
+        return Voice(one.unit, one.fresh)
+    mean = voice.centroid * voice.seconds + one.unit * one.fresh
+    length = float(np.linalg.norm(mean))
+    return Voice((mean / max(length, 1e-8)).astype(np.float32), min(voice.seconds + one.fresh, MEMORY_SECONDS))
