@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from api.errors import Unauthenticated
+from api.keys import KeyLimits, KeyRing, kept
+from infra.compute import get_store
+from infra.settings import StenoSettings, get_settings
+from speech.errors import InvalidOption
+
+_declared = HTTPBearer(
+    auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"
+)
 
 
 @dataclass(frozen=True)
@@ -14,11 +28,81 @@ class Caller:
     key_id: str
     """Short and public; in the tags of its jobs."""
     name: str
+    limits: KeyLimits = field(default_factory=KeyLimits)
+    """What the key may ask for, where it differs from the service's settings."""
 
 
 ANYBODY = Caller("anybody", "anybody")
 
 
-async def caller(request: Request) -> Caller:
-    """The caller, by `Authorization: Bearer …`. Raises Unauthenticated."""
-    return ANYBODY
+async def caller(request: Request, _: Annotated[object, Depends(_declared)] = None) -> Caller:
+    """The caller, by `Authorization: Bearer …`. Raises Unauthenticated, and the store's errors."""
+    settings: StenoSettings = getattr(request.app.state, "settings", None) or get_settings()
+    ring = _keyring(request, settings)
+    given = request.headers.getlist("authorization")
+    if not given and not await keys_required(settings, ring):
+        found = ANYBODY
+    else:
+        found = await _by_key(given, ring)
+    request.state.key_id = found.key_id
+    return found
+
+
+async def keys_required(settings: StenoSettings, ring: KeyRing) -> bool:
+    """Whether callers need a key. Raises the store's errors."""
+    required = settings.api.require_keys
+    return await ring.made() if required is None else required
+
+
+async def _by_key(given: list[str], ring: KeyRing) -> Caller:
+    if not given:
+        raise Unauthenticated("This service wants an API key: send `Authorization: Bearer sk-steno-…`.")
+    scheme, _, token = given[0].strip().partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer":
+        raise Unauthenticated("Send one Authorization header, `Bearer` and an API key.")
+    key = await ring.find(token.strip())
+    if key is None:
+        raise Unauthenticated("This API key is not known here, or was revoked.")
+    return Caller(key.id, key.name, key.limits)
+
+
+def _keyring(request: Request, settings: StenoSettings) -> KeyRing:
+    """The application's own, opened at its first request."""
+    state = request.app.state
+    if not hasattr(state, "keyring"):
+        state.keyring = KeyRing(get_store(settings))
+    ring: KeyRing = state.keyring
+    return ring
+
+
+def check_bind(host: str) -> None:
+    """Raise InvalidOption when strangers could reach the service and nothing would keep them out."""
+    settings = get_settings()
+    if is_loopback(host):
+        return
+    if settings.api.require_keys is False:
+        raise InvalidOption(
+            f"{host or 'An empty host'} is no loopback address, and STENO_API__REQUIRE_KEYS=false lets in everybody who reaches it; "
+            "listen on 127.0.0.1, or require keys."
+        )
+    if not settings.api.require_keys and not kept(get_store(settings)):
+        raise InvalidOption(
+            f"{host or 'An empty host'} is no loopback address, and no API key was made yet: make one with `steno keys make NAME`, "
+            "or listen on 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address, or every address of that name."""
+    name = host.strip().removeprefix("[").removesuffix("]")
+    if not name:
+        return False
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(name, None)}
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)

@@ -1,11 +1,110 @@
-"""URLs that callers give, refused at the door when they lead where nobody should go; the fetch itself guards again."""
+"""URLs that callers give, refused at the door when they lead where nobody should go; the fetch itself guards again.
+
+What is refused here could not do harm later either: the worker checks the very address that it connects to, on every
+redirect. Refusing at once spares callers the wait. Where a host leads is not told: it may be a name of the operator's network.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from urllib.parse import unquote
+
+from api.errors import Unprocessable
+from infra.addresses import AddressGuard
+from infra.errors import DownloadFailed, SourceForbidden, SourceNotFound
+from infra.names import scheme_of
+from infra.net import Location, parse
+from infra.settings import StenoSettings, get_settings
+
+_LOOK_UP = 5.0
+"""Seconds that a name may take to resolve; what takes longer is left to the worker."""
+_CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 async def check_audio_url(url: str) -> None:
     """Raise Unprocessable unless the URL may be fetched: http(s) to a public host, or s3://."""
+    settings = get_settings()
+    _check_characters(url, "audio_url")
+    scheme = scheme_of(url)
+    if scheme == "s3":
+        _check_s3(url, settings)
+        return
+    if scheme not in ("http", "https"):
+        raise _refused("audio_url", "is not an http, https or s3 URL; upload a recording that is at no such place")
+    location = _parsed(url, "audio_url")
+    if not await _allowed(location, settings.net.allow_hosts):
+        raise _refused("audio_url", "leads to a host that is not fetched from; only public ones are")
 
 
 async def check_webhook_url(url: str) -> None:
-    """Raise Unprocessable unless the URL may be told: https to a public host."""
+    """Raise Unprocessable unless the URL may be told: https to a public host.
+
+    Over http only hosts that an operator lists in STENO_NET__ALLOW_HOSTS although they are private are told.
+    """
+    settings = get_settings()
+    _check_characters(url, "webhook_url")
+    if scheme_of(url) not in ("http", "https"):
+        raise _refused("webhook_url", "is not an https URL")
+    location = _parsed(url, "webhook_url")
+    if location.url.userinfo:
+        raise _refused("webhook_url", "has a password in it; deliveries are signed instead")
+    if location.scheme == "http" and await _allowed(location, ()):
+        raise _refused("webhook_url", "is not an https URL")
+    if not await _allowed(location, settings.net.allow_hosts):
+        raise _refused("webhook_url", "leads to a host that is not told; only public ones are")
+
+
+def _check_characters(url: str, field: str) -> None:
+    if _CONTROL.search(url):
+        raise _refused(field, "has blanks or control characters in it; write them percent-encoded")
+
+
+def _parsed(url: str, field: str) -> Location:
+    if "\\" in url.partition("?")[0]:
+        # Browsers read it as a slash, others as part of the host.
+        raise _refused(field, "has a backslash in it")
+    try:
+        return parse(url)
+    except SourceForbidden:
+        raise _refused(field, "is not a valid URL of a public host; check its spelling") from None
+
+
+async def _allowed(location: Location, allow_hosts: tuple[str, ...]) -> bool:
+    """Whether the host may be reached; also when it cannot be looked up now, which the worker will find out."""
+    guard = AddressGuard(allow_hosts)
+    with contextlib.suppress(SourceNotFound, DownloadFailed, TimeoutError):
+        try:
+            await asyncio.wait_for(asyncio.to_thread(guard.addresses, location.host, location.port), _LOOK_UP)
+        except SourceForbidden:
+            return False
+    return True
+
+
+def _check_s3(url: str, settings: StenoSettings) -> None:
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not _BUCKET.fullmatch(bucket) or not key or key.endswith("/"):
+        raise _refused("audio_url", "is not written s3://bucket/path/to/recording")
+    if ".." in unquote(key).split("/"):
+        raise _refused("audio_url", "has `..` in its path")
+    # The service reads with credentials of its own: what it keeps of others is not to be had by naming it.
+    own = settings.store_url.partition("://")
+    if own[0] in ("s3", "s3a") and _within(re.sub("//+", "/", f"{bucket}/{key}"), own[2]):
+        raise _refused("audio_url", "leads into this service's own store")
+    allowed = settings.api.s3_sources
+    if allowed and not any(_within(f"{bucket}/{key}", place) for place in allowed):
+        raise _refused("audio_url", "is in no bucket that this service reads")
+
+
+def _within(path: str, place: str) -> bool:
+    place = place.removeprefix("s3://").strip("/")
+    return path == place or path.startswith(f"{place}/")
+
+
+def _refused(field: str, why: str) -> Unprocessable:
+    detail = f"{field} {why}."
+    return Unprocessable(
+        detail, code=f"{field}_refused", errors=[{"field": field, "message": detail, "code": f"{field}_refused"}]
+    )

@@ -260,11 +260,15 @@ class ApiSettings(BaseModel):
     max_body_bytes: int = Field(2 * 2**20, gt=0, description="Largest JSON body that is not an audio chunk.")
     max_upload_bytes: int = Field(2 * 2**30, gt=0, description="Largest uploaded recording.")
     max_chunk_seconds: float = Field(60.0, gt=0, description="Longest audio chunk of a session.")
+    upload_days: float = Field(7.0, gt=0, description="Days that uploaded recordings are kept, in case their job is retried.")
     body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte before an upload counts as stalled.")
     max_wait: float = Field(60.0, ge=0, description="Longest `?wait=`, in seconds.")
     pending_jobs: int = Field(100, ge=1, description="Jobs of one key that may be queued or running at once.")
     rate: float = Field(600.0, gt=0, description="Requests per minute and key.")
     rate_submit: float = Field(120.0, gt=0, description="New jobs per minute and key.")
+    s3_sources: tuple[str, ...] = Field(
+        (), description="Buckets, or `bucket/prefix`, that s3:// sources may name; any but the service's own store when empty."
+    )
     sessions: int = Field(64, ge=1, description="Chunk sessions that are kept at once.")
     session_seconds: float = Field(600.0, gt=0, description="Seconds after its last chunk that a session is kept.")
     webhook_attempts: int = Field(8, ge=1, le=20, description="Deliveries that are tried before one counts as dead.")

@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("flows.cli.evaluate:command", "Score models on recordings whose truth is known, to decide between them."),
     "retry": ("flows.cli.retry:command", "Run a recording's failed stages once more, or with other options."),
     "up": ("deployments.cli:up", "Start server, UI, worker, deployments and automations on this machine."),
+    "api": ("api.cli:command", "Serve the REST API; its jobs are runs of the configured Prefect API."),
+    "keys": ("api.keys_cli:command", "Make, list and revoke the keys of the REST API."),
     "deploy": ("deployments.cli:deploy", "Register deployments and automations with the configured Prefect API."),
     "modal": ("flows.cli.modal:command", "Run the models on Modal's GPUs: deploy, check, warm, status."),
     "gc": ("flows.cli.gc:command", "Remove artifacts by age and size, never one in use."),
