@@ -53,6 +53,16 @@ def call(path: Path, seed: int = 0, start: float = 6.0, seconds: float = 10.0) -
     return path
 
 
+def bursts(path: Path, count: int) -> Path:
+    """Two seconds of talk at a time, with pauses that end a chunk: as many chunks as bursts."""
+    rate, pause = media.RATE, np.zeros(5 * media.RATE, dtype=np.float32)
+    starts = [6.5, 8.5, 10.5, 12.5, 14.5, 16.5, 18.5]
+    pieces = [media.speech()[round(start * rate) : round((start + 2.0) * rate)] for start in starts]
+    samples = np.concatenate([part for i in range(count) for part in (pieces[i % len(pieces)], pause)])
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
 def attempts(server: ModalServer, since: int = 0) -> list[tuple[str, list[str]]]:
     """For every call, what became of each time it was begun."""
     return [(each["function"], [one["outcome"] for one in each["attempts"]]) for each in server.calls[since:]]

@@ -84,11 +84,16 @@ class RemoteEvent(Frozen):
     line: str = ""
 
 
+_NOT_REMOTE = {"formats", "scoring"}
+"""Packages of the engine that no container uses."""
+
+
 @functools.cache
 def code_fingerprint() -> str:
     """Hex digest of the engine's source. An app that was deployed from other source would give other results under our keys."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "speech").rglob("*.py")):
+    engine = ROOT / "speech"
+    for path in sorted(each for each in engine.rglob("*.py") if each.relative_to(engine).parts[0] not in _NOT_REMOTE):
         digest.update(f"{path.relative_to(ROOT)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from flows.transcribe import transcribe
 from infra.errors import ModalDenied, WorkerLost
 from infra.settings import StenoSettings, get_settings
 from speech.errors import StenoError
-from tests.modal_app import attempts, call, deployed, unfinished, until
+from tests.modal_app import attempts, bursts, call, deployed, unfinished, until
 from tests.modal_server import ModalServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -88,6 +89,21 @@ async def test_the_transcript_is_byte_for_byte_that_of_this_machine(
     assert not any("token" in line.lower() for line in said)
 
 
+async def test_shards_on_several_containers_are_the_whole(
+    server: ModalServer, home: StenoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, before = bursts(tmp_path / "talk.wav", 10), len(server.calls)
+    await transcribe(request(source, output_file="local.json", compute="local"))
+    for name, value in {"HOME": str(tmp_path / "another"), "SHARDS__THRESHOLD": "5", "SHARDS__MIN_SECONDS": "10"}.items():
+        monkeypatch.setenv(f"STENO_{name}", value)
+    get_settings.cache_clear()
+    divided = await transcribe(request(source, output_file="modal.json"))
+    assert (tmp_path / "out/modal.json").read_bytes() == (tmp_path / "out/local.json").read_bytes()
+    calls = made(server, before)
+    assert min(calls[function] for function in REMOTE) >= 2
+    assert divided.words >= 20
+
+
 # -- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +141,7 @@ SLICE = [("killed", "asr"), ("result expired", "segment"), ("disconnected", "emb
 async def ends_right(server: ModalServer, tmp_path: Path, name: str, stage: str) -> str:
     """Run a recording of its own under a fault; a row for the table."""
     fault, function = FAULTS[name], STAGES[stage]
-    source = call(tmp_path / "call.wav", seed=hash((name, stage)) % 2**31)
+    source = call(tmp_path / "call.wav", seed=zlib.crc32(f"{name} {stage}".encode()))
     before = len(server.calls)
     server.fault(fault.kind, function, **fault.options)
     try:

@@ -1,0 +1,167 @@
+"""What dividing a long recording gains: `python -m bench.sharding [--hours 2] [--model tiny.en] [--workers 2]`.
+
+Each stage with a model runs undivided on one worker with one thread, then divided among `--workers` workers of one thread each,
+as `STENO_COMPUTE__WORKERS` does it. Printed are the wall seconds of both, the efficiency (speed-up by worker), what putting the
+shards together takes, and a projection for 64 workers: that serial part, a load of the model by each, and the largest shard.
+The artifacts of both are compared byte for byte. Run it on an idle machine with as many cores as workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from bench.recordings import build, tiled
+from infra.artifacts import ArtifactRef, StageOutcome
+from infra.compute import LocalCompute, ProgressSink, StageJob
+from infra.settings import ShardSettings, get_settings
+from infra.sharding import ShardedCompute
+from infra.store import Store
+from speech.schema import RuntimeOptions, Shard
+from speech.shards import part_of
+
+MANY = 64
+UNITS = {"segment": 64, "asr": 8, "embed": 64}
+"""Items at a multiple of which each stage is cut."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One stage, undivided and divided."""
+
+    stage: str
+    items: int
+    alone: float
+    divided: float
+    workers: int
+    shards: int
+    combining: float
+    loading: float
+    same: bool
+
+    @property
+    def efficiency(self) -> float:
+        return self.alone / (self.workers * self.divided)
+
+    def projected(self, workers: int) -> float:
+        """Wall seconds on so many workers that each load the model: the largest shard, then putting all together."""
+        parts = [part_of(self.items, Shard(index=i, count=workers), UNITS[self.stage]) for i in range(workers)]
+        largest = max(last - first for first, last in parts)
+        return self.loading + (self.alone - self.loading) * largest / max(self.items, 1) + self.combining
+
+
+class Timed(ShardedCompute):
+    """Remembers how long putting the shards together took."""
+
+    combining = 0.0
+
+    def _combined(self, job: StageJob, outcomes: Any) -> StageOutcome:
+        began = time.perf_counter()
+        try:
+            return super()._combined(job, outcomes)
+        finally:
+            self.combining = time.perf_counter() - began
+
+
+def quiet(fraction: float) -> None:
+    pass
+
+
+async def seconds(work: Callable[[ProgressSink], Awaitable[StageOutcome]]) -> tuple[float, StageOutcome]:
+    began = time.perf_counter()
+    outcome = await work(quiet)
+    return time.perf_counter() - began, outcome
+
+
+async def measure(audio: Path, model: str, workers: int, folder: Path, stages: list[str]) -> list[Point]:
+    import soundfile
+
+    store = Store(str(folder / "store"), folder / "scratch")
+    duration = soundfile.info(audio).duration
+    inputs: dict[str, ArtifactRef] = {"audio": store.put(audio, "audio", meta={"duration": duration})}
+    runtime = RuntimeOptions(threads=1, device="cpu", models_dir=str(get_settings().models_path), offline=True)
+    points: list[Point] = []
+    for stage in stages:
+        params = {"model": model, "language": "en"} if stage == "asr" else {}
+        job = StageJob(stage=stage, key=stage, inputs=inputs, params=params, runtime=runtime)  # type: ignore[arg-type]
+        local = LocalCompute(store)
+        # Weights that are joined or converted once are no part of it.
+        short = ShardSettings(threshold=0, min_seconds=duration / 4)
+        print(f"{stage} …", file=sys.stderr, flush=True)
+        alone, whole = await seconds(lambda report, job=job, local=local: local.run(job, report))
+        sharded = Timed(
+            local, store, short if duration < 2 * 600 else ShardSettings(threshold=0), workers=workers, one_machine=True
+        )
+        divided, together = await seconds(lambda report, job=job, sharded=sharded: sharded.run(job, report))
+        points.append(
+            Point(
+                stage=stage,
+                items=_items(store, stage, whole.artifact, inputs),
+                alone=alone,
+                divided=divided,
+                workers=workers,
+                shards=together.shards,
+                combining=sharded.combining,
+                loading=whole.load_seconds,
+                same=whole.artifact == together.artifact,
+            )
+        )
+        inputs = inputs | {whole.artifact.kind: whole.artifact} if stage == "segment" else inputs
+    return points
+
+
+def _items(store: Store, stage: str, artifact: ArtifactRef, inputs: dict[str, ArtifactRef]) -> int:
+    """Windows, chunks of speech, or windows in which someone speaks: what the stage goes through."""
+    from speech.chunks import plan
+    from speech.segmentation import Segmentation
+
+    with store.local(artifact if stage == "segment" else inputs["segmentation"]) as path:
+        segmentation = Segmentation.load(path)
+    if stage == "asr":
+        return len(plan(segmentation))
+    return int(segmentation.activity.any(axis=(1, 2)).sum()) if stage == "embed" else len(segmentation.activity)
+
+
+def table(points: list[Point]) -> str:
+    workers = points[0].workers
+    lines = [
+        f"| stage | 1 worker | {workers} workers | shards | efficiency | putting together | {MANY} workers, projected "
+        "| its efficiency | bytes |"
+    ]
+    lines.append("|" + " --- |" * 9)
+    for point in points:
+        many = point.projected(MANY)
+        lines.append(
+            f"| {point.stage} | {point.alone:.1f} s | {point.divided:.1f} s | {point.shards} | {100 * point.efficiency:.0f} % "
+            f"| {point.combining:.2f} s | {many:.1f} s | {100 * point.alone / (MANY * many):.0f} % "
+            f"| {'the same' if point.same else 'DIFFERENT'} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.sharding", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--hours", type=float, default=2.0, help="length of the recording (default: %(default)s)")
+    parser.add_argument("--model", default="tiny.en", help="Whisper weights (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="workers of one thread each (default: %(default)s)")
+    parser.add_argument("--stages", default="segment,asr,embed", help="which stages; segment comes first")
+    parser.add_argument("--output", type=Path, help="also write the points as JSON")
+    asked = parser.parse_args()
+    audio = tiled(build("sample").audio, asked.hours)
+    with tempfile.TemporaryDirectory() as folder:
+        points = asyncio.run(measure(audio, asked.model, asked.workers, Path(folder), asked.stages.split(",")))
+    print(table(points))
+    if asked.output:
+        asked.output.write_text(json.dumps([dataclasses.asdict(point) for point in points], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
