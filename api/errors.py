@@ -5,8 +5,11 @@
     ├── Unauthenticated      401  no key, or one that is not known
     ├── Forbidden            403
     ├── JobNotFound          404  no such job, or somebody else's
+    ├── TimedOut             408  the body did not arrive in time
     ├── Conflict             409  the job is not in a state for that
+    ├── Gone                 410  what the job left is no longer kept
     ├── TooLarge             413
+    ├── WrongMediaType       415  a body that is neither JSON nor multipart
     ├── Unprocessable        422  a value is refused; an Idempotency-Key was used for another payload
     ├── TooMany              429  a limit of the key; `Retry-After` says when to come back
     └── Unavailable          503  Prefect, the store or the warm worker does not answer
@@ -16,7 +19,7 @@ The errors of `speech.errors` and `infra.errors` become problems by their `code`
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ApiError(Exception):
@@ -49,16 +52,39 @@ class JobNotFound(ApiError):
     status, code, title = 404, "job_not_found", "No such job"
 
 
+class TimedOut(ApiError):
+    status, code, title = 408, "body_timeout", "The body did not arrive in time"
+
+
 class Conflict(ApiError):
     status, code, title = 409, "conflict", "Not possible in the job's state"
+
+
+class Gone(ApiError):
+    status, code, title = 410, "gone", "No longer kept"
 
 
 class TooLarge(ApiError):
     status, code, title = 413, "too_large", "Too large"
 
 
+class WrongMediaType(ApiError):
+    status, code, title = 415, "unsupported_media_type", "Neither JSON nor multipart"
+
+
 class Unprocessable(ApiError):
     status, code, title = 422, "invalid_request", "A value is refused"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        code: str | None = None,
+        errors: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after, code=code)
+        self.errors = errors
 
 
 class TooMany(ApiError):

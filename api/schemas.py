@@ -12,6 +12,8 @@ from flows.request import Format
 JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
 StageState = Literal["pending", "running", "computed", "cached", "skipped", "failed"]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
+MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
+MetaValue = Annotated[str, StringConstraints(max_length=512)]
 Text2000 = Annotated[str, StringConstraints(max_length=2000)]
 RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
 
@@ -62,7 +64,7 @@ class JobRequest(JobOptions):
     session_id: str | None = Field(
         None, min_length=1, max_length=128, pattern=r"^[\w.:-]+$", description="Chunks of one session continue each other."
     )
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=32, description="Yours; given back as it is.")
+    metadata: dict[MetaKey, MetaValue] = Field(default_factory=dict, max_length=32, description="Yours; given back as it is.")
     tags: tuple[Tag, ...] = Field((), max_length=16, description="Yours; jobs are listed by them.")
     webhook_url: str | None = Field(
         None, min_length=1, max_length=2048, description="https URL that is told when the job ends."

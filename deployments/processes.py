@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from infra.errors import ApiUnreachable, PortTaken
-from speech.errors import InputError
+from infra.errors import ApiUnreachable
+from infra.listening import listen
+
+__all__ = ["Child", "listen", "server", "wait_healthy", "worker"]
 
 
 class Child:
@@ -93,24 +95,6 @@ class Child:
         """What it said last, for a sentence about why it ended."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1].strip()[:300] if lines else ""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, held by the parent: while a dead server is started again, its callers wait instead of failing.
-
-    Raises PortTaken, and InputError for a host that is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=512)
-    except PermissionError as error:
-        raise InputError(f"Port {port} needs more rights than this user has; choose one above 1023 with --port.") from error
-    except OSError as error:
-        if error.errno == 98 or "in use" in str(error):
-            raise PortTaken(
-                f"Port {port} on {host} is taken by another program (perhaps another `steno up`); choose one with --port."
-            ) from error
-        raise InputError(f"Cannot listen on {host}:{port}: {error.strerror or error}; choose another --host.") from error
 
 
 def server(listener: socket.socket, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:

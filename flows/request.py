@@ -66,7 +66,9 @@ class TranscribeOptions(Frozen):
     hotwords: str | None = Field(
         None, max_length=2000, description="Names and terms that are likely to be said, separated by spaces."
     )
-    formats: tuple[Format, ...] = Field(("json",), min_length=1, description="The files to write.")
+    formats: tuple[Format, ...] = Field(
+        ("json",), description="The files to write; with none the transcript is only kept in the store."
+    )
     align_model: str = Field(
         "auto", description="wav2vec2 model for word times: a hub id or a folder; `attention` uses Whisper's own."
     )

@@ -103,13 +103,13 @@ def collect(
         return Collected(busy=True)
     try:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="collect") as pool:
-            return _Collector(store, settings, limits, pool, report).collect()
+            return Collector(store, settings, limits, pool, report).collect()
     finally:
         if lock is not None:
             lock.release()
 
 
-class _Collector:
+class Collector:
     def __init__(
         self, store: Store, settings: StenoSettings, limits: Limits, pool: ThreadPoolExecutor, report: Callable[[str], None]
     ) -> None:
@@ -123,9 +123,7 @@ class _Collector:
         victims = self._victims(inventory)
         dry = self.limits.dry_run
         self.report(f"{'would remove' if dry else 'removing'} {len(victims)} of {len(inventory.artifacts)} artifacts")
-        removed, records = (
-            (set(victims), self._records_only_of(inventory, victims)) if dry else self._remove(inventory, victims)
-        )
+        removed, records = (set(victims), self._records_only_of(inventory, victims)) if dry else self.remove(inventory, victims)
         left = {path: file for path, file in inventory.artifacts.items() if path not in removed}
         records += self._obsolete_records(inventory, left)
         uploads = abort_uploads(self.store, self.grace, dry_run=dry)
@@ -153,14 +151,15 @@ class _Collector:
         artifacts = {file.path: file for file in self.store.files("artifacts")}
         records = [file.path.removeprefix("records/") for file in self.store.files("records")]
         records = [name for name in records if "/" not in name or name.startswith(SHARDS)]
-        points_to = dict(zip(records, self._each(self._leads_to, records), strict=True))
-        return Inventory(artifacts, points_to, self._uses({}))
+        points_to = dict(zip(records, self._each(self.leads_to, records), strict=True))
+        return Inventory(artifacts, points_to, self.uses({}))
 
-    def _leads_to(self, record: str) -> frozenset[str]:
+    def leads_to(self, record: str) -> frozenset[str]:
+        """The artifacts that the record names."""
         content = self.store.read_record(record)
         return frozenset(_PATH.findall(content.decode("utf-8", "replace"))) if content else frozenset()
 
-    def _uses(self, known: dict[str, Listed]) -> dict[str, Listed]:
+    def uses(self, known: dict[str, Listed]) -> dict[str, Listed]:
         """All uses; those that have not changed since they were `known` are not read again."""
         files = {file.path.rpartition("/")[2]: file for file in self.store.files(f"records/{usage.USES}")}
         # Times of object stores are in seconds: what was written just now may have changed within the same one.
@@ -218,7 +217,7 @@ class _Collector:
 
     # -- removing -----------------------------------------------------------------------------------------------------
 
-    def _remove(self, inventory: Inventory, victims: list[str]) -> tuple[set[str], int]:
+    def remove(self, inventory: Inventory, victims: list[str]) -> tuple[set[str], int]:
         """The artifacts that were removed, and how many records with them."""
         removed: set[str] = set()
         records = 0
@@ -228,7 +227,7 @@ class _Collector:
             try:
                 taken = self._take_records(inventory, batch)
                 self.now = time.time()
-                inventory = Inventory(inventory.artifacts, inventory.points_to, self._uses(inventory.uses))
+                inventory = Inventory(inventory.artifacts, inventory.points_to, self.uses(inventory.uses))
                 spared = {path for path in batch if self._in_use(inventory, path)}
                 restored = {name for name in taken if inventory.points_to[name] & spared}
                 self._each(lambda record: self._restore(*record), [(name, taken[name]) for name in restored])
@@ -268,7 +267,7 @@ class _Collector:
     def _obsolete_records(self, inventory: Inventory, left: dict[str, StoredFile]) -> int:
         """Remove records that lead nowhere, uses that name nothing any more, and what STENO_RETENTION__RECORD_DAYS ends."""
         lost = [name for name, paths in inventory.points_to.items() if paths and not paths & inventory.artifacts.keys()]
-        led = self._each(lambda name: any(map(self.store.exists, self._leads_to(name))), lost)
+        led = self._each(lambda name: any(map(self.store.exists, self.leads_to(name))), lost)
         doomed = [name for name, there in zip(lost, led, strict=True) if not there]
         for name, (_, use) in inventory.uses.items():
             if not use.active(self.now, self.grace) and (use.claim or not left.keys() & use.artifacts):

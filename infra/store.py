@@ -5,6 +5,7 @@ Layout under the root::
     artifacts/<kind>/<aa>/<sha256><suffix>   immutable, written aside and moved (folder) or committed whole (object store)
     records/<name>                           small JSON: what a stage key led to, how a run ended, what runs use
     locks/<name>                             while something is computed (`infra.locks`)
+    uploads/<aa>/<sha256><suffix>            recordings that the REST API was sent
 
 A reader never sees a half-written file: on a folder the move is atomic, on an object store the upload is. What is
 copied from an object store is checked against its size and hash.
@@ -122,7 +123,16 @@ class Store:
 
     def uri(self, ref: ArtifactRef) -> str:
         """The artifact's full address, for people and for links."""
-        return self.fs.unstrip_protocol(self._full(ref.path)) if not self.is_local else self._full(ref.path)
+        return self.address(ref.path)
+
+    def address(self, path: str) -> str:
+        """Where the file is: a path of this machine, or a URL."""
+        return self.fs.unstrip_protocol(self._full(path)) if not self.is_local else self._full(path)
+
+    def keep(self, source: Path, path: str) -> str:
+        """Keep the file at `source` under a name of one's own, whole or not at all; where it is then. Raises as `put`."""
+        self._commit(source, path)
+        return self.address(path)
 
     # -- records ------------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,9 @@ async def export(log: RunLog, transcript: ArtifactRef, output: Output, recording
 
 async def check_output(output: Output) -> None:
     """Refuse an output that cannot be written before anything is downloaded or computed. Raises OutputNotWritable."""
-    target = next(iter(output.targets("-").values()))
+    target = next(iter(output.targets("-").values()), None)
+    if target is None:
+        return
     await in_thread(lambda _: _check_target(target, get_settings()), lambda _: None, "export")
 
 

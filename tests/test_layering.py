@@ -19,7 +19,7 @@ import infra.errors
 import speech.errors
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("speech", "infra", "tasks", "flows", "deployments")
+ROOMS = ("speech", "infra", "tasks", "flows", "deployments", "api")
 
 WEB = {"httpx", "httpcore", "requests", "aiohttp", "urllib3", "fastapi", "starlette"}
 OBJECT_STORES = {"fsspec", "s3fs", "boto3", "botocore", "aiobotocore", "moto"}
@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "tasks": {"tasks", "infra", *CONTRACT},
     "flows": {"flows", "tasks", "infra", *CONTRACT},
     "deployments": {"deployments", "flows", "infra", *CONTRACT},
+    "api": {"api", "flows", "infra", *CONTRACT},
 }
 NEVER = {
     "speech": {"prefect", "modal"} | WEB | OBJECT_STORES,
@@ -52,6 +53,7 @@ NEVER = {
     "tasks": {"modal"} | ENGINE,
     "flows": {"modal"} | ENGINE,
     "deployments": {"modal"} | ENGINE,
+    "api": {"modal"} | ENGINE,
 }
 EXCEPTIONS = {
     ("tasks/fetch.py", "speech.audio"): "fetching ends in the normalised recording",

@@ -1,0 +1,58 @@
+"""The application: routes, errors and the two things it holds open, Prefect's client and the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from api import documents, observe, openai, problems, webhooks
+from api.jobs import Jobs
+from api.routes import health, jobs, submit
+from api.runs import Runs
+from infra.compute import get_store
+from infra.settings import StenoSettings, get_settings
+
+_PREFECT_TIMEOUT = 15.0
+"""Seconds that one request to Prefect may take."""
+
+
+def create_app(settings: StenoSettings | None = None) -> FastAPI:
+    """The service. It holds no state that matters: any number of it may run, and any may be restarted at any time."""
+    settings = settings or get_settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        from prefect.client.orchestration import get_client
+
+        await asyncio.to_thread(get_store)
+        async with get_client(httpx_settings={"timeout": _PREFECT_TIMEOUT}) as client:
+            app.state.jobs = Jobs(Runs(client, settings.api), settings)
+            async with app.state.jobs.removal.at_work():
+                yield
+
+    app = FastAPI(
+        title="Stenoflow",
+        version=_version(),
+        description="Recordings in, speaker-attributed, word-timed transcripts out.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    problems.install(app)
+    for router in (submit.router, jobs.router, health.router, webhooks.router, openai.router):
+        app.include_router(router)
+    observe.instrument(app)
+    documents.describe(app)
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("stenoflow")
+    except PackageNotFoundError:
+        return "0"

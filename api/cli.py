@@ -1,0 +1,83 @@
+"""`steno api`: the REST service in this process."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from infra.settings import StenoSettings
+
+_QUIET = {
+    # Callers are told to come back rather than kept waiting for minutes; jobs are submitted under a key, so that is safe.
+    "PREFECT_CLIENT_MAX_RETRIES": "2",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+@click.command("api")
+@click.option("--host", metavar="ADDRESS", help="Where to listen; loopback by default, others need `steno keys make` first.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 8765 by default, 0 for any that is free.")
+@click.option("--debug", is_flag=True, help="Show where an error arose.")
+def command(host: str | None, port: int | None, debug: bool) -> None:
+    """Serve the REST API: jobs are runs of the Prefect deployment, executed by its workers.
+
+    \b
+    steno up                                       server, worker and deployments, in one terminal
+    PREFECT_API_URL=http://127.0.0.1:4200/api steno api      the API, in another
+    curl -d '{"audio_url": "https://…/talk.mp3"}' -H 'Content-Type: application/json' http://127.0.0.1:8765/transcribes
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    for name, given in (("STENO_API__HOST", host), ("STENO_API__PORT", port)):
+        if given is not None:
+            os.environ[name] = str(given)
+    from infra.settings import get_settings
+    from infra.telemetry import hush
+
+    hush()
+    get_settings.cache_clear()
+    check_orchestrator()
+    serve(get_settings())
+
+
+def check_orchestrator() -> None:
+    """Raise NoApi unless a Prefect API is configured, ApiUnreachable unless it answers."""
+    from flows.cli.server import check_api, configured_api_url
+    from infra.errors import NoApi
+
+    url = configured_api_url()
+    if not url:
+        raise NoApi(
+            "There is no Prefect API whose runs could be jobs: set PREFECT_API_URL, or start server and worker with `steno up`."
+        )
+    check_api(url)
+
+
+def serve(settings: StenoSettings) -> None:
+    """Until SIGTERM or Ctrl-C. Raises PortTaken, and InputError for an address that is not this machine's."""
+    import uvicorn
+
+    from api.app import create_app
+    from infra.listening import listen
+
+    listener = listen(settings.api.host, settings.api.port)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"Stenoflow's API: http://{shown}:{port} (documentation: /docs)")
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=65,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])

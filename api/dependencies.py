@@ -1,0 +1,31 @@
+"""What routes are given: who calls, and the service that knows the jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+from fastapi import Depends, Request
+
+from api import auth, limits
+from api.auth import Caller
+
+if TYPE_CHECKING:
+    from api.jobs import Jobs
+else:
+    Jobs = object
+
+
+async def current_caller(caller: Annotated[Caller, Depends(auth.caller)]) -> Caller:
+    """Who calls, once their rate allows it. Raises Unauthenticated, TooMany."""
+    await limits.may_request(caller)
+    return caller
+
+
+def jobs_of(request: Request) -> Jobs:
+    """The service, opened when the application started."""
+    return cast("Jobs", request.app.state.jobs)
+
+
+CurrentCaller = Annotated[Caller, Depends(current_caller)]
+"""Every route that is about somebody's jobs takes this."""
+TheJobs = Annotated[Jobs, Depends(jobs_of)]

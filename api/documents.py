@@ -1,0 +1,95 @@
+"""What OpenAPI says of errors and of bodies that the routes read themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api.problems import MEDIA_TYPE
+from api.schemas import JobRequest, Problem, RetryRequest
+
+_MEANING = {
+    400: "The request contradicts itself, or cannot be read.",
+    401: "No API key, or one that is not known.",
+    404: "No such job, or somebody else's; `job_deleted` for one that was deleted.",
+    408: "The body did not arrive in time.",
+    409: "Not possible in the job's state.",
+    410: "What the job left is no longer kept.",
+    413: "The body is too large.",
+    415: "Neither JSON nor multipart/form-data.",
+    422: "A value is refused.",
+    429: "A limit of the key is reached; `Retry-After` says when to come back.",
+    503: "The orchestrator, the store or the warm worker does not answer.",
+    507: "No space is left.",
+}
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_ALWAYS = (401, 429, 503)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors that a route can answer, beside those that any can."""
+    return {status: {"description": _MEANING[status], "content": _PROBLEM} for status in sorted({*statuses, *_ALWAYS})} | {
+        "default": {"description": "Any other error.", "content": _PROBLEM}
+    }
+
+
+def _reference(model: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model}"}
+
+
+SUBMISSION = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _reference("JobRequest")},
+            "multipart/form-data": {"schema": _reference("JobUpload")},
+        },
+    }
+}
+RETRY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _reference("RetryRequest")}}}}
+
+
+def describe(app: FastAPI) -> None:
+    """Have the application's OpenAPI document hold the schemas that routes only name."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+            )
+            schemas = found.setdefault("components", {}).setdefault("schemas", {})
+            for model in (JobRequest, RetryRequest, Problem):
+                _add(schemas, model.__name__, model.model_json_schema(ref_template="#/components/schemas/{model}"))
+            _add(schemas, "JobUpload", _upload())
+            found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            found["security"] = [{"key": []}, {}]
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
+    for other, inner in schema.pop("$defs", {}).items():
+        schemas.setdefault(other, inner)
+    schemas[name] = schema
+
+
+def _upload() -> dict[str, Any]:
+    """A submission as a form: the recording, and the options as fields."""
+    schema = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    properties = {
+        name: field for name, field in schema["properties"].items() if name not in ("audio_chunk", "session_id", "audio_url")
+    }
+    properties["metadata"] = {"type": "string", "contentMediaType": "application/json", "description": "A JSON object."}
+    recording = {"type": "string", "format": "binary", "description": "The recording."}
+    return {
+        "type": "object",
+        "title": "JobUpload",
+        "description": "A recording with its options; lists may be repeated or separated by commas.",
+        "properties": {"file": recording, **properties},
+        "required": ["file"],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,146 @@
+"""Every error as an RFC 9457 problem: one sentence, a stable code, and nothing of what went wrong inside."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api.errors import ApiError, Unprocessable
+from api.schemas import Problem
+from speech.errors import AccessError, InputError, StenoError, TransientError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+MEDIA_TYPE = "application/problem+json"
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+_STATUS = {
+    "run_under_way": 409,
+    "nothing_to_retry": 409,
+    "run_not_found": 404,
+    "artifact_missing": 410,
+    "storage_full": 507,
+    "source_too_large": 413,
+}
+"""By the code of an error of the engine's tree, where its branch does not say."""
+
+_log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Have the application answer every error so."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(StenoError, _steno_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    title: str | None = None,
+    errors: list[dict[str, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer."""
+    body = Problem(
+        title=title or HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        error=detail,
+        instance=request.url.path,
+        request_id=getattr(request.state, "request_id", ""),
+        errors=errors,
+    )
+    # Lone surrogates in a path cannot be encoded; they are somebody's attempt at something.
+    content = body.model_dump_json(exclude_none=True)
+    return Response(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def refused_fields(error: ValidationError) -> list[dict[str, Any]]:
+    """Which fields, and why; never the values, which may be secret or huge."""
+    return [
+        {
+            "field": ".".join(str(part) for part in item["loc"])[:200],
+            "message": item["msg"].removeprefix("Value error, ")[:500],
+            "code": item["type"],
+        }
+        for item in error.errors(include_url=False, include_context=False, include_input=False)[:50]
+    ]
+
+
+def unprocessable(error: ValidationError) -> Unprocessable:
+    """What pydantic refused, for callers."""
+    return _unprocessable(refused_fields(error))
+
+
+def _unprocessable(fields: list[dict[str, Any]]) -> Unprocessable:
+    said = [f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in fields[:5]]
+    return Unprocessable(" ".join(_sentence(line) for line in said) or "The request is refused.", errors=fields)
+
+
+def _sentence(line: str) -> str:
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    fields = error.errors if isinstance(error, Unprocessable) else None
+    return problem(request, error.status, error.problem_code, error.detail, title=error.title, errors=fields, headers=headers)
+
+
+async def _steno_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StenoError)
+    headers = {}
+    if error.code in _STATUS:
+        status = _STATUS[error.code]
+    elif isinstance(error, InputError):
+        status = 422
+    elif isinstance(error, TransientError | AccessError):
+        status, headers = 503, {"Retry-After": "5"}
+    else:
+        _log.error("%s: %s", error.code, error.message)
+        status = 500
+    return problem(request, status, error.code, error.message, headers=headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [
+        {
+            "field": ".".join(str(part) for part in item["loc"][1:])[:200],
+            "message": str(item["msg"]).removeprefix("Value error, ")[:500],
+            "code": item["type"],
+        }
+        for item in error.errors()[:50]
+    ]
+    return await _api_error(request, _unprocessable(fields))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    detail = {404: "There is nothing at this address.", 405: "This address does not take that method."}.get(status)
+    code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
+    return problem(request, status, code, detail or f"{HTTPStatus(status).phrase}.", headers=error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # Only its kind: an exception's text may quote anything.
+    _log.error("unexpected %s in %s", type(error).__name__, request.scope.get("path"))
+    return problem(request, 500, "internal", "Something went wrong inside the service; it was logged there.")

@@ -1,0 +1,137 @@
+"""Deleted jobs: a tombstone at once, and what they left removed as soon as their run has ended.
+
+What is still to be removed is on the runs themselves (the tag `cleaning`), so that it survives this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from api import states, tags
+from api.errors import ApiError
+from api.results import forget_rendered
+from api.runs import Runs, prefect_answers
+from api.uploads_kept import expired_uploads, remove_upload
+from infra.compute import get_store
+from infra.removal import remove_run
+from infra.settings import StenoSettings
+from speech.errors import StenoError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+_log = logging.getLogger(__name__)
+_SOON = 2.0
+"""Seconds between two looks at runs that have not ended yet."""
+_NOW_AND_THEN = 300.0
+"""Seconds after which it is looked without being told to: for what another process left."""
+_UPLOADS_EVERY = 3600.0
+_PATIENCE = timedelta(minutes=5)
+"""A cancelled run that has not ended by then has nobody left to end it."""
+
+
+class Removal:
+    """Removes what deleted jobs left, in the background."""
+
+    def __init__(self, runs: Runs, settings: StenoSettings) -> None:
+        self.runs = runs
+        self.settings = settings
+        self._woken = asyncio.Event()
+        self._uploads_at = 0.0
+
+    async def bury(self, run: FlowRun) -> bool:
+        """Leave a tombstone and cancel the run; whether it was under way. Its callers find it deleted from now on."""
+        await self.runs.mark(run.id, tags=tags.tombstone(run), labels={tags.DELETED: datetime.now(UTC).isoformat()})
+        under_way = states.status_of(run) not in states.ENDED
+        if under_way:
+            await self.runs.cancel(run.id)
+        return under_way
+
+    def wake(self) -> None:
+        """There is something to remove."""
+        self._woken.set()
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Remove what is to be removed inside this block, and go on with what an earlier process did not finish."""
+        self._woken.set()
+        task = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _work(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), _NOW_AND_THEN)
+            self._woken.clear()
+            left = True
+            try:
+                left = await self._clean()
+                await self._uploads()
+            except (ApiError, StenoError) as error:
+                _log.warning("what deleted jobs left could not be removed: %s", error)
+            except Exception as error:
+                _log.error("removing what deleted jobs left failed with an unexpected %s", type(error).__name__)
+            if left:
+                await asyncio.sleep(_SOON)
+                self._woken.set()
+
+    async def _clean(self) -> bool:
+        """Remove what can be; whether there is more to come."""
+        found = await self.runs.page({"tags": {"all_": [tags.CLEANING]}}, 100)
+        left = len(found) == 100
+        for run in found:
+            if run.state is not None and run.state.is_final():
+                await self._remove(run)
+            else:
+                left = True
+                await self._end(run)
+        return left
+
+    async def _end(self, run: FlowRun) -> None:
+        """Cancel what is not being cancelled, and give up on what does not end."""
+        state = run.state
+        if state is None or not state.is_cancelling():
+            await self.runs.cancel(run.id)
+        elif datetime.now(UTC) - state.timestamp > _PATIENCE:
+            await self.runs.force_cancelled(run.id)
+
+    async def _remove(self, run: FlowRun) -> None:
+        """All that the ended run left, but for its tombstone."""
+        store = await asyncio.to_thread(get_store)
+        if not await asyncio.to_thread(remove_run, store, self.settings, str(run.id)):
+            return  # garbage is being collected; again in a moment
+        forget_rendered()
+        for upload in tags.values(run, tags.UPLOAD):
+            await self._remove_upload(upload)
+        for artifact in await self.runs.artifacts(run.id):
+            with prefect_answers():
+                await self.runs.client.delete_artifact(artifact.id)
+        # Again, since a run that was just ending writes the tags that it began with.
+        kept = [tag for tag in tags.tombstone(run) if tag != tags.CLEANING]
+        await self.runs.mark(run.id, tags=kept, labels={})
+
+    async def _remove_upload(self, sha256: str) -> None:
+        """Unless another job was made from the same recording."""
+        users = await self.runs.page({"tags": {"all_": [f"{tags.UPLOAD}{sha256}"]}}, 100)
+        if all(tags.is_deleted(run) for run in users):
+            await asyncio.to_thread(remove_upload, sha256)
+
+    async def _uploads(self) -> None:
+        """Recordings that were uploaded so long ago that no retry needs them any more."""
+        if time.monotonic() < self._uploads_at:
+            return
+        self._uploads_at = time.monotonic() + _UPLOADS_EVERY
+        removed = await asyncio.to_thread(expired_uploads, self.settings.api.upload_days)
+        if removed:
+            _log.info("removed %d uploads of ended jobs", removed)

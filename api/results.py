@@ -1,0 +1,71 @@
+"""Transcripts in every format, rendered when they are asked for from the one artifact that the run left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from functools import lru_cache
+
+from api.errors import Gone
+from flows.request import FORMATS, Format
+from flows.result import TranscribeResult
+from infra.artifacts import ArtifactRef
+from infra.compute import get_store
+from infra.errors import ArtifactMissing
+from infra.names import output_stem
+
+MEDIA_TYPES: dict[Format, str] = {
+    "json": "application/json",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "txt": "text/plain",
+    "tsv": "text/tab-separated-values",
+    "rttm": "text/plain",
+    "aud": "text/plain",
+}
+assert set(MEDIA_TYPES) == set(FORMATS)
+
+
+async def rendered(result: TranscribeResult, format_: Format) -> str:
+    """The transcript as the text of a file. Raises Gone when its artifact was collected."""
+    return await _kept(_rendered, result, format_)
+
+
+async def transcript_members(result: TranscribeResult) -> str:
+    """`"language": …, "segments": […], "word_segments": […]` as the JSON file has them, to be put into an object. Raises Gone."""
+    return await _kept(_members, result)
+
+
+def forget_rendered() -> None:
+    """Keep no text of a job that was deleted."""
+    _rendered.cache_clear()
+    _members.cache_clear()
+
+
+async def _kept(function: Callable[..., str], result: TranscribeResult, *arguments: str) -> str:
+    facts = result.model_dump_json(include={"transcript", "warnings", "source_name"})
+    try:
+        return await asyncio.to_thread(function, facts, *arguments)
+    except ArtifactMissing:
+        raise Gone("The transcript is no longer kept; submit the recording again.", code="result_expired") from None
+
+
+@lru_cache(maxsize=8)
+def _rendered(facts: str, format_: Format) -> str:
+    """By the result's facts as JSON, so that callers who poll an ended job do not have it read and rendered every time."""
+    from speech.formats import RenderOptions, render
+    from speech.schema import Transcript
+
+    known = json.loads(facts)
+    with get_store().local(ArtifactRef.model_validate(known["transcript"])) as path:
+        transcript = Transcript.model_validate_json(path.read_bytes())
+    # Those of the recording are not in the artifact, which several recordings of the same samples share.
+    transcript = transcript.model_copy(update={"warnings": tuple(known["warnings"])})
+    return render(transcript, format_, RenderOptions(uri=output_stem(known["source_name"])))
+
+
+@lru_cache(maxsize=32)
+def _members(facts: str) -> str:
+    whole = json.loads(_rendered(facts, "json"))
+    return json.dumps({name: whole[name] for name in ("language", "segments", "word_segments")}, ensure_ascii=False)[1:-1]

@@ -1,0 +1,17 @@
+"""Whether the process is there. Whether it can do its work says `/health/ready`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+
+from api.schemas import Health
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Alive."""
+    return Health(status="healthy", timestamp=datetime.now(UTC))

@@ -1,0 +1,151 @@
+"""Jobs: one, many, their files, their events, retrying and removing them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from api.bodies import json_body
+from api.dependencies import CurrentCaller, TheJobs
+from api.documents import RETRY, problems
+from api.errors import JobNotFound
+from api.events import events_of
+from api.listing import Filters, listed
+from api.results import MEDIA_TYPES, rendered
+from api.routes.submit import ACCEPTED, Wait, accepted
+from api.schemas import Job, JobList, JobRemoved, JobStatus, RetryRequest
+from flows.request import Format
+
+router = APIRouter(tags=["jobs"])
+
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The transcript.",
+        "content": {
+            kind: {"schema": {} if kind == "application/json" else {"type": "string"}} for kind in MEDIA_TYPES.values()
+        },
+    }
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get(
+    "/transcribes",
+    response_model=None,
+    responses={200: {"model": JobList | Job, "description": "Jobs; the job where `job_id` names one."}, **problems(404, 422)},
+)
+async def list_jobs(
+    caller: CurrentCaller,
+    jobs: TheJobs,
+    job_id: Annotated[str | None, Query(max_length=64, description="The same as `/transcribes/{job_id}`.")] = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Any of these.")] = None,
+    tag: Annotated[list[str] | None, Query(max_length=16, description="All of these.")] = None,
+    metadata: Annotated[list[str] | None, Query(max_length=16, description="All of these, as `key=value`.")] = None,
+    created_after: Annotated[datetime | None, Query(description="Submitted at this time or later.")] = None,
+    created_before: Annotated[datetime | None, Query(description="Submitted at this time or earlier.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
+    cursor: Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before.")] = None,
+    wait: Wait = 0,
+) -> Response:
+    """The caller's jobs, the newest first."""
+    if job_id is not None:
+        return await get_job(job_id, caller, jobs, wait)
+    filters = Filters(
+        statuses=tuple(status or ()),
+        tags=tuple(tag or ()),
+        metadata=tuple(metadata or ()),
+        created_after=created_after,
+        created_before=created_before,
+    )
+    page = await listed(jobs, caller, filters, limit=limit, cursor=cursor)
+    return JSONResponse(page.model_dump(mode="json"))
+
+
+@router.get(
+    "/transcribes/{job_id}/events",
+    response_model=None,
+    responses={**_STREAM, **problems(404)},
+    response_class=StreamingResponse,
+)
+async def job_events(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
+    """What happens to the job, as it happens: `status`, `stage`, `progress`, and last `completed`, `failed` or `canceled`."""
+    run = await jobs.find(job_id, caller)
+    return StreamingResponse(
+        events_of(jobs, run, caller),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.get(
+    "/transcribes/{job_id}.{format}",
+    response_model=None,
+    response_class=Response,
+    responses={**_FILE, **problems(404, 409, 410)},
+)
+async def job_file(job_id: str, format: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
+    """The transcript as json, srt, vtt, txt, tsv, rttm or aud, whichever formats the job asked for."""
+    if format not in MEDIA_TYPES:
+        raise JobNotFound(f"There is no such format; take one of {', '.join(MEDIA_TYPES)}.", code="unknown_format")
+    kind: Format = format
+    run = await jobs.find(job_id, caller)
+    text = await rendered(await jobs.result(run), kind)
+    headers = {"Content-Disposition": f'inline; filename="{run.id}.{kind}"'}
+    return Response(text, headers=headers, media_type=MEDIA_TYPES[kind])
+
+
+@router.get("/transcribes/{job_id}", response_model=None, responses={200: {"model": Job}, **problems(404, 422)})
+async def get_job(job_id: str, caller: CurrentCaller, jobs: TheJobs, wait: Wait = 0) -> Response:
+    """The job: its state and progress, and once it is completed its transcript."""
+    run = await jobs.wait(await jobs.find(job_id, caller), wait)
+    return Response(await jobs.as_json(run), media_type="application/json")
+
+
+@router.get("/result/{job_id}", response_model=None, deprecated=True, responses={200: {"model": Job}, **problems(404)})
+async def legacy_result(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
+    """The same as `/transcribes/{job_id}`, for older callers."""
+    answer = await get_job(job_id, caller, jobs, 0)
+    answer.headers["Deprecation"] = "true"
+    answer.headers["Link"] = f'</transcribes/{job_id}>; rel="successor-version"'
+    return answer
+
+
+@router.post(
+    "/transcribes/{job_id}/retry",
+    response_model=None,
+    status_code=202,
+    openapi_extra=RETRY,
+    responses={
+        200: {"model": Job, "description": "With `wait`: the job, which has ended."},
+        202: ACCEPTED,
+        **problems(400, 404, 408, 409, 413, 415, 422),
+    },
+)
+async def retry_job(request: Request, job_id: str, caller: CurrentCaller, jobs: TheJobs, wait: Wait = 0) -> Response:
+    """Run what failed once more. With other options, or from a finished stage on, a new job that reuses what does not change.
+
+    The answer names the job to look at: the same one, or the new one.
+    """
+    run = await jobs.find(job_id, caller)
+    settings = jobs.settings.api
+    if request.headers.get("content-length") == "0" or not ({"content-length", "transfer-encoding"} & set(request.headers)):
+        body = RetryRequest()
+    else:
+        body = await json_body(request, RetryRequest, settings, settings.max_body_bytes)
+    await jobs.may_submit(caller)
+    again = await jobs.retry(run, body)
+    return await accepted(jobs, str(again.id), caller, wait)
+
+
+@router.delete("/transcribes/{job_id}", responses=problems(404))
+async def delete_job(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> JobRemoved:
+    """Cancel the job if it is under way, and remove what it left. It answers 404 with the code `job_deleted` from then on."""
+    run = await jobs.find(job_id, caller)
+    under_way = await jobs.delete(run)
+    message = "The job is being canceled and removed." if under_way else "The job was removed."
+    return JobRemoved(message=message, job_id=str(run.id))

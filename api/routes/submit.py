@@ -1,0 +1,100 @@
+"""`POST /transcribes`: a URL, an upload, or a chunk that is answered at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from api import chunks, states
+from api.auth import Caller
+from api.bodies import json_body, media_type
+from api.dependencies import CurrentCaller, TheJobs
+from api.documents import SUBMISSION, problems
+from api.errors import BadRequest
+from api.jobs import Jobs
+from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
+from api.uploads import Submission, receive
+from infra.settings import ApiSettings
+
+router = APIRouter(tags=["jobs"])
+
+ACCEPTED = {
+    "model": JobAccepted,
+    "description": "The job is queued.",
+    "headers": {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}},
+}
+Wait = Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the job's end before answering.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="The same key with the same payload leads to the same job; with another payload it is refused (422).",
+    ),
+]
+
+
+@router.post(
+    "/transcribes",
+    response_model=None,
+    status_code=202,
+    openapi_extra=SUBMISSION,
+    responses={
+        200: {"model": ChunkResult | Job, "description": "A chunk's text; or, with `wait`, the job, which has ended."},
+        202: ACCEPTED,
+        **problems(400, 408, 413, 415, 422, 507),
+    },
+)
+async def submit(
+    request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None, wait: Wait = 0
+) -> Response:
+    """Submit a recording, by `audio_url` or as the part `file` of a form. The job is to be looked at where `Location` says.
+
+    With `audio_chunk` (base64 of a `.npy` file: float32, mono, 16 kHz) the text comes at once, without a job; chunks with the
+    same `session_id` continue one another.
+    """
+    if media_type(request) == "multipart/form-data":
+        await jobs.may_submit(caller)
+        given = await receive(request, jobs.settings)
+    else:
+        body = await json_body(request, JobRequest, jobs.settings.api, _largest(jobs.settings.api))
+        if body.audio_chunk is not None:
+            return await _chunk(body, caller)
+        _check(body)
+        await jobs.may_submit(caller)
+        given = Submission(body, None)
+    run = await jobs.submit(given.body, caller, upload=given.upload, idempotency_key=idempotency_key)
+    return await accepted(jobs, str(run.id), caller, wait)
+
+
+async def accepted(jobs: Jobs, job_id: str, caller: Caller, wait: float) -> Response:
+    """The answer to a submission or a retry: the job itself once it has ended, if that is waited for."""
+    run = await jobs.wait(await jobs.find(job_id, caller), wait)
+    headers = {"Location": f"/transcribes/{run.id}"}
+    status = states.status_of(run)
+    if wait and status in states.ENDED:
+        return Response(await jobs.as_json(run), headers=headers, media_type="application/json")
+    message = "The job is queued." if status == "queued" else f"The job is {status}."
+    body = JobAccepted(job_id=str(run.id), status=status, message=message)
+    return JSONResponse(body.model_dump(), status_code=202, headers=headers)
+
+
+def _largest(settings: ApiSettings) -> int:
+    """Bytes of a JSON body, which may hold a chunk: float32 in base64, with room for JSON and the array's header."""
+    return settings.max_body_bytes + int(settings.max_chunk_seconds * 16_000 * 4 * 4 / 3) + 4096
+
+
+def _check(body: JobRequest) -> None:
+    if body.audio_url is None:
+        raise BadRequest("Give `audio_url` (a job) or `audio_chunk` (answered at once), or send the recording as a form.")
+    if body.session_id is not None:
+        raise BadRequest("`session_id` is for audio chunks.")
+
+
+async def _chunk(body: JobRequest, caller: Caller) -> Response:
+    if body.audio_url is not None:
+        raise BadRequest("Give `audio_url` or `audio_chunk`, not both.")
+    result = await chunks.transcribe_chunk(body, caller)
+    return Response(result.model_dump_json(), media_type="application/json")

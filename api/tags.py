@@ -1,0 +1,73 @@
+"""What the API keeps of a job on its flow run, in Prefect's tags and labels: whose it is, and what its owner said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+OWNER = "owner:"
+FORMER_OWNER = "deleted-of:"
+"""In place of `owner:` on a job that was deleted."""
+TAG = "tag:"
+"""Prefixed, so that no caller's tag can be taken for one of ours or of an automation's."""
+META = "meta:"
+FORMAT = "format:"
+PAYLOAD = "payload:"
+UPLOAD = "upload:"
+CLEANING = "cleaning"
+"""On a deleted job until all that it left is removed."""
+
+DELETED = "stenoflow.deleted"
+"""The label with the time of deletion. Labels are merged, so that a run that is just ending does not lose it."""
+
+
+def owner(key_id: str) -> str:
+    return f"{OWNER}{key_id}"
+
+
+def metadata_tag(key: str, value: str) -> str:
+    return f"{META}{key}={value}"
+
+
+def of_job(
+    key_id: str, tags: Iterable[str], metadata: Mapping[str, str], formats: Iterable[str], payload: str, upload: str | None
+) -> list[str]:
+    """The tags that a new job's run is made with."""
+    return [
+        owner(key_id),
+        *(f"{TAG}{tag}" for tag in tags),
+        *(metadata_tag(key, value) for key, value in metadata.items()),
+        *(f"{FORMAT}{name}" for name in formats),
+        f"{PAYLOAD}{payload}",
+        *([f"{UPLOAD}{upload}"] if upload else []),
+    ]
+
+
+def values(run: FlowRun, prefix: str) -> list[str]:
+    """What follows the prefix, of all tags that have it."""
+    return [tag.removeprefix(prefix) for tag in run.tags if tag.startswith(prefix)]
+
+
+def metadata(run: FlowRun) -> dict[str, str]:
+    return {key: value for key, _, value in (tag.partition("=") for tag in values(run, META))}
+
+
+def belongs_to(run: FlowRun, key_id: str) -> bool:
+    return owner(key_id) in run.tags or f"{FORMER_OWNER}{key_id}" in run.tags
+
+
+def is_deleted(run: FlowRun) -> bool:
+    return DELETED in run.labels
+
+
+def tombstone(run: FlowRun) -> list[str]:
+    """The tags of a deleted job: what its owner said of it is gone, too."""
+    upload = [tag for tag in run.tags if tag.startswith(UPLOAD)]
+    ours = (OWNER, FORMER_OWNER, TAG, META, FORMAT, PAYLOAD, UPLOAD, CLEANING)
+    owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
+    payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
+    others = [tag for tag in run.tags if not tag.startswith(ours)]
+    return [*others, *(f"{FORMER_OWNER}{key_id}" for key_id in owners), *payload, *upload, CLEANING]

@@ -1,0 +1,27 @@
+"""Listening sockets, taken by the process that a person started, so that a refusal is told in a sentence."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from infra.errors import PortTaken
+from speech.errors import InputError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; whoever connects while its server is started again waits instead of failing.
+
+    Raises PortTaken, and InputError for a host that is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except PermissionError as error:
+        raise InputError(f"Port {port} needs more rights than this user has; choose one above 1023 with --port.") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE or "in use" in str(error):
+            raise PortTaken(
+                f"Port {port} on {host} is taken by another program (perhaps another of this one); choose one with --port."
+            ) from error
+        raise InputError(f"Cannot listen on {host}:{port}: {error.strerror or error}; choose another --host.") from error

@@ -1,0 +1,59 @@
+"""Removing what one run left in the store, as far as no other run has to do with it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from infra import usage
+from infra.collect import Collector, Inventory, Limits
+from infra.locks import get_locks
+from infra.settings import StenoSettings
+from infra.store import Store, StoredFile
+
+_AT_ONCE = 8
+_CLAIMED = 600.0
+"""Seconds after which the claim of an artifact that was computed twice says nothing: its run has named it by then."""
+
+
+def remove_run(store: Store, settings: StenoSettings, run: str) -> bool:
+    """Remove the ended run's outcome, and its artifacts with the records that lead to them; False while garbage is collected.
+
+    An artifact that any other run used stays, however long ago that was. Blocks: reads what every run uses.
+    Raises the errors of `infra.store.storage_errors`.
+    """
+    lock = get_locks(store, settings).try_acquire("collector")
+    if lock is None:
+        return False
+    try:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="remove") as pool:
+            collector = Collector(store, settings, Limits(), pool, lambda line: None)
+            _remove(store, collector, run)
+    finally:
+        lock.release()
+    store.delete_record(f"{usage.USES}/{run}")
+    store.delete_record(f"runs/{run}")
+    return True
+
+
+def _remove(store: Store, collector: Collector, run: str) -> None:
+    use = usage.read_use(store, run)
+    if use is None:
+        return
+    points_to = {key: collector.leads_to(key) for key in use.keys}
+    paths = sorted({*use.artifacts, *(path for led in points_to.values() for path in led)})
+    found = {path: StoredFile(path, 0, 0.0) for path in paths if store.exists(path)}
+    inventory = Inventory(found, points_to, collector.uses({}))
+    since = time.time() - _CLAIMED
+    mine = [
+        path
+        for path in found
+        if all(other.run == run or (other.claim and other.beat < since) for other in inventory.users_of(path))
+    ]
+    for path in mine:
+        for claim in inventory.users_of(path):
+            if claim.claim:
+                store.delete_record(f"{usage.USES}/{claim.run}")
+    # What the run itself still holds by its retention must not spare anything.
+    usage.write_use(store, use.model_copy(update={"ended": True, "retention": 0.0}))
+    collector.remove(inventory, mine)

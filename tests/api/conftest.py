@@ -1,0 +1,23 @@
+"""One served API for all tests of this folder that do not restart or limit it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.live import LiveApi
+
+
+@pytest.fixture(scope="session")
+def served_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
+    with LiveApi.start(tmp_path_factory.mktemp("api")) as live:
+        yield live
+
+
+@pytest.fixture
+def live_api(served_api: LiveApi) -> Iterator[LiveApi]:
+    """The served API, whose stages succeed at once unless the test plans otherwise."""
+    served_api.deployed.plan()
+    yield served_api
+    served_api.deployed.plan()
