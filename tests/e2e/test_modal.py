@@ -89,6 +89,7 @@ async def test_the_transcript_is_byte_for_byte_that_of_this_machine(
     assert not any("token" in line.lower() for line in said)
 
 
+@pytest.mark.matrix
 async def test_shards_on_several_containers_are_the_whole(
     server: ModalServer, home: StenoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +136,7 @@ FAULTS = {
     "always killed": Fault("kill", calls=4, began=12, count=1000, after=0.1, ends=WorkerLost.code),
 }
 STAGES = {"segment": "Voices.segment", "asr": "Speech.asr", "embed": "Voices.embed"}
-SLICE = [("killed", "asr"), ("result expired", "segment"), ("disconnected", "embed"), ("token refused", "asr")]
+SLICE = [("killed", "asr"), ("result expired", "segment")]
 
 
 async def ends_right(server: ModalServer, tmp_path: Path, name: str, stage: str) -> str:
@@ -193,6 +194,19 @@ async def test_every_fault_at_every_stage_ends_right(server: ModalServer, home: 
             print(rows[-1], flush=True)
     print("\n".join(rows))
     assert not wrong, "\n\n".join(wrong)
+
+
+@pytest.mark.matrix
+async def test_memory_that_does_not_suffice_takes_half_the_batch_twice_and_then_a_larger_gpu(
+    server: ModalServer, home: StenoSettings, tmp_path: Path
+) -> None:
+    before = len(server.calls)
+    server.fault("oom", "Speech.asr", after=0.1, final=True, count=3)
+    result = await transcribe(request(call(tmp_path / "call.wav", seed=9), diarize=False))
+    asr = [each for each in server.calls[before:] if each["function"] == "Speech.asr"]
+    assert [each["gpu"] for each in asr] == [["L4"], ["L4"], ["L4"], ["L40S"]]
+    [report] = [stage for stage in result.stages if stage.stage == "asr"]
+    assert (report.attempts, report.batch_size) == (4, 2)
 
 
 _RUN = """

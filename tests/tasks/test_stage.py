@@ -10,7 +10,8 @@ import pytest
 from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, in_thread
 from infra.settings import RetrySettings, StenoSettings
-from speech.errors import StageCancelled
+from speech.errors import OutOfMemory, StageCancelled
+from tasks.report import Attempts
 from tasks.stage import StageCall, pauses, time_limit
 
 AUDIO = ArtifactRef(kind="audio", path="artifacts/audio/aa/aa.flac", sha256="aa", bytes=1, meta={"duration": 1.0})
@@ -52,6 +53,24 @@ def test_key_does_not_know_how_or_where_a_stage_runs(change: dict[str, object]) 
 )
 def test_key_knows_all_that_changes_the_output(change: dict[str, object]) -> None:
     assert call(**change).key != call().key
+
+
+def test_out_of_memory_halves_the_batch_to_one_where_there_is_no_larger_gpu() -> None:
+    attempts = Attempts()
+    attempts.begin(8)
+    sizes = []
+    while attempts.again_after(OutOfMemory("too large")):
+        sizes.append(attempts.batch_size)
+    assert (sizes, attempts.larger) == ([4, 2, 1], 1)
+
+
+def test_out_of_memory_takes_larger_gpus_after_two_halvings() -> None:
+    attempts = Attempts(larger_steps=2)
+    attempts.begin(8)
+    tried = []
+    while attempts.again_after(OutOfMemory("too large")):
+        tried.append((attempts.batch_size, attempts.larger))
+    assert tried == [(4, 0), (2, 0), (2, 1), (2, 2)]
 
 
 def test_pauses_grow_up_to_the_longest_allowed() -> None:
