@@ -1,0 +1,50 @@
+"""The guides say what the code does: every failure with its cure, every command and setting that they name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from flows.cli.main import COMMANDS
+from flows.report.advice import ADVICE
+from infra.settings import StenoSettings
+
+ROOT = Path(__file__).parents[1]
+GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")], key=str)
+
+
+@pytest.mark.parametrize("code", ADVICE)
+def test_operations_guide_has_the_cure_of_every_failure(code: str) -> None:
+    assert f"| `{code}` | {ADVICE[code]} |" in (ROOT / "docs" / "operations.md").read_text()
+
+
+def settings() -> set[str]:
+    """Every environment variable that a setting is read from."""
+    names = set()
+    for name, field in StenoSettings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            names |= {f"STENO_{name}__{inner}".upper() for inner in section.model_fields}
+        else:
+            names.add(f"STENO_{name}".upper())
+    return names
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_guides_name_only_settings_and_commands_that_exist(guide: Path) -> None:
+    text = guide.read_text()
+    named = set(re.findall(r"\bSTENO_[A-Z0-9]+(?:_[A-Z0-9]+)*(?:__[A-Z0-9_]+)?\b(?!_*[….*])", text))
+    named = {name for name in named if not name.startswith("STENO_BENCH_")}  # the benchmarks' own
+    assert named <= settings(), named - settings()
+    commands = set(re.findall(r"(?:^\$ |^|`|\bbin/)steno ([a-z]+)\b", text, flags=re.MULTILINE))
+    assert commands <= set(COMMANDS), commands - set(COMMANDS)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_links_and_pictures_of_guides_are_there(guide: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", guide.read_text())
+    missing = [link for link in links if not (guide.parent / link).exists()]
+    assert not missing, missing
