@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from api import documents, observe, openai, problems, webhooks
+from api import chunks, documents, observe, openai, problems, webhooks
 from api.jobs import Jobs
 from api.routes import health, jobs, submit
 from api.runs import Runs
@@ -30,7 +30,7 @@ def create_app(settings: StenoSettings | None = None) -> FastAPI:
         await asyncio.to_thread(get_store)
         async with get_client(httpx_settings={"timeout": _PREFECT_TIMEOUT}) as client:
             app.state.jobs = Jobs(Runs(client, settings.api), settings)
-            async with app.state.jobs.removal.at_work():
+            async with app.state.jobs.removal.at_work(), chunks.at_work(settings):
                 yield
 
     app = FastAPI(

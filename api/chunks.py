@@ -2,11 +2,134 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pydantic import ValidationError
+
+from api import npy
 from api.auth import Caller
-from api.errors import Unavailable
+from api.errors import BadRequest, Unavailable, Unprocessable
+from api.problems import unprocessable
 from api.schemas import ChunkResult, JobRequest
+from api.sessions import Sessions
+from api.warm import Pool
+from flows.request import TranscribeOptions
+from infra.chunk_messages import Message
+from infra.settings import StenoSettings, get_settings
+
+_OPTIONS = {
+    "language",
+    "task",
+    "align",
+    "diarize",
+    "num_speakers",
+    "min_speakers",
+    "max_speakers",
+    "initial_prompt",
+    "hotwords",
+}
+_SWEEP = 30.0
+"""Seconds between two looks for sessions that have expired."""
 
 
 async def transcribe_chunk(body: JobRequest, caller: Caller) -> ChunkResult:
-    """The text of `body.audio_chunk`, with the times of its session. Raises Unprocessable, TooLarge and Unavailable."""
-    raise Unavailable("The warm worker for audio chunks is not running.")
+    """The text of `body.audio_chunk`, with the times of its session. Raises BadRequest, Unprocessable, TooLarge and Unavailable."""
+    return await _at_work().transcribe(body, caller)
+
+
+@contextlib.asynccontextmanager
+async def at_work(settings: StenoSettings) -> AsyncIterator[None]:
+    """While the application runs: workers are started early where the settings say so, and ended at its end."""
+    loop = asyncio.get_running_loop()
+    chunks = _services[loop] = Chunks(settings)
+    sweeping = asyncio.create_task(chunks.swept())
+    starting = asyncio.create_task(chunks.pool.start()) if settings.api.warm else None
+    try:
+        yield
+    finally:
+        for task in (sweeping, starting):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        del _services[loop]
+        await chunks.pool.close()
+
+
+class Chunks:
+    """The workers, and the sessions."""
+
+    def __init__(self, settings: StenoSettings) -> None:
+        self.settings = settings
+        self.pool = Pool(settings)
+        self.sessions = Sessions(settings.home_path / "sessions", settings.api.sessions, settings.api.session_seconds)
+
+    async def transcribe(self, body: JobRequest, caller: Caller) -> ChunkResult:
+        """As `transcribe_chunk`."""
+        assert body.audio_chunk is not None
+        params = _params(body, self.settings)
+        audio = await asyncio.to_thread(npy.decoded, body.audio_chunk, self.settings.api.max_chunk_seconds)
+        if body.session_id is None:
+            return _result(await self._asked(params, audio, None), None)
+        key_id, session_id = caller.key_id, body.session_id
+        async with self.sessions.lock(key_id, session_id):
+            state = await asyncio.to_thread(self.sessions.load, key_id, session_id)
+            answer = await self._asked(params, audio, state)
+            await asyncio.to_thread(self.sessions.save, key_id, session_id, answer.parts[1])
+        return _result(answer, session_id)
+
+    async def _asked(self, params: dict[str, Any], audio: bytes, state: bytes | None) -> Message:
+        header = {"params": params, "session": state is not None}
+        answer = await self.pool.ask(header, (audio, state or b""))
+        if "error" in answer.header:
+            raise _error(answer.header)
+        return answer
+
+    async def swept(self) -> None:
+        """Drop sessions when they expire, whether or not anybody comes."""
+        while True:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.sessions.trim)
+            await asyncio.sleep(min(_SWEEP, self.settings.api.session_seconds))
+
+
+_services: WeakKeyDictionary[asyncio.AbstractEventLoop, Chunks] = WeakKeyDictionary()
+
+
+def _at_work() -> Chunks:
+    """The running application's."""
+    loop = asyncio.get_running_loop()
+    if loop not in _services:
+        _services[loop] = Chunks(get_settings())
+    return _services[loop]
+
+
+def _params(body: JobRequest, settings: StenoSettings) -> dict[str, Any]:
+    """A chunk's options, as `speech.session.ChunkParams` has them. Raises BadRequest and Unprocessable."""
+    if body.webhook_url is not None:
+        raise BadRequest("A chunk is answered at once: there is nothing to tell `webhook_url`.")
+    if body.model not in ("auto", settings.model):
+        raise Unprocessable(
+            "model: chunks are transcribed by the model that this service keeps loaded; leave it out.", code="unknown_model"
+        )
+    try:
+        options = TranscribeOptions.model_validate(body.model_dump(include=_OPTIONS))
+    except ValidationError as error:
+        raise unprocessable(error) from None
+    return options.model_dump(include=_OPTIONS) | {"model": settings.model}
+
+
+def _error(header: dict[str, Any]) -> Exception:
+    """What a worker refused, as the caller gets it."""
+    if header["kind"] == "input":
+        return Unprocessable(header["detail"], code=header["error"])
+    return Unavailable(header["detail"], retry_after=5.0, code=header["error"])
+
+
+def _result(answer: Message, session_id: str | None) -> ChunkResult:
+    return ChunkResult(session_id=session_id, **json.loads(answer.parts[0]))

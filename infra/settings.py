@@ -271,6 +271,11 @@ class ApiSettings(BaseModel):
     )
     sessions: int = Field(64, ge=1, description="Chunk sessions that are kept at once.")
     session_seconds: float = Field(600.0, gt=0, description="Seconds after its last chunk that a session is kept.")
+    warm: bool = Field(False, description="Load the models for audio chunks at the start, not when the first chunk comes.")
+    chunk_workers: int = Field(1, ge=0, le=16, description="Processes that transcribe audio chunks; 0 takes none.")
+    chunk_queue: int = Field(8, ge=0, le=1000, description="Audio chunks that may wait for one of them.")
+    chunk_timeout: float = Field(120.0, gt=0, description="Seconds that one audio chunk may wait, and take.")
+    chunk_start_seconds: float = Field(600.0, gt=0, description="Seconds that loading the models for audio chunks may take.")
     webhook_attempts: int = Field(8, ge=1, le=20, description="Deliveries that are tried before one counts as dead.")
     webhook_delay: float = Field(
         30.0, ge=0, description="Seconds before the second delivery; each further one waits four times as long, up to 12 h."
