@@ -1,10 +1,9 @@
-"""Bodies as they arrive: read piece by piece, within limits of size and time, and refused early."""
+"""Bodies as they arrive: read piece by piece, within a limit of size, and refused early."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -12,39 +11,26 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from api.errors import BadRequest, TimedOut, TooLarge, Unprocessable, WrongMediaType
+from api.errors import BadRequest, TooLarge, Unprocessable, WrongMediaType
 from api.problems import unprocessable
-from infra.settings import ApiSettings
 
 M = TypeVar("M", bound=BaseModel)
 
-_SLOWEST = 1024
-"""Bytes per second: what comes slower for longer than the time-out holds a connection and brings nothing."""
 
-
-async def pieces(request: Request, settings: ApiSettings, limit: int) -> AsyncIterator[bytes]:
-    """The body. Raises TooLarge above `limit` bytes, declared or sent, and TimedOut when it stalls or drips."""
+async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body. Raises TooLarge above `limit` bytes, declared or sent. What does not come is `api.ceiling`'s business."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    size, began = 0, time.monotonic()
-    stream = request.stream()
-    while True:
-        try:
-            piece = await asyncio.wait_for(anext(stream, b""), settings.body_timeout)
-        except TimeoutError:
-            raise TimedOut(f"No byte of the body arrived for {settings.body_timeout:.0f} s; send it again.") from None
-        except ClientDisconnect:
-            raise BadRequest("The connection was closed before the body was whole.", code="cut_short") from None
-        if not piece:
-            return
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        took = time.monotonic() - began
-        if took > settings.body_timeout and size < _SLOWEST * took:
-            raise TimedOut("The body arrives too slowly; send it again over a better connection.")
-        yield piece
+    size = 0
+    try:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            yield piece
+    except ClientDisconnect:
+        raise BadRequest("The connection was closed before the body was whole.", code="cut_short") from None
 
 
 def _too_large(limit: int) -> TooLarge:
@@ -55,12 +41,12 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def json_body(request: Request, model: type[M], settings: ApiSettings, limit: int) -> M:
-    """The body as a model. Raises WrongMediaType, TooLarge, TimedOut, BadRequest for what is no JSON, Unprocessable."""
+async def json_body(request: Request, model: type[M], limit: int) -> M:
+    """The body as a model. Raises WrongMediaType, TooLarge, BadRequest for what is no JSON, Unprocessable."""
     kind = media_type(request)
     if kind not in ("application/json", "") and not kind.endswith("+json"):
         raise WrongMediaType("Send the body as application/json (or a recording as multipart/form-data).")
-    content = b"".join([piece async for piece in pieces(request, settings, limit)])
+    content = b"".join([piece async for piece in pieces(request, limit)])
     return checked(await asyncio.to_thread(parsed, content) if len(content) > 1 << 16 else parsed(content), model)
 
 

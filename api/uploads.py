@@ -20,7 +20,7 @@ from infra.compute import get_store
 from infra.errors import SourceTooLarge
 from infra.names import display_name
 from infra.partfile import PartFile
-from infra.settings import StenoSettings
+from infra.settings import ApiSettings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -41,16 +41,16 @@ class Submission(NamedTuple):
     """None where a form gave an `audio_url`."""
 
 
-async def receive(request: Request, settings: StenoSettings) -> Submission:
-    """The form's options, and its recording once the store has it.
+async def receive(request: Request, settings: ApiSettings, limit: int) -> Submission:
+    """The form's options, and its recording, of at most `limit` bytes, once the store has it.
 
-    Raises BadRequest for a broken form, for none or both of `file` and `audio_url`, TooLarge, TimedOut, Unprocessable,
+    Raises BadRequest for a broken form, for none or both of `file` and `audio_url`, TooLarge, Unprocessable,
     and StorageFull.
     """
     store = await asyncio.to_thread(get_store)
     await asyncio.to_thread(store.scratch.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=store.scratch) as folder:
-        with PartFile(Path(folder), "recording", settings.api.max_upload_bytes) as part:
+        with PartFile(Path(folder), "recording", limit) as part:
             form = await _read(request, settings, part)
             body = options(form.fields, has_file=form.name is not None)
             if form.name is None:
@@ -88,15 +88,15 @@ class _Form(NamedTuple):
     """The file's, as the caller calls it; None without a file."""
 
 
-async def _read(request: Request, settings: StenoSettings, part: PartFile) -> _Form:
+async def _read(request: Request, settings: ApiSettings, part: PartFile) -> _Form:
     _, parameters = parse_options_header(request.headers.get("content-type", ""))
     boundary = parameters.get(b"boundary")
     if not boundary or len(boundary) > 200:
         raise BadRequest("The multipart body has no boundary in its Content-Type.", code="invalid_form")
-    parts = _Parts(settings.api.max_body_bytes)
+    parts = _Parts(settings.max_body_bytes)
     parser = MultipartParser(boundary, parts.callbacks())
     try:
-        async for piece in pieces(request, settings.api, settings.api.max_upload_bytes + settings.api.max_body_bytes):
+        async for piece in pieces(request, part.max_bytes + settings.max_body_bytes):
             parser.write(piece)
             if len(parts.received) >= _BLOCK:
                 await asyncio.to_thread(part.write, parts.taken())

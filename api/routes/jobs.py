@@ -132,11 +132,10 @@ async def retry_job(request: Request, job_id: str, caller: CurrentCaller, jobs: 
     The answer names the job to look at: the same one, or the new one.
     """
     run = await jobs.find(job_id, caller)
-    settings = jobs.settings.api
     if request.headers.get("content-length") == "0" or not ({"content-length", "transfer-encoding"} & set(request.headers)):
         body = RetryRequest()
     else:
-        body = await json_body(request, RetryRequest, settings, settings.max_body_bytes)
+        body = await json_body(request, RetryRequest, jobs.settings.api.max_body_bytes)
     await jobs.may_submit(caller)
     again = await jobs.retry(run, body)
     return await accepted(jobs, str(again.id), caller, wait)

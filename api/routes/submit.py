@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api import chunks, states
+from api import chunks, limits, states
 from api.auth import Caller
 from api.bodies import json_body, media_type
 from api.dependencies import CurrentCaller, TheJobs
@@ -57,9 +57,9 @@ async def submit(
     """
     if media_type(request) == "multipart/form-data":
         await jobs.may_submit(caller)
-        given = await receive(request, jobs.settings)
+        given = await receive(request, jobs.settings.api, limits.max_upload_bytes(caller))
     else:
-        body = await json_body(request, JobRequest, jobs.settings.api, _largest(jobs.settings.api))
+        body = await json_body(request, JobRequest, _largest(jobs.settings.api))
         if body.audio_chunk is not None:
             return await _chunk(body, caller)
         _check(body)
