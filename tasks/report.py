@@ -84,17 +84,28 @@ class Attempts:
         return self.batch_size
 
     def again_after(self, error: object) -> bool:
-        """Whether to try again, by what the error says of itself; out of memory halves the batch."""
+        """Whether to try again, by what the error says of itself."""
         if isinstance(error, ArtifactMissing):
             return False  # the stage that makes it has to run first: the flow's business
         retry = error.retry if isinstance(error, StenoError) else Retry.NEVER
-        if retry is Retry.SMALLER and self.batch_size and self.batch_size > 1:
-            self.batch_size //= 2
-            return True
+        if retry is Retry.SMALLER:
+            return self._with_less()
         if retry is Retry.LATER:
             self.transient += 1
             return self.transient <= get_settings().retry.attempts
         return False
+
+    def _with_less(self) -> bool:
+        """Halve the batch, down to one; where there are larger GPUs only twice, and then take the next. False at the end."""
+        halve = not self.larger_steps or self.halved < _HALVINGS_BEFORE_A_LARGER_GPU
+        if halve and self.batch_size and self.batch_size > 1:
+            self.batch_size //= 2
+            self.halved += 1
+            return True
+        if self.larger >= self.larger_steps:
+            return False
+        self.larger += 1
+        return True
 
 
 def redone_from(stage: str | None) -> frozenset[str]:

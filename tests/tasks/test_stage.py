@@ -61,7 +61,7 @@ def test_out_of_memory_halves_the_batch_to_one_where_there_is_no_larger_gpu() ->
     sizes = []
     while attempts.again_after(OutOfMemory("too large")):
         sizes.append(attempts.batch_size)
-    assert (sizes, attempts.larger) == ([4, 2, 1], 1)
+    assert (sizes, attempts.larger) == ([4, 2, 1], 0)
 
 
 def test_out_of_memory_takes_larger_gpus_after_two_halvings() -> None:
