@@ -38,6 +38,22 @@ def deploy(settings: StenoSettings, url: str) -> list[Change]:
     return asyncio.run(_told(registered(), url))
 
 
+def registered(settings: StenoSettings, url: str) -> bool:
+    """Whether our work pool is there. Raises as `deploy` does."""
+
+    async def there() -> bool:
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+
+        async with get_client() as client:
+            try:
+                return bool(await client.read_work_pool(settings.deploy.pool))
+            except ObjectNotFound:
+                return False
+
+    return bool(asyncio.run(_told(there(), url)))
+
+
 async def _told(work: Any, url: str) -> Any:
     """The result of `work`, with what Prefect's client raises told as ours."""
     import httpx

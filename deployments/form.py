@@ -65,10 +65,13 @@ def parameter_form(flow: Flow[..., Any]) -> dict[str, Any]:
     from prefect.utilities.callables import parameter_schema
 
     schema: dict[str, Any] = parameter_schema(flow).model_dump_for_openapi()
-    for name, definition in schema.get("definitions", {}).items():
-        definition["properties"] = _ordered(
-            {field: _field(field, spec, name) for field, spec in definition.get("properties", {}).items()}
-        )
+    models = schema.get("definitions", {})
+    for name, definition in models.items():
+        properties = definition.get("properties", {})
+        for spec in properties.values():
+            if "$ref" in spec:
+                spec.setdefault("description", models[spec["$ref"].rpartition("/")[2]].get("description", ""))
+        definition["properties"] = _ordered({field: _field(field, spec, name) for field, spec in properties.items()})
     for name, spec in schema["properties"].items():
         group = spec.get("$ref", "").rpartition("/")[2]
         spec["title"] = _GROUPS.get(group) or TITLES.get(name) or _sentence_case(name)

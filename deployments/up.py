@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments import processes
-from deployments.api import deploy, target
+from deployments.api import deploy, registered, target
 from deployments.changes import Change
 from deployments.environment import flow_environment
 from deployments.processes import Child
@@ -51,7 +51,9 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
         with _server(plan, settings, supervisor, logs) as url:
             if supervisor.stopping:
                 return
-            _tell(deploy(settings, url), say)
+            # A further worker leaves what is registered to the machine with the server, or to `steno deploy`.
+            if plan.server or not registered(settings, url):
+                _tell(deploy(settings, url), say)
             if plan.worker:
                 supervisor.start(_worker(plan, settings, logs))
             say(_welcome(plan, settings, url, logs))
@@ -86,6 +88,7 @@ def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]
         "PREFECT_HOME": str(Path("~/.prefect").expanduser()),
         # A relative address: the browser may reach this machine under any name.
         "PREFECT_UI_API_URL": "/api",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # A run that waits for its turn is asked again this often; Prefect's 30 s are long beside a short recording.
@@ -95,6 +98,8 @@ def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     theirs = dict(env)
+    # By default Prefect prepares the UI's files inside its package, which may belong to somebody else.
+    ours["PREFECT_UI_STATIC_DIRECTORY"] = str(Path(theirs.get("PREFECT_HOME", ours["PREFECT_HOME"]), "ui"))
     if settings.deploy.database_url:
         theirs["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database_url(settings.deploy.database_url.get_secret_value())
     return ours | theirs | {"PREFECT_API_URL": url}

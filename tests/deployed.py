@@ -309,6 +309,8 @@ def _environment(home: Path, url: str, ui: bool) -> dict[str, str]:
         "PREFECT_API_URL": url,
         "PREFECT_UI_ENABLED": str(int(ui)),
         "PREFECT_UI_API_URL": url,
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "prefect" / "ui"),
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "STENO_HOME": str(home / "steno"),
         "STENO_COMPUTE__BACKEND": stub_compute.BACKEND,

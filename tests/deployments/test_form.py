@@ -1,0 +1,51 @@
+"""What Prefect's form is given to show: of every flow that can be run from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deployments.catalog import catalog
+from deployments.form import parameter_form
+from infra.settings import StenoSettings
+
+SPECS = {f"{spec.entrypoint}/{spec.name}": spec for spec in catalog(StenoSettings())}
+
+
+def fields(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{model}.{name}": spec for model, body in schema["definitions"].items() for name, spec in body["properties"].items()
+    }
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_field_has_a_title_a_description_and_a_place(name: str) -> None:
+    schema = parameter_form(SPECS[name].flow)
+    for path, spec in fields(schema).items():
+        assert spec["title"] and "_" not in spec["title"], path
+        assert spec.get("description"), path
+    for body in schema["definitions"].values():
+        positions = [spec["position"] for spec in body["properties"].values()]
+        assert positions == list(range(len(positions)))
+
+
+def test_what_most_runs_fill_in_comes_first() -> None:
+    properties = parameter_form(SPECS["flows.transcribe.transcribe/stenoflow"].flow)["definitions"]["TranscribeRequest"][
+        "properties"
+    ]
+    assert list(properties)[:3] == ["source", "name", "language"]
+    assert properties["source"]["title"] == "Recording"
+
+
+def test_optional_numbers_are_numbers_with_bounds_and_choices_are_choices() -> None:
+    properties = parameter_form(SPECS["flows.transcribe.transcribe/stenoflow"].flow)["definitions"]["TranscribeRequest"][
+        "properties"
+    ]
+    speakers = properties["max_speakers"]
+    assert (speakers["type"], speakers["minimum"], speakers["maximum"]) == ("integer", 1, 100)
+    assert "anyOf" not in speakers and "default" not in speakers
+    assert properties["task"]["enum"] == ["transcribe", "translate"]
+    assert properties["redo_from"]["enum"][0] == "fetch"
+    assert {"english", "en", "french"} <= set(properties["language"]["enum"])
+    assert properties["batch_size"]["default"] == 8

@@ -1,0 +1,277 @@
+"""`steno up` and `steno deploy` as commands, and how their processes are kept running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from deployments import processes, supervisor
+from deployments.processes import Child, listen
+from deployments.supervisor import Supervisor
+from deployments.up import database_url, server_environment
+from infra.errors import PortTaken, ProcessKeepsEnding
+from infra.settings import StenoSettings
+from speech.errors import InvalidOption
+from tests.deployed import QUICK, ROOT
+from tests.flows.test_cli import steno
+
+
+def gone(pids: set[int], timeout: float = 90) -> bool:
+    deadline = time.monotonic() + timeout
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+# -- the whole of it ----------------------------------------------------------------------------------------------------
+
+
+class Up:
+    """`steno up` in a process of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.output = folder / "up.log"
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_"))}
+        env |= QUICK | {
+            "STENO_HOME": str(folder / "home"),
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PYTHONPATH": str(ROOT),
+        }
+        with self.output.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port), *options],
+                env=env,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+            )
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def wait_until_said(self, text: str, timeout: float = 200) -> None:
+        deadline = time.monotonic() + timeout
+        while text not in self.said():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.2)
+
+    def children(self) -> dict[str, int]:
+        """The server's and the worker's process."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            command = " ".join(child.cmdline())
+            for name, module in (("server", "flows.cli.server"), ("worker", "deployments.worker")):
+                if module in command:
+                    found[name] = child.pid
+        return found
+
+    def workers_online(self) -> list[str]:
+        answer = httpx.post(f"{self.api}/work_pools/stenoflow/workers/filter", json={}, timeout=30, trust_env=False)
+        return [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"] if answer.is_success else []
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    up = Up(tmp_path)
+    try:
+        up.wait_until_said("Ctrl-C stops everything")
+        yield up
+    finally:
+        everything = psutil.Process(up.process.pid).children(recursive=True) if up.process.poll() is None else []
+        up.process.kill()
+        up.process.wait()
+        assert gone({process.pid for process in everything})
+
+
+@pytest.mark.slow
+def test_up_starts_everything_keeps_it_running_and_ends_it(up: Up) -> None:
+    assert f"http://127.0.0.1:{up.port}" in up.said()
+    page = httpx.get(f"http://127.0.0.1:{up.port}/", timeout=30, trust_env=False, follow_redirects=True)
+    assert "Prefect" in page.text
+
+    taken = steno("up", "--port", str(up.port), folder=up.folder)
+    assert taken.returncode == 3
+    assert f"Port {up.port} on 127.0.0.1 is taken" in taken.stderr
+
+    again = steno("deploy", "--json", folder=up.folder, PREFECT_API_URL=up.api)
+    changes = [json.loads(line) for line in again.stdout.splitlines()]
+    assert {change["what"] for change in changes} == {"unchanged"}
+    assert {change["kind"] for change in changes} == {"work pool", "deployment", "automation"}
+
+    before = up.children()
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while (after := up.children()).keys() != before.keys() or set(after.values()) & set(before.values()):
+        assert time.monotonic() < deadline, up.said()
+        time.sleep(0.2)
+    assert "The server ended with signal SIGKILL; starting it again" in up.said()
+    # The port was never free meanwhile: this waits for the new server.
+    assert httpx.get(f"{up.api}/health", timeout=120, trust_env=False).json() is True
+
+    os.kill(up.process.pid, signal.SIGINT)
+    assert up.process.wait(90) == 0
+    assert "Stopping." in up.said()
+    assert gone(set(after.values()), timeout=1)
+
+
+@pytest.mark.slow
+def test_nothing_is_left_when_up_itself_is_killed(up: Up) -> None:
+    children = set(up.children().values())
+    assert len(children) == 2
+    up.process.kill()
+    assert gone(children)
+
+
+# -- keeping processes running ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "GIVE_UP", 3)
+
+
+def child(code: str, tmp_path: Path) -> Child:
+    return Child("worker", [sys.executable, "-c", code], os.environ, tmp_path / "worker.log")
+
+
+def test_a_process_that_keeps_ending_is_given_up_and_its_last_line_said(tmp_path: Path, quick: None) -> None:
+    said: list[str] = []
+    keeper = Supervisor(said.append)
+    keeper.start(child("print('no disk'); raise SystemExit(4)", tmp_path))
+    with pytest.raises(ProcessKeepsEnding, match=r"ended 3 times.*code 4 \(no disk\).*worker\.log"):
+        keeper.run()
+    assert len(said) == 2
+    keeper.end()
+
+
+def test_a_process_that_does_not_end_when_asked_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(supervisor.GRACE, "worker", 0.2)
+    stubborn = child(
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)", tmp_path
+    )
+    keeper = Supervisor(lambda _: None)
+    keeper.start(stubborn)
+    deadline = time.monotonic() + 30
+    while not stubborn.last_line():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    keeper.stop()
+    keeper.run()
+    keeper.end()
+    assert stubborn.exit_code == -signal.SIGKILL
+
+
+# -- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def test_ports_and_hosts_that_cannot_be_had_are_said() -> None:
+    with listen("127.0.0.1", 0) as listener, pytest.raises(PortTaken, match="choose one with --port"):
+        listen("127.0.0.1", listener.getsockname()[1])
+    with pytest.raises(Exception, match="choose another --host"):
+        listen("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("postgresql://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("sqlite:////tmp/x.db", "sqlite+aiosqlite:////tmp/x.db"),
+    ],
+)
+def test_a_database_is_named_as_anybody_would(given: str, wanted: str) -> None:
+    assert database_url(given) == wanted
+    env = server_environment(StenoSettings(deploy={"database_url": given}), "http://x/api", {})
+    assert env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == wanted
+
+
+def test_another_database_is_refused_without_its_password() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        database_url("mysql://root:secret@host/db")
+    assert "secret" not in str(refused.value)
+
+
+def test_the_environment_decides_before_our_defaults() -> None:
+    env = server_environment(StenoSettings(), "http://x/api", {"PREFECT_SERVER_LOGGING_LEVEL": "DEBUG"})
+    assert env["PREFECT_SERVER_LOGGING_LEVEL"] == "DEBUG"
+    assert env["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    status = 401
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        ok = self.path.endswith("/health")
+        self.send_response(200 if ok else self.status)
+        self.end_headers()
+        self.wfile.write(b"true" if ok else b'{"detail": "no"}')
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "prefect_denied"), (403, "prefect_denied"), (418, "prefect_refused")])
+def test_an_api_that_refuses_is_said_in_a_sentence(tmp_path: Path, status: int, code: str) -> None:
+    handler = type("Handler", (Refusing,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        result = steno("deploy", "--json", folder=tmp_path, PREFECT_API_URL=url, PREFECT_API_KEY="pnu_secret")
+        server.shutdown()
+    problem = json.loads(result.stdout.splitlines()[-1])
+    assert (problem["code"], problem["exit_code"]) == (code, result.returncode)
+    assert "pnu_secret" not in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_api_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    for arguments in (("deploy",), ("up", "--no-server")):
+        result = steno(*arguments, folder=tmp_path, PREFECT_API_URL=url)
+        assert result.returncode == 6
+        assert "does not answer" in result.stderr
+        assert "Traceback" not in result.stderr
+    nowhere = steno("deploy", folder=tmp_path)
+    assert nowhere.returncode == 2
+    assert "PREFECT_API_URL" in nowhere.stderr
+    nothing = steno("up", "--no-server", "--no-worker", folder=tmp_path)
+    assert nothing.returncode == 2
+
+
+def test_the_worker_starts_with_the_python_it_runs_on(tmp_path: Path) -> None:
+    started = processes.worker("pool", "name", 3, {}, tmp_path / "log")
+    assert started._command == [sys.executable, "-m", "deployments.worker", "pool", "name", "3"]
