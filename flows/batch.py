@@ -16,6 +16,7 @@ from flows.batching.lease import leased
 from flows.batching.request import BatchRequest
 from flows.batching.table import BatchResult, Table, publish_table
 from flows.cancellation import cancelled_from_outside
+from flows.served import with_types
 from infra.names import display_name
 from infra.settings import get_settings
 from speech.errors import InvalidOption, StageCancelled, StenoError
@@ -46,6 +47,7 @@ def _run_name() -> str:
 
 
 @flow(name="batch", flow_run_name=_run_name, persist_result=False)
+@with_types
 async def batch(request: BatchRequest) -> BatchResult:
     """Transcribe every new recording that a source lists: a folder, a bucket, a manifest, a podcast feed.
 

@@ -19,6 +19,7 @@ from flows.evaluation.rows import evaluate_all
 from flows.evaluation.summary import against, overall, within
 from flows.request import TranscribeOptions
 from flows.running import ended_early
+from flows.served import with_types
 from infra.handles import revealed
 from infra.names import display_name
 from infra.settings import get_settings
@@ -41,6 +42,7 @@ def _run_name() -> str:
 
 
 @flow(name="evaluate", flow_run_name=_run_name, persist_result=False)
+@with_types
 async def evaluate(request: EvaluateRequest) -> Evaluation:
     """Transcribe recordings whose truth is known, and score what comes out: words, speakers, word times, speed.
 

@@ -7,6 +7,7 @@ import asyncio
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from flows.served import with_types
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected, lines
 from infra.compute import get_store
@@ -37,6 +38,7 @@ class GcRequest(Frozen):
 
 
 @flow(name="gc", persist_result=False)
+@with_types
 async def gc(request: GcRequest = GcRequest()) -> Collected:  # noqa: B008  frozen
     """Remove artifacts from the store, never one that a run uses or was promised, and all that points to them.
 

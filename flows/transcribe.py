@@ -14,6 +14,7 @@ from flows.report import publish_report
 from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import ended_early, running
+from flows.served import with_types
 from flows.usage import recomputing_what_is_lost
 from infra.artifacts import ArtifactRef
 from infra.errors import ArtifactMissing, Quarantined
@@ -41,6 +42,7 @@ def _run_name() -> str:
 
 
 @flow(name="transcribe", flow_run_name=_run_name, persist_result=False)
+@with_types
 async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     """Turn one recording into a speaker-attributed, word-timed transcript.
 

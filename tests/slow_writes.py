@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import functools
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from infra.compute import StageJob
@@ -23,20 +22,22 @@ PART = 5 << 20
 LARGE = 2 * PART
 """Bytes of an artifact that goes up in parts."""
 
+Pause = Callable[[], Awaitable[None]]
+
 
 @contextlib.contextmanager
-def held(store: Store, job: StageJob, seconds: float, halfway: Callable[[], None]) -> Iterator[None]:
-    """Have the artifact of `job` stay half written for `seconds`, and `halfway` called at the beginning of that."""
-    if not seconds:
+def held(store: Store, job: StageJob, halfway: Pause | None) -> Iterator[None]:
+    """Have the artifact of `job` stay half written while `halfway` is awaited."""
+    if halfway is None:
         yield
         return
     place = f"artifacts/{STAGES[job.stage].output}/"
-    with _copying(place, seconds, halfway) if store.is_local else _uploading(store, place, seconds, halfway):
+    with _copying(place, halfway) if store.is_local else _uploading(store, place, halfway):
         yield
 
 
 @contextlib.contextmanager
-def _copying(place: str, seconds: float, halfway: Callable[[], None]) -> Iterator[None]:
+def _copying(place: str, halfway: Pause) -> Iterator[None]:
     copy = shutil.copyfileobj
 
     def slow(source: Any, target: Any, length: int = 0) -> None:
@@ -46,8 +47,7 @@ def _copying(place: str, seconds: float, halfway: Callable[[], None]) -> Iterato
         content = source.read()
         target.write(content[: len(content) // 2])
         target.flush()
-        halfway()
-        time.sleep(seconds)
+        asyncio.run(halfway())  # copying is a thread's work
         target.write(content[len(content) // 2 :])
 
     shutil.copyfileobj = slow  # type: ignore[assignment]
@@ -58,14 +58,13 @@ def _copying(place: str, seconds: float, halfway: Callable[[], None]) -> Iterato
 
 
 @contextlib.contextmanager
-def _uploading(store: Store, place: str, seconds: float, halfway: Callable[[], None]) -> Iterator[None]:
+def _uploading(store: Store, place: str, halfway: Pause) -> Iterator[None]:
     put_file, call = store.fs.put_file, store.fs._call_s3
 
     async def slow(method: str, *args: Any, **kwargs: Any) -> Any:
         key = str(kwargs.get("Key", ""))
         if place in key and (method == "put_object" or (method == "upload_part" and kwargs.get("PartNumber") == 2)):
-            halfway()
-            await asyncio.sleep(seconds)
+            await halfway()
         return await call(method, *args, **kwargs)
 
     store.fs.put_file, store.fs._call_s3 = functools.partial(put_file, chunksize=PART), slow

@@ -7,7 +7,8 @@ What it does is in the JSON file that `STUB_PLAN` names, read anew at every stag
 - `before`: stage → seconds between being asked for the stage and beginning it
 - `seconds`: stage → how long it works, in ticks of 50 ms at which it can be cancelled
 - `writing`: stage → how long its artifact stays half written or half uploaded (see `tests.slow_writes`)
-- `runs`: flow run id → a plan that is put over this one for that run
+- `runs`: flow run id → a plan that is put over this one for that run; where it has `hold` as well, `before`, `seconds` and
+  `writing` last until it no longer has it
 - `fail`: stage → `{"error": "TransientError", "message": …, "times": n}`; the class is of `speech.errors` or `infra.errors`
 - `poison`: a list of audio SHA-256; a stage that reads one of them kills its process (as running out of memory does)
 
@@ -43,11 +44,17 @@ class StubCompute:
         plan = json.loads(Path(path).read_text()) if path else {}
         return plan | plan.get("runs", {}).get(os.environ.get("PREFECT__FLOW_RUN_ID"), {})
 
+    async def pause(self, plan: dict[str, Any], seconds: float) -> None:
+        """Wait that long, and for as long as the run is held."""
+        await asyncio.sleep(seconds)
+        while plan.get("hold") and self.plan().get("hold"):  # noqa: ASYNC110  a file can only be asked
+            await asyncio.sleep(TICK)
+
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
         plan = self.plan()
         if job.stage in plan.get("before", {}):
             note(plan, "before", job)
-            await asyncio.sleep(plan["before"][job.stage])
+            await self.pause(plan, plan["before"][job.stage])
         note(plan, "begin", job)
         if {ref.sha256 for ref in job.inputs.values()} & set(plan.get("poison", ())):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -60,11 +67,18 @@ class StubCompute:
                 progress((tick + 1) / ticks)
                 note(plan, "progress", job)
                 await asyncio.sleep(TICK)
+            if ticks:
+                await self.pause(plan, 0)
         except asyncio.CancelledError:
             note(plan, "cancelled", job)
             raise
         slowly = plan.get("writing", {}).get(job.stage, 0)
-        with slow_writes.held(get_store(), job, slowly, lambda: note(plan, "writing", job)):
+
+        async def halfway() -> None:
+            note(plan, "writing", job)
+            await self.pause(plan, slowly)
+
+        with slow_writes.held(get_store(), job, halfway if slowly else None):
             if job.stage == "merge":
                 outcome = await LocalCompute(get_store()).run(job, progress)
             else:

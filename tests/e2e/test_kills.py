@@ -35,10 +35,8 @@ WRITES = tuple(f"writing {stage}" for stage in STAGES)
 GAPS = ("before asr", "before align", "before merge")
 PATIENCE = 240
 """Seconds that a run may take to recover, on a machine that has other things to do."""
-HOLD = 2.5
-"""Seconds that the moment lasts."""
-AT_ONCE = 3
-"""Flow processes that are killed side by side; whoever kills a worker or the server has it to itself."""
+AT_ONCE = 4
+"""Runs that are brought to their moments before something is killed under all of them."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,23 @@ class Case:
         if self.moment == "in fetch":
             return {}
         kind = {"in": "seconds", "writing": "writing", "before": "before"}[self.moment.split()[0]]
-        return {kind: {self.stage: HOLD}}
+        return {kind: {self.stage: 0.3}, "hold": True}
 
     @property
     def event(self) -> str:
         return {"in": "progress"}.get(self.moment.split()[0], self.moment.split()[0])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run at its moment."""
+
+    case: Case
+    run: str
+    pid: int
+    source: str
+    out: Path
+    began: float
 
 
 @dataclass(frozen=True)
@@ -136,14 +146,23 @@ class Stage:
         self.plans: dict[str, dict[str, Any]] = {}
         self.guard = threading.Lock()
 
-    def play(self, case: Case) -> Row:
-        """Start a run, kill, start again what does not do so by itself, and look at what is left."""
+    def play(self, cases: list[Case]) -> list[Row]:
+        """A run for each case, all brought to their moments; then one kill, and a look at what is left."""
+        with ThreadPoolExecutor(len(cases)) as pool:
+            scenes = list(pool.map(self._begun, cases))
+            self._kill(cases[0].process, [scene.pid for scene in scenes])
+            for scene in scenes:
+                self._plan(scene.run, {})
+                if scene.source in self.sources.let_go:
+                    self.sources.let_go[scene.source].set()
+            return list(pool.map(self._concluded, scenes))
+
+    def _begun(self, case: Case) -> Scene:
         number = next(self._numbers)
         name = f"kill-{number}.wav"
         source = recording(self.sources.folder / name, seed=number)
         out = self.deployed.home / "out" / str(number)
-        slow = case.moment == "in fetch"
-        began = time.monotonic()
+        slow, began = case.moment == "in fetch", time.monotonic()
         run = self.deployed.submit({"source": self.sources.url(name) if slow else str(source), "output_dir": str(out)})
         self._plan(run, case.plan)
         if slow:
@@ -151,12 +170,11 @@ class Stage:
             pid = next(iter(self.deployed.flow_pids(run)))
         else:
             pid = self._wait_for(run, case)["pid"]
-        self._plan(run, {})
-        self._kill(case.process, pid)
-        if slow:
-            self.sources.let_go[name].set()
-        ended = self._ended(run, timeout=PATIENCE)
-        return self._row(case, run, ended, out, time.monotonic() - began)
+        return Scene(case, run, pid, name, out, began)
+
+    def _concluded(self, scene: Scene) -> Row:
+        ended = self._ended(scene.run)
+        return self._row(scene.case, scene.run, ended, scene.out, time.monotonic() - scene.began)
 
     def _plan(self, run: str, plan: dict[str, Any]) -> None:
         with self.guard:
@@ -175,13 +193,13 @@ class Stage:
             time.sleep(0.02)
         raise AssertionError(f"{case}: the moment never came; worker: {self.deployed.tail('worker')}")
 
-    def _kill(self, process: str, pid: int) -> None:
+    def _kill(self, process: str, pids: list[int]) -> None:
+        """Kill, and start again what `steno up` starts again."""
         if process in ("worker", "machine"):
             self.deployed.kill_worker()
-        if process in ("flow", "machine"):
-            os.kill(pid, signal.SIGKILL)
-        if process == "shutdown":
-            os.kill(pid, signal.SIGTERM)
+        if process in ("flow", "machine", "shutdown"):
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM if process == "shutdown" else signal.SIGKILL)
         if process in ("worker", "machine"):
             self.deployed.restart_worker()
         if process == "server":
@@ -189,10 +207,10 @@ class Stage:
             time.sleep(1)
             self.deployed.restart_server()
 
-    def _ended(self, run: str, timeout: float) -> dict[str, Any]:
+    def _ended(self, run: str) -> dict[str, Any]:
         """The run once it has ended for good: a crash is not the end."""
         with contextlib.suppress(AssertionError):
-            return self.deployed.wait(run, {"COMPLETED", "FAILED", "CANCELLED"}, timeout)
+            return self.deployed.wait(run, {"COMPLETED", "FAILED", "CANCELLED"}, PATIENCE)
         return self.deployed.run(run)
 
     def _row(self, case: Case, run: str, ended: dict[str, Any], out: Path, seconds: float) -> Row:
@@ -245,19 +263,17 @@ def played(cases: Iterable[Case], folder: Path, s3: FaultyS3) -> list[Row]:
     rows: list[Row] = []
     print(f"\n{HEAD}", flush=True)
 
-    def keep(row: Row) -> None:
-        rows.append(row)
-        print(row, flush=True)
+    def keep(wave: list[Row]) -> None:
+        rows.extend(wave)
+        print(*wave, sep="\n", flush=True)
 
     for store, group in itertools.groupby(sorted(cases, key=lambda case: case.store), key=lambda case: case.store):
         mine = list(group)
         with staged(store, folder / store, s3) as stage:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                for row in pool.map(stage.play, [case for case in mine if case.process == "flow"]):
-                    keep(row)
-            for case in mine:
-                if case.process != "flow":
-                    keep(stage.play(case))
+            for process in dict.fromkeys(case.process for case in mine):
+                alike = [case for case in mine if case.process == process]
+                for first in range(0, len(alike), AT_ONCE):
+                    keep(stage.play(alike[first : first + AT_ONCE]))
             left = [path for path in (stage.deployed.home / "steno" / "scratch").rglob("*") if path.is_file()]
             assert left == [], left
     return rows
