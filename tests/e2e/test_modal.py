@@ -105,6 +105,39 @@ async def test_shards_on_several_containers_are_the_whole(
     assert divided.words >= 20
 
 
+@pytest.mark.matrix
+async def test_a_store_on_s3_is_read_and_written_by_the_containers_themselves(
+    server: ModalServer, models_dir: Path, prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    key = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **key).create_bucket(Bucket="steno")
+    s3 = {"ENDPOINT_URL": endpoint, "KEY": "testing", "SECRET": "testing", "REGION": "us-east-1", "ADDRESSING_STYLE": "path"}
+    env = {f"STENO_S3__{name}": value for name, value in s3.items()}
+    server.secret("bucket", **env)
+    more = {"STENO_MODAL__APP": "shared", "STENO_MODAL__S3_SECRET": "bucket", "STENO_HOME": str(tmp_path / "home")}
+    for name, value in (env | more | {"STENO_STORE": "s3://steno/store"}).items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    try:
+        server.deploy("infra.modal_app")
+        server.seed("shared-weights", models_dir, "/models")
+        before = len(server.calls)
+        result = await transcribe(request(call(tmp_path / "call.wav", seed=11)))
+        assert made(server, before) == REMOTE
+        assert result.words > 10
+        assert server.volume("shared-artifacts")["files"] == []
+    finally:
+        get_settings.cache_clear()
+        moto.stop()
+
+
 # -- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +153,8 @@ class Fault:
 
 FAULTS = {
     "killed": Fault("kill", began=2, after=0.1),
-    "preempted": Fault("preempt", began=2, after=0.1),
+    # The interrupt cancels asynchronous methods, so that the call ends, and the task makes another.
+    "preempted": Fault("preempt", calls=2, began=2, after=0.1),
     "out of memory, run again": Fault("oom", began=2, after=0.1),
     "out of memory, given up": Fault("oom", calls=2, after=0.1, final=True),
     "killed while idle": Fault("boot"),
