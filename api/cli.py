@@ -63,15 +63,20 @@ def serve(settings: StenoSettings) -> None:
     """Until SIGTERM or Ctrl-C. Raises PortTaken, and InputError for an address that is not this machine's."""
     import uvicorn
 
+    from api import auth, logs
     from api.app import create_app
+    from api.protocol import PatientProtocol
     from infra.listening import listen
 
+    auth.check_bind(settings.api.host)
     listener = listen(settings.api.host, settings.api.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Stenoflow's API: http://{shown}:{port} (documentation: /docs)")
+    logs.configure()
     config = uvicorn.Config(
         create_app(settings),
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

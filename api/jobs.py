@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import guard, limits, states, tags, webhooks
+from api import guard, limits, metrics, states, tags, webhooks
 from api.auth import Caller
 from api.errors import Conflict, JobNotFound, Unavailable, Unprocessable
 from api.problems import unprocessable
@@ -87,7 +87,9 @@ class Jobs:
         marks = tags.of_job(caller.key_id, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
         if body.webhook_url is not None:
             marks += await webhooks.tags_for(body.webhook_url, caller)
-        return await self._created(request, marks, payload, _run_key(caller, idempotency_key))
+        run = await self._created(request, marks, payload, _run_key(caller, idempotency_key))
+        metrics.SUBMITTED.inc()
+        return run
 
     async def _created(self, request: TranscribeRequest, marks: list[str], payload: str, key: str) -> FlowRun:
         while True:

@@ -29,7 +29,9 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
     registry=REGISTRY,
 )
-SUBMITTED = Counter("steno_api_jobs_submitted", "Jobs made through this process.", ("door",), registry=REGISTRY)
+SUBMITTED = Counter(
+    "steno_api_jobs_submitted", "Submissions taken; also those repeated under an Idempotency-Key.", registry=REGISTRY
+)
 JOBS = Gauge(
     "steno_api_jobs", "Runs of the deployment that wait or are at work, by Prefect's state.", ("state",), registry=REGISTRY
 )

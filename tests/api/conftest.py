@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.api.guarded import guarded_api
 from tests.api.live import LiveApi
+
+__all__ = ["guarded_api"]
 
 
 @pytest.fixture(scope="session")
