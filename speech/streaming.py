@@ -20,11 +20,11 @@ from speech.audio import Held
 from speech.borders import first_unanswered, is_cut, told
 from speech.diarize import labelled_turns
 from speech.embedding import embed
-from speech.errors import InvalidOption
+from speech.errors import InvalidOption, ModelUnavailable
 from speech.merge import merge
 from speech.models import resolve_asr, resolve_diarization
 from speech.networks import WINDOW, load_embedder, load_segmenter
-from speech.registry import Resolved
+from speech.registry import PACKAGED_DIARIZATION, Resolved
 from speech.schema import (
     SAMPLE_RATE,
     AlignResult,
@@ -141,10 +141,12 @@ def _ignore(fraction: float) -> None:
 
 def _resolved(params: ChunkParams, runtime: RuntimeOptions) -> _Models:
     folder, offline = runtime.models_path, runtime.offline
-    return _Models(
-        resolve_asr(params.model, params.language, models_dir=folder, offline=offline),
-        resolve_diarization("auto", models_dir=folder, offline=offline),
-    )
+    asr = resolve_asr(params.model, params.language, models_dir=folder, offline=offline)
+    try:
+        # What the thresholds of `speech.voices` are measured with.
+        return _Models(asr, resolve_diarization(PACKAGED_DIARIZATION, models_dir=folder, offline=offline))
+    except ModelUnavailable:
+        return _Models(asr, resolve_diarization("auto", models_dir=folder, offline=offline))
 
 
 def _window(chunk: NDArray[np.int16], session: Session) -> _Window:
