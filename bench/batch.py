@@ -164,8 +164,8 @@ def prepare(s3: Any, bucket: str, count: int, folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan))
 
 
-def run(count: int, kills: int, concurrency: int, folder: Path, *, verbose: bool = False) -> Outcome:
-    """The whole of it. Raises AssertionError when a command ends as it should not."""
+def run(count: int, kills: int, concurrency: int, folder: Path, *, restarts: int = 3, verbose: bool = False) -> Outcome:
+    """The whole of it; a recording may kill its process `restarts` times. Raises AssertionError when a command ends as it should not."""
     from tests.s3_faults import serving
 
     with serving() as s3, prefect_server(folder / "prefect") as (api, server):
@@ -180,6 +180,7 @@ def run(count: int, kills: int, concurrency: int, folder: Path, *, verbose: bool
                 "STENO_HOME": str(folder / "home"),
                 "STENO_COMPUTE__BACKEND": "bench.batch:compute",
                 "STENO_RETRY__DELAY": "0.05",
+                "STENO_RECOVERY__RESTARTS": str(restarts),
                 "STENO_RETRY__ATTEMPTS": "6",
                 "PREFECT_HOME": str(folder / "prefect"),
                 "PREFECT_API_URL": api,
@@ -287,7 +288,8 @@ def problems(outcome: Outcome) -> list[str]:
     return found
 
 
-def _print(outcome: Outcome, concurrency: int) -> None:
+def show(outcome: Outcome, concurrency: int) -> None:
+    """Print what came of it."""
     done = outcome.states["done"]
     print(f"{outcome.count} recordings of {SECONDS:g} s, {concurrency} at a time, command killed {outcome.kills} times")
     print(f"S3: {outcome.requests} requests, {outcome.faults} answered with an error")
@@ -311,9 +313,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=2, help="how often the command is killed with -9")
     parser.add_argument("--concurrency", type=int, default=8)
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no process behind
     with tempfile.TemporaryDirectory(prefix="bench-batch-") as folder:
         outcome = run(asked.count, asked.kills, asked.concurrency, Path(folder), verbose=True)
-    _print(outcome, asked.concurrency)
+    show(outcome, asked.concurrency)
     found = problems(outcome)
     for problem in found:
         print(f"NOT AS PROMISED: {problem}")

@@ -23,6 +23,8 @@ RESTARTED = "Restarted after its process died."
 """The message of the state that sets a run going again by itself; any other retry is a person's, who gives it new chances."""
 BY_HAND = "Retried by hand."
 """The message of the state of a run that a person has executed again outside of a worker."""
+BESIDE_OTHERS = "Its process died while it computed others as well; it is tried again alone."
+"""The message of the state after a death that may have been another run's fault, which is therefore not counted."""
 _BY_ITSELF = (RESTARTED, "State changed by Automation")
 
 
@@ -49,7 +51,7 @@ async def refuse_after_crashes() -> None:
 
 
 def deaths(states: Sequence[State]) -> int:
-    """How many executions never came to an end since the run last ended, or was last retried by a person.
+    """How many executions never came to an end since the run last ended, was last retried by a person, or was not to blame.
 
     The one under way, which is the last to have entered Running, does not count.
     """
@@ -57,7 +59,7 @@ def deaths(states: Sequence[State]) -> int:
     for state in sorted(states, key=lambda state: state.timestamp):
         if state.is_running():
             begun += 1
-        elif (state.is_final() and not state.is_crashed()) or retried_by_a_person(state):
+        elif (state.is_final() and not state.is_crashed()) or retried_by_a_person(state) or state.message == BESIDE_OTHERS:
             begun = 0
     return max(begun - 1, 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from flows.attempts import BESIDE_OTHERS
 from flows.batching.plan import Planned
 from flows.batching.request import digest
 from flows.execution import create_run
@@ -32,6 +33,7 @@ class Children:
         self.deployment = deployment
         self.left: dict[str, FlowRun] = {}
         """By idempotency key: runs that an earlier process of this batch had under way when it died."""
+        self.several_left = False
 
     async def find_left(self) -> None:
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterTags
@@ -46,6 +48,7 @@ class Children:
         while page := await self.client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=offset):
             self.left |= {run.idempotency_key: run for run in page if run.idempotency_key}
             offset += len(page)
+        self.several_left = sum(self.was_at_work(key) for key in self.left) > 1
 
     def was_at_work(self, key: str) -> bool:
         """Whether the recording was being computed when the batch's process died."""
@@ -71,14 +74,18 @@ class Children:
             await self._point_to(parent, run)
         return run
 
-    async def reopen(self, run: FlowRun) -> FlowRun:
-        """A run that its process left Running, ready to be executed again; any other one as it is."""
+    async def reopen(self, run: FlowRun, *, beside_others: bool) -> FlowRun:
+        """A run whose process died, ready to be executed again; any other one as it is.
+
+        `beside_others` says that another one may have been to blame, so that the death is not held against this one.
+        """
         from prefect.states import Pending
 
-        if run.state is None or run.state.is_pending() or run.state.is_final():
+        if run.state is None or run.state.is_pending() or (run.state.is_final() and not run.state.is_crashed()):
             return run
+        message = BESIDE_OTHERS if beside_others else INTERRUPTED
         # Forced: Prefect lets no run that has no deployment begin twice. Not scheduled: a worker would take it.
-        await self.client.set_flow_run_state(run.id, Pending(message=INTERRUPTED), force=True)
+        await self.client.set_flow_run_state(run.id, Pending(message=message), force=True)
         return await self.client.read_flow_run(run.id)
 
     async def close_left(self) -> None:

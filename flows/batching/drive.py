@@ -86,7 +86,8 @@ class Drive:
         self._retry = retry
         self._place: Place = Executor() if request.run_on == "here" else Pool(children.client)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._suspects: deque[Planned] = deque()
+        self._suspects: deque[tuple[Planned, bool]] = deque()
+        """Each with whether it was at work beside others."""
         self._log = get_run_logger()
 
     async def run(self) -> None:
@@ -120,7 +121,7 @@ class Drive:
                 await self._one_ended()
             await self._clear_suspects()
             if request.run_on == "here" and self._children.was_at_work(child_key(plan)):
-                self._suspects.append(plan)
+                self._suspects.append((plan, self._children.several_left))
             else:
                 task = asyncio.create_task(self._one(plan))
                 self._tasks.add(task)
@@ -133,8 +134,8 @@ class Drive:
     async def _one(self, plan: Planned) -> None:
         try:
             row = await self._transcribe(plan)
-        except ProcessDied:
-            self._suspects.append(plan)
+        except ProcessDied as death:
+            self._suspects.append((plan, death.beside_others))
             return
         except Exception as error:
             row = _unexpected(plan, error)
@@ -144,31 +145,32 @@ class Drive:
         if self._suspects and self._tasks:
             await asyncio.wait(self._tasks)
         while self._suspects:
-            plan = self._suspects.popleft()
+            plan, beside_others = self._suspects.popleft()
             self._log.warning("%s was at work when its process died; it is tried again alone.", plan.item.name)
-            await self._alone(plan)
+            await self._alone(plan, beside_others)
 
-    async def _alone(self, plan: Planned) -> None:
+    async def _alone(self, plan: Planned, beside_others: bool) -> None:
         row = plan.row.model_copy(
             update={"state": "failed", "code": "crashed", "detail": "its process died again and again", "exit_code": 8}
         )
         for _ in range(get_settings().recovery.restarts + 2):  # one of them ends it as quarantined
             try:
-                row = await self._transcribe(plan)
+                row = await self._transcribe(plan, beside_others=beside_others)
             except ProcessDied:
+                beside_others = False
                 continue
             except Exception as error:
                 row = _unexpected(plan, error)
             break
         await self._settle(plan, row)
 
-    async def _transcribe(self, plan: Planned) -> Ended:
+    async def _transcribe(self, plan: Planned, *, beside_others: bool = False) -> Ended:
         """Make the recording's run, have it executed, and read what it left. Raises ProcessDied."""
         scheduled = self._request.run_on == "workers"
         request = await asyncio.to_thread(child_request, plan, self._request, get_settings())
         run = await self._children.create(plan, request, scheduled=scheduled)
         if not scheduled:
-            run = await self._children.reopen(run)
+            run = await self._children.reopen(run, beside_others=beside_others)
         tell(BatchEvent("began", plan.item.name, str(run.id)))
         state = await self._place.execute(run, by_hand=plan.by_hand)
         outcome = None if state.startswith(("Crashed", "Deleted")) else await read_outcome(str(run.id))

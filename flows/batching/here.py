@@ -23,6 +23,10 @@ _LONGEST_LINE = 1 << 20
 class ProcessDied(Exception):
     """The process that computed the run is gone; the run may be what killed it, or have been beside the one that did."""
 
+    def __init__(self, *, beside_others: bool) -> None:
+        super().__init__()
+        self.beside_others = beside_others
+
 
 class Executor:
     """A process that computes runs, started when one is needed, and replaced when it dies or has done its share."""
@@ -109,11 +113,11 @@ class Executor:
                 self.resident = line["rss"]
                 if not ended.done():
                     ended.set_result(line["state"])
-        code = await process.wait()
+        await process.wait()
         left = [ended for ended in mine.values() if not ended.done()]
         self.deaths += bool(left)
         for ended in left:
-            ended.set_exception(ProcessDied(code))
+            ended.set_exception(ProcessDied(beside_others=len(left) > 1))
 
 
 def _environment() -> dict[str, str]:
