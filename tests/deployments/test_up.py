@@ -26,7 +26,7 @@ from deployments.up import database_url, server_environment
 from infra.errors import PortTaken, ProcessKeepsEnding
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
-from tests.deployed import QUICK, ROOT
+from tests.deployed import QUICK, ROOT, migrated
 from tests.flows.test_cli import steno
 
 
@@ -87,7 +87,10 @@ class Up:
         """The server's and the worker's process."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
-            command = " ".join(child.cmdline())
+            try:
+                command = " ".join(child.cmdline())
+            except psutil.Error:  # it has just ended
+                continue
             for name, module in (("server", "flows.cli.server"), ("worker", "deployments.worker")):
                 if module in command:
                     found[name] = child.pid
@@ -100,7 +103,8 @@ class Up:
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    up = Up(tmp_path)
+    with migrated({"PREFECT_HOME": str(tmp_path / "prefect")}):
+        up = Up(tmp_path)
     try:
         up.wait_until_said("Ctrl-C stops everything")
         yield up
