@@ -7,6 +7,8 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 UV_INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode
 LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+# A file's tests stay together: they share servers and loaded models.
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
@@ -45,10 +47,10 @@ demo: .venv/engine.stamp ## Transcribe a real two-speaker phone conversation, wi
 	@$(BIN)/python -m bench.demo
 
 test: .venv/dev.stamp lint ## Everything: lint, types, all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_AT_ONCE)
 
 test-fast: .venv/dev.stamp ## The tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not matrix"
+	$(BIN)/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE)
 
 test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
 	$(BIN)/python -m pytest -m matrix -s
