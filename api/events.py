@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from api.auth import Caller
 from api.errors import ApiError, JobNotFound, Unavailable
-from api.jobs import Jobs, job_of
+from api.jobs import Jobs
 from api.schemas import Job
 from api.states import ENDED
+from api.views import job_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
-import re
 import time
-import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,14 +17,14 @@ from api.problems import unprocessable
 from api.removal import Removal
 from api.results import transcript_members
 from api.runs import Runs, submitted_at
-from api.schemas import Job, JobOptions, JobRequest, JobStatus, JobSummary, RetryRequest
+from api.schemas import JobRequest, JobStatus, JobSummary, RetryRequest
 from api.states import ENDED, Seen
+from api.submissions import Uploaded, check_model, hashed, payload_of, request_of, run_key
+from api.views import about, job_of, result_of
 from flows.outcome import RunOutcome, read_outcome
-from flows.request import FORMATS, TranscribeRequest
+from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
-from infra.handles import concealed
 from infra.settings import StenoSettings
-from speech.errors import AccessError, InputError
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -38,18 +32,7 @@ if TYPE_CHECKING:
 PENDING = [*states.WAITING, *states.AT_WORK]
 _LOOK = 0.4
 """Seconds between two looks at a job that is waited for."""
-_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-
-
-@dataclass(frozen=True)
-class Uploaded:
-    """A recording that the store keeps."""
-
-    source: str
-    """Where the worker reads it."""
-    sha256: str
-    name: str
-    """What its owner calls it."""
+_MOST_OUTCOMES = 1000
 
 
 class Jobs:
@@ -59,6 +42,8 @@ class Jobs:
         self.runs = runs
         self.settings = settings
         self.removal = Removal(runs, settings)
+        self._outcomes: dict[UUID, RunOutcome] = {}
+        """By the id of the run's last state."""
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
@@ -82,12 +67,12 @@ class Jobs:
             await guard.check_audio_url(body.audio_url)
         if body.webhook_url is not None:
             await guard.check_webhook_url(body.webhook_url)
-        request = await asyncio.to_thread(self._request, body, upload)
-        payload = _payload(body, upload)
+        request = await asyncio.to_thread(request_of, body, upload, self.settings)
+        payload = payload_of(body, upload)
         marks = tags.of_job(caller.key_id, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
         if body.webhook_url is not None:
             marks += await webhooks.tags_for(body.webhook_url, caller)
-        run = await self._created(request, marks, payload, _run_key(caller, idempotency_key))
+        run = await self._created(request, marks, payload, run_key(caller, idempotency_key))
         metrics.SUBMITTED.inc()
         return run
 
@@ -96,27 +81,13 @@ class Jobs:
             run = await self.runs.create(request, key=key, tags=marks)
             if not tags.is_deleted(run):
                 break
-            key = _hash(key, str(run.id))  # a key whose job was deleted is as good as new
+            key = hashed(key, str(run.id))  # a key whose job was deleted is as good as new
         if payload not in tags.values(run, tags.PAYLOAD):
             raise Unprocessable(
                 f"This Idempotency-Key was used for another payload, which became job {run.id}; take a new key.",
                 code="idempotency_key_reused",
             )
         return run
-
-    def _request(self, body: JobRequest, upload: Uploaded | None) -> TranscribeRequest:
-        """The flow's request. Addresses with secrets in them are concealed: Prefect shows a run's parameters."""
-        options = body.model_dump(include=set(JobOptions.model_fields) - {"formats"}, exclude_none=True)
-        # No files: what callers ask for is rendered from the transcript in the store.
-        options |= {"formats": ()}
-        if upload is not None:
-            options |= {"source": upload.source, "name": upload.name}
-        else:
-            assert body.audio_url is not None
-            options |= {"source": concealed(body.audio_url, self.settings, shared=True)}
-        request = validated(options)
-        check_model(request.model, request.language, self.settings)
-        return request
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -136,12 +107,23 @@ class Jobs:
         """All that is known of the job now."""
         status = states.status_of(run)
         if status in ENDED:
-            progress, outcome = await asyncio.gather(self._progress(run, status), _outcome(run))
+            progress, outcome = await asyncio.gather(self._progress(run, status), self._outcome(run))
             return Seen(run, progress, outcome)
         if status == "queued":
             return Seen(run)
         progress, task_runs = await asyncio.gather(self.runs.progress(run.id), self._task_runs(run, wanted=stages))
         return Seen(run, progress, task_runs=task_runs)
+
+    async def _outcome(self, run: FlowRun) -> RunOutcome | None:
+        """How the run ended; read once for every time it did."""
+        key = run.state.id if run.state is not None else run.id
+        if (known := self._outcomes.get(key)) is None:
+            known = about(run, await read_outcome(str(run.id)))
+            if known is not None:
+                if len(self._outcomes) >= _MOST_OUTCOMES:
+                    self._outcomes.pop(next(iter(self._outcomes)))
+                self._outcomes[key] = known
+        return known
 
     async def _progress(self, run: FlowRun, status: JobStatus) -> Any:
         return await self.runs.progress(run.id) if status != "completed" else None
@@ -230,101 +212,3 @@ class Jobs:
         under_way = await self.removal.bury(run)
         self.removal.wake()
         return under_way
-
-
-def job_of(seen: Seen) -> Job:
-    """The job, without its transcript."""
-    run, result = seen.run, result_of(seen)
-    status = states.status_of(run, seen.progress)
-    error = states.error_of(seen, status)
-    stages = states.stages_of(seen, status)
-    costs = [stage.cost for stage in stages if stage.state not in ("pending", "running")]
-    return Job(
-        job_id=str(run.id),
-        status=status,
-        progress=states.percent_of(seen, status),
-        message=states.message_of(seen, status),
-        created_at=submitted_at(run),
-        updated_at=states.updated_at(seen),
-        language=result.language if result and status == "completed" else None,
-        error=error[1] if error else None,
-        error_code=error[0] if error else None,
-        degraded=result.degraded if result else False,
-        warnings=list(seen.outcome.warnings) if seen.outcome else [],
-        stages=stages,
-        duration=result.duration if result else None,
-        cost=result.cost if result else _total(costs, ended=status in ENDED),
-        metadata=tags.metadata(run),
-        tags=tags.values(run, tags.TAG),
-        links=_links(run, tags.values(run, tags.FORMAT)) if result else {},
-    )
-
-
-def result_of(seen: Seen) -> TranscribeResult | None:
-    """What the job left; also of one that failed because it lacks its speakers."""
-    return seen.outcome.result if seen.outcome is not None else None
-
-
-def _total(costs: list[float | None], *, ended: bool) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if ended and costs and len(known) == len(costs) else None
-
-
-def _links(run: FlowRun, asked: list[str]) -> dict[str, str]:
-    return {name: f"/transcribes/{run.id}.{name}" for name in asked or FORMATS}
-
-
-async def _outcome(run: FlowRun) -> RunOutcome | None:
-    """How the execution ended that the run's state is about; an earlier one's outcome may still lie there."""
-    outcome, state = await read_outcome(str(run.id)), run.state
-    if outcome is None or state is None:
-        return None
-    if state.is_completed():
-        return outcome if outcome.result is not None else None
-    if state.name == "Partial":
-        return outcome if outcome.state == "partial" else None
-    return outcome if outcome.state == ("canceled" if state.is_cancelled() else "failed") else None
-
-
-def validated(options: dict[str, Any]) -> TranscribeRequest:
-    """The request. Raises Unprocessable."""
-    try:
-        return TranscribeRequest.model_validate(options)
-    except ValidationError as error:
-        raise unprocessable(error) from None
-
-
-def check_model(model: str, language: str | None, settings: StenoSettings) -> None:
-    """Refuse what is no model's name before a worker finds out, and folders, which are the operator's.
-
-    Raises Unprocessable. A name on the model hub is left to the worker.
-    """
-    from speech.models import resolve_asr
-
-    if model == "auto":
-        return
-    if not _MODEL.fullmatch(model):
-        raise Unprocessable("model: give a size (`base`, `large-v3`) or the id of a model on the hub.", code="unknown_model")
-    if "/" in model:
-        return
-    # Whether the weights can be had is the worker's business.
-    with contextlib.suppress(AccessError):
-        try:
-            resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
-        except InputError as error:
-            raise Unprocessable(error.message, code=error.code) from None
-
-
-def _payload(body: JobRequest, upload: Uploaded | None) -> str:
-    """What was asked for, as a hash."""
-    content = body.model_dump(mode="json") | ({"sha256": upload.sha256, "name": upload.name} if upload else {})
-    return _hash(json.dumps(content, sort_keys=True))[:32]
-
-
-def _run_key(caller: Caller, idempotency_key: str | None) -> str:
-    """Prefect's idempotency key: a request that is repeated because its answer was lost makes no second run."""
-    return f"api-{_hash(caller.key_id, idempotency_key)}" if idempotency_key is not None else f"api-{uuid.uuid4()}"
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

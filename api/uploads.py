@@ -13,8 +13,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.bodies import checked, parsed, pieces
 from api.errors import BadRequest, TooLarge, Unprocessable
-from api.jobs import Uploaded
 from api.schemas import JobRequest
+from api.submissions import Uploaded
 from api.uploads_kept import place_of
 from infra.compute import get_store
 from infra.errors import SourceTooLarge

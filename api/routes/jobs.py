@@ -138,7 +138,7 @@ async def retry_job(request: Request, job_id: str, caller: CurrentCaller, jobs: 
         body = await json_body(request, RetryRequest, jobs.settings.api.max_body_bytes)
     await jobs.may_submit(caller)
     again = await jobs.retry(run, body)
-    return await accepted(jobs, str(again.id), caller, wait)
+    return await accepted(jobs, again, wait)
 
 
 @router.delete("/transcribes/{job_id}", responses=problems(404))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -17,6 +17,9 @@ from api.jobs import Jobs
 from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
 from api.uploads import Submission, receive
 from infra.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 router = APIRouter(tags=["jobs"])
 
@@ -66,12 +69,12 @@ async def submit(
         await jobs.may_submit(caller)
         given = Submission(body, None)
     run = await jobs.submit(given.body, caller, upload=given.upload, idempotency_key=idempotency_key)
-    return await accepted(jobs, str(run.id), caller, wait)
+    return await accepted(jobs, run, wait)
 
 
-async def accepted(jobs: Jobs, job_id: str, caller: Caller, wait: float) -> Response:
+async def accepted(jobs: Jobs, run: FlowRun, wait: float) -> Response:
     """The answer to a submission or a retry: the job itself once it has ended, if that is waited for."""
-    run = await jobs.wait(await jobs.find(job_id, caller), wait)
+    run = await jobs.wait(run, wait)
     headers = {"Location": f"/transcribes/{run.id}"}
     status = states.status_of(run)
     if wait and status in states.ENDED:
