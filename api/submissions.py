@@ -1,0 +1,97 @@
+"""What a submission asks for, checked before a run is made of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from api.auth import Caller
+from api.errors import Unprocessable
+from api.problems import unprocessable
+from api.schemas import JobOptions, JobRequest
+from flows.request import TranscribeRequest
+from infra.handles import concealed
+from infra.settings import StenoSettings
+from speech.errors import AccessError, InputError
+
+_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A recording that the store keeps."""
+
+    source: str
+    """Where the worker reads it."""
+    sha256: str
+    name: str
+    """What its owner calls it."""
+
+
+def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSettings) -> TranscribeRequest:
+    """The flow's request. Addresses with secrets in them are concealed: Prefect shows a run's parameters.
+
+    Raises Unprocessable.
+    """
+    options = body.model_dump(include=set(JobOptions.model_fields) - {"formats"}, exclude_none=True)
+    # No files: what callers ask for is rendered from the transcript in the store.
+    options |= {"formats": ()}
+    if upload is not None:
+        options |= {"source": upload.source, "name": upload.name}
+    else:
+        assert body.audio_url is not None
+        options |= {"source": concealed(body.audio_url, settings, shared=True)}
+    request = validated(options)
+    check_model(request.model, request.language, settings)
+    return request
+
+
+def validated(options: dict[str, Any]) -> TranscribeRequest:
+    """The request. Raises Unprocessable."""
+    try:
+        return TranscribeRequest.model_validate(options)
+    except ValidationError as error:
+        raise unprocessable(error) from None
+
+
+def check_model(model: str, language: str | None, settings: StenoSettings) -> None:
+    """Refuse what is no model's name before a worker finds out, and folders, which are the operator's.
+
+    Raises Unprocessable. A name on the model hub is left to the worker.
+    """
+    from speech.models import resolve_asr
+
+    if model == "auto":
+        return
+    if not _MODEL.fullmatch(model):
+        raise Unprocessable("model: give a size (`base`, `large-v3`) or the id of a model on the hub.", code="unknown_model")
+    if "/" in model:
+        return
+    # Whether the weights can be had is the worker's business.
+    with contextlib.suppress(AccessError):
+        try:
+            resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
+        except InputError as error:
+            raise Unprocessable(error.message, code=error.code) from None
+
+
+def payload_of(body: JobRequest, upload: Uploaded | None) -> str:
+    """What was asked for, as a hash."""
+    content = body.model_dump(mode="json") | ({"sha256": upload.sha256, "name": upload.name} if upload else {})
+    return hashed(json.dumps(content, sort_keys=True))[:32]
+
+
+def run_key(caller: Caller, idempotency_key: str | None) -> str:
+    """Prefect's idempotency key: a request that is repeated because its answer was lost makes no second run."""
+    return f"api-{hashed(caller.key_id, idempotency_key)}" if idempotency_key is not None else f"api-{uuid.uuid4()}"
+
+
+def hashed(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
