@@ -56,7 +56,7 @@ async def keys_required(settings: StenoSettings, ring: KeyRing) -> bool:
 
 async def _by_key(given: list[str], ring: KeyRing) -> Caller:
     if not given:
-        raise Unauthenticated("This service wants an API key: send `Authorization: Bearer sk-steno-…`.")
+        raise Unauthenticated("This service wants an API key: send it as `Authorization: Bearer KEY`.")
     scheme, _, token = given[0].strip().partition(" ")
     if len(given) > 1 or scheme.lower() != "bearer":
         raise Unauthenticated("Send one Authorization header, `Bearer` and an API key.")

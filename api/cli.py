@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -65,7 +66,7 @@ def serve(settings: StenoSettings) -> None:
 
     from api import auth, logs
     from api.app import create_app
-    from api.protocol import PatientProtocol
+    from api.protocol import HEAD_SECONDS, PatientProtocol
     from infra.listening import listen
 
     auth.check_bind(settings.api.host)
@@ -76,7 +77,7 @@ def serve(settings: StenoSettings) -> None:
     logs.configure()
     config = uvicorn.Config(
         create_app(settings),
-        http=PatientProtocol,
+        http=partial(PatientProtocol, head_seconds=min(HEAD_SECONDS, settings.api.body_timeout)),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,

@@ -22,8 +22,11 @@ HEAD_SECONDS = 20.0
 class PatientProtocol(H11Protocol):
     """Uvicorn's protocol with a limit on how long a request's head may take."""
 
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_began = False
+    def __init__(self, *args: Any, head_seconds: float = HEAD_SECONDS, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_began = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -47,7 +50,7 @@ class PatientProtocol(H11Protocol):
 
     def _watch(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+            self._head_timer = self.loop.call_later(self._head_seconds, self._too_slow)
 
     def _unwatch(self) -> None:
         if self._head_timer is not None:

@@ -24,6 +24,8 @@ from tests.api.hostile_server import SECRET
 
 Parts = list[bytes | float]
 """What is written: bytes, and pauses in seconds."""
+CLOSE = -1.0
+"""In place of a pause: nothing more is sent."""
 _BOUNDARY = "b0undary"
 
 
@@ -58,7 +60,9 @@ def exchange(api: GuardedApi, parts: Parts, timeout: float = 25) -> Answer:
     with socket.create_connection((host, int(port)), timeout=timeout) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
-                if isinstance(part, bytes):
+                if part == CLOSE:
+                    connection.shutdown(socket.SHUT_WR)
+                elif isinstance(part, bytes):
                     connection.sendall(part)
                 else:
                     time.sleep(part)
@@ -325,20 +329,20 @@ CHUNKS: dict[str, bytes] = {
     "shape that overflows": array("(18446744073709551617,)"),
     "shape below zero": array("(-1,)"),
     "shape of nothing": array("()"),
-    "no samples": array("(0,)", data=b""),
     "two channels": array("(2, 2)"),
     "expression in the header": array("(__import__('os').system('touch /tmp/npy-was-run'),)"),
     "deep header": npy("(" * 5000),
     "header longer than the file": npy("{}", length=65_535),
     "unknown version": npy("{}", version=b"\x09\x00"),
     "doubles": array("(2,)", "<f8"),
-    "big-endian": array("(4,)", ">f4"),
     "dates": array("(2,)", "<M8[s]"),
     "more than it says": array("(4,)", data=bytes(64)),
     "less than it says": array("(4,)", data=bytes(8)),
     "too long": array(f"({16_000 * 6},)", data=bytes(4 * 16_000 * 6)),
     "samples that are no numbers": array("(4,)", data=b"\0\0\xc0\x7f" * 4),
     "samples that are infinite": array("(4,)", data=b"\0\0\x80\x7f" * 4),
+    "infinite samples that cancel out": array("(2,)", data=b"\0\0\x80\x7f\0\0\x80\xff"),
+    "samples that are no numbers, big-endian": array("(4,)", ">f4", data=b"\x7f\xc0\0\0" * 4),
     "nothing": b"",
     "a WAV": b"RIFF\x24\0\0\0WAVEfmt ",
 }
@@ -539,16 +543,20 @@ WIRE: dict[str, tuple[Callable[[GuardedApi], Parts], tuple[int, ...]]] = {
         lambda api: [head(api, "GET", "/health")[:-2], *[b"X-A: " + b"a" * 8000 + b"\r\n"] * 20],
         (400, 431),
     ),
-    "a target without end": (lambda api: [b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: api\r\n\r\n"], (400, 414)),
+    "a target without end": (lambda api: [b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: api\r\n\r\n"], (400, 404, 414)),
     "no HTTP": (lambda api: [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)) + b"\r\n\r\n"], (400,)),
     "no host": (lambda api: [b"GET /health HTTP/1.1\r\n\r\n"], (400,)),
     "a header over two lines": (lambda api: [b"GET /transcribes HTTP/1.1\r\nHost: api\r\nX-A: a\r\n b\r\n\r\n"], (400, 401)),
     "NUL in a header": (lambda api: [b"GET /health HTTP/1.1\r\nHost: api\r\nX-A: a\0b\r\n\r\n"], (400,)),
     "a blank before the colon": (lambda api: [b"GET /health HTTP/1.1\r\nHost : api\r\n\r\n"], (400,)),
     "a connection that closes early": (
-        lambda api: [head(api, "POST", "/transcribes", "Content-Type: application/json", "Content-Length: 1000") + b"{", -1.0],
+        lambda api: [head(api, "POST", "/transcribes", "Content-Type: application/json", "Content-Length: 1000") + b"{", CLOSE],
         (0, 400, 408),
     ),
+    "a head that drips": (lambda api: [b"GET /health HTTP/1.1\r\n", *drip(b"X-A: a\r\n", 10, 0.4)], (408,)),
+    "a head that never comes": (lambda api: [b"GET /hea"], (408,)),
+    "a connection that says nothing": (lambda api: [], (0,)),
+    "a second request whose head never comes": (lambda api: [head(api, "GET", "/transcribes/x") + b"GET /tran"], (404,)),
 }
 
 

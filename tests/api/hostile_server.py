@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import io
 import socket
@@ -47,6 +48,7 @@ class HostileServer:
         """Until the end of the block; `canary` is the port that some answers lead to."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         server = cls(listener.getsockname()[1], canary)
+        assert server.answers
 
         def accept() -> None:
             while True:
@@ -71,7 +73,7 @@ class HostileServer:
             target = connection.recv(65_536).split(b" ")[1].decode()
             name = target.lstrip("/").partition("?")[0]
             self.hits[name] = self.hits.get(name, 0) + 1
-            made = self.answers().get(name, _head("404 Not Found", "Content-Length: 0"))
+            made = self.answers.get(name, _head("404 Not Found", "Content-Length: 0"))
             if callable(made):
                 made(connection)
             else:
@@ -80,6 +82,7 @@ class HostileServer:
                 connection.shutdown(socket.SHUT_WR)
             connection.recv(1)
 
+    @functools.cached_property
     def answers(self) -> dict[str, bytes | Callable[[socket.socket], None]]:
         """By the path's name."""
         here, forbidden, whole = f"http://127.0.0.1:{self.port}", f"127.0.0.1:{self.canary}", wav()
@@ -124,7 +127,7 @@ def _body(status: str, content: bytes, *headers: str) -> bytes:
 
 
 def _bomb(status: str) -> bytes:
-    return _body(status, gzip.compress(b"\0" * (64 << 20)), "Content-Encoding: gzip")
+    return _body(status, gzip.compress(b"\0" * (8 << 20), 1), "Content-Encoding: gzip")
 
 
 def _long() -> bytes:

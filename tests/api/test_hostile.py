@@ -27,41 +27,37 @@ LEAKS = (
 
 JOBS = {
     "redirect to loopback": ("to-loopback.wav", {"source_forbidden"}),
-    "redirect to a name that is loopback": ("to-name.wav", {"source_forbidden"}),
-    "redirect in a redirect": ("hops.wav", {"source_forbidden"}),
     "length that is more than comes": ("long.wav", {"download_failed"}),
     "gzip bomb": ("bomb.wav", {"source_too_large"}),
-    "body without end": ("endless.wav", {"source_too_large"}),
     "body that drips": ("drip.wav", {"download_failed"}),
-    "playlist in place of a recording": ("list.mp3", {"forbidden_media", "unreadable_media"}),
+    "name that was public at the door": ("http://rebound.test:PORT/inside", {"source_forbidden"}),
 }
+"""Path of the hostile server, or URL; the codes that are right."""
 MORE_JOBS = {
+    "name that changes between two connections": ("http://flips.test:PORT/inside", {"source_forbidden", "download_failed"}),
     "redirect to localhost": ("to-localhost.wav", {"source_forbidden"}),
     "redirect to one number": ("to-decimal.wav", {"source_forbidden"}),
     "redirect to a mapped address": ("to-mapped.wav", {"source_forbidden"}),
+    "redirect to a name that is loopback": ("to-name.wav", {"source_forbidden"}),
     "redirect to the metadata service": ("to-metadata.wav", {"source_forbidden"}),
     "redirect to a file": ("to-file.wav", {"source_forbidden"}),
     "redirect to gopher": ("to-gopher.wav", {"source_forbidden"}),
+    "redirect in a redirect": ("hops.wav", {"source_forbidden"}),
     "redirects without end": ("loop.wav", {"source"}),
-    "length that is less than comes": ("short.wav", {"download_failed", "truncated_media"}),
+    "body without end": ("endless.wav", {"source_too_large"}),
+    "length that is less than comes": ("short.wav", {"source", "download_failed", "truncated_media"}),
     "length of gigabytes": ("huge.wav", {"source_too_large"}),
     "answer that never comes": ("silent.wav", {"download_failed"}),
     "head without end": ("headers.wav", {"download_failed", "source"}),
     "no bytes": ("empty.wav", {"empty_media"}),
     "noise": ("noise.wav", {"unreadable_media", "corrupt_media"}),
     "a page in place of a recording": ("page.wav", {"unreadable_media"}),
+    "playlist in place of a recording": ("list.mp3", {"forbidden_media", "unreadable_media"}),
     "concat script": ("concat.mp3", {"forbidden_media", "unreadable_media"}),
     "header that lies about its length": ("lying.wav", {"truncated_media"}),
     "two minutes in few bytes": ("hour.flac", {"media_too_long"}),
     "denied": ("denied.wav", {"source_denied"}),
     "broken": ("broken.wav", {"download_failed"}),
-}
-REBOUND = {
-    "name that was public at the door": ("http://rebound.test:PORT/inside", {"source_forbidden"}),
-    "name that changes between two connections": (
-        "http://flips.test:PORT/inside",
-        {"source_forbidden", "download_failed"},
-    ),
 }
 
 
@@ -106,30 +102,25 @@ def _silent(body: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(300)
 def test_what_only_the_fetch_can_know_fails_the_job(guarded_api: GuardedApi, printed: list[str]) -> None:
-    _fail({name: (guarded_api.server.url(path), codes) for name, (path, codes) in JOBS.items()}, guarded_api, printed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(280)
-def test_a_name_service_that_lies_leads_nowhere(guarded_api: GuardedApi, printed: list[str]) -> None:
-    port = str(guarded_api.canary.port)
-    _fail({name: (url.replace("PORT", port), codes) for name, (url, codes) in REBOUND.items()}, guarded_api, printed)
+    _fail(JOBS, guarded_api, printed)
 
 
 @pytest.mark.matrix
 @pytest.mark.timeout(900)
 def test_every_other_thing_that_only_the_fetch_can_know(guarded_api: GuardedApi, printed: list[str]) -> None:
-    _fail({name: (guarded_api.server.url(path), codes) for name, (path, codes) in MORE_JOBS.items()}, guarded_api, printed)
+    _fail(MORE_JOBS, guarded_api, printed)
 
 
 def _fail(table: dict[str, tuple[str, set[str]]], api: GuardedApi, printed: list[str]) -> None:
     """Submit all of them at once; each job ends, failed for its own reason."""
-    jobs = {name: api.live.submit({"audio_url": url}) for name, (url, _) in table.items()}
+    port = str(api.canary.port)
+    urls = {name: path.replace("PORT", port) if "://" in path else api.server.url(path) for name, (path, _) in table.items()}
+    jobs = {name: api.live.submit({"audio_url": url}) for name, url in urls.items()}
     wrong = []
     for name, job_id in jobs.items():
-        job = api.live.ended(job_id, 240)
+        job = api.live.ended(job_id, 280)
         printed.append(f"{'job: ' + name:<58} {job['status']:<7}{job.get('error_code', ''):<24}")
         if job["status"] != "failed" or job["error_code"] not in table[name][1]:
             wrong.append((name, job["status"], job.get("error_code"), job.get("error")))
@@ -142,14 +133,14 @@ def _fail(table: dict[str, tuple[str, set[str]]], api: GuardedApi, printed: list
 def test_an_upload_named_like_a_path_stays_in_the_store(guarded_api: GuardedApi, tmp_path: Path) -> None:
     from tests.api.hostile import field_head, form, uploaded
 
-    before = {path for path in tmp_path.parent.rglob("*evil*")}
+    before = set(tmp_path.parent.rglob("*evil*"))
     for name in ("../../../../evil.wav", "/tmp/evil.wav", "..\\\\..\\\\evil.wav", "evil.wav%00.txt", "C:\\\\evil.wav"):
         content = form((field_head("file", name), f"RIFF {name}".encode()))
         answer = exchange(guarded_api, uploaded(content)(guarded_api))
         assert answer.status == 202, answer
         job = json.loads(answer.body)["job_id"]
         assert guarded_api.live.request("DELETE", f"/transcribes/{job}").status_code == 200
-    assert {path for path in tmp_path.parent.rglob("*evil*")} == before
+    assert set(tmp_path.parent.rglob("*evil*")) == before
     assert not Path("/tmp/evil.wav").exists()
 
 
