@@ -6,12 +6,16 @@ Under `records/runs/<flow run id>`, so that any machine that sees the store find
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Literal
 
 from flows.result import DiarizationFailed, StageReport, TranscribeResult
 from infra.compute import get_store
+from infra.errors import OutputNotWritable, StorageFull
 from speech.errors import Retry, StenoError
 from speech.schema import Frozen
+
+_log = logging.getLogger(__name__)
 
 
 class RunError(Frozen):
@@ -58,8 +62,11 @@ def outcome_of(run: str, result: TranscribeResult) -> RunOutcome:
 
 
 async def keep_outcome(outcome: RunOutcome) -> None:
-    """Write the outcome, in place of that of an earlier attempt."""
-    await asyncio.to_thread(get_store().write_record, f"runs/{outcome.run}", outcome.model_dump_json().encode())
+    """Write the outcome, in place of that of an earlier attempt. A store that may only be read does not fail the run."""
+    try:
+        await asyncio.to_thread(get_store().write_record, f"runs/{outcome.run}", outcome.model_dump_json().encode())
+    except (OutputNotWritable, StorageFull) as error:
+        _log.warning("How the run ended could not be kept: %s", error.message)
 
 
 async def read_outcome(run: str) -> RunOutcome | None:

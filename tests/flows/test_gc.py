@@ -16,8 +16,9 @@ from flows.result import TranscribeResult
 from flows.transcribe import transcribe
 from infra.collect import Limits, collect
 from infra.compute import get_store
-from infra.errors import ArtifactMissing
+from infra.errors import ArtifactMissing, OutputNotWritable
 from infra.settings import get_settings
+from infra.store import Store
 from tests.s3_faults import FaultyS3, faulty_s3, s3_service
 from tests.stage_double import TEXT, ComputeDouble, recording
 
@@ -166,3 +167,21 @@ async def test_runs_and_collections_at_once(
     assert all(not result.degraded for result in results)
     assert collections > 3
     assert removed > 7
+
+
+async def test_a_store_that_may_only_be_read_still_serves_what_is_in_it(
+    tmp_path: Path, double: ComputeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run(tmp_path / "a.wav")
+    double.forget()
+
+    def refused(self: Store, *_: Any, **__: Any) -> None:
+        raise OutputNotWritable("Not permitted; check the permissions of STENO_STORE.")
+
+    for name in ("write_record", "_commit", "delete_record"):
+        monkeypatch.setattr(Store, name, refused)
+    result = await run(tmp_path / "a.wav", "elsewhere")
+    assert double.ran == []
+    assert Path(result.files["json"]).is_file()
+    with pytest.raises(OutputNotWritable, match="STENO_STORE"):
+        await run(tmp_path / "a.wav", "elsewhere", hotwords="new")
