@@ -12,8 +12,6 @@ from speech.session import SaidWord
 
 SAME_TIME = 1.0
 """Seconds by which the same word's time may differ between two hearings."""
-PATIENCE = 1.0
-"""Seconds before the border from which on a word may be new although nobody said so: its time is not that exact."""
 AT_THE_END = 0.1
 """Seconds between the end of the voice and that of the audio within which a word is taken to be cut."""
 LONGEST_CUT = 1.5
@@ -26,17 +24,15 @@ REPETITIVE = 2.0
 def first_unanswered(said: Sequence[SaidWord], heard: Sequence[Word], answered: float) -> int:
     """The index in `heard` of the first word that is not in `said`, where words were answered up to `answered` seconds.
 
-    What follows the last word that is in both is new. Where the last words said were heard otherwise now, time decides: what
-    lies mostly before the border was answered, in whatever words.
+    What follows the very last word that was said is new, also what was not heard the first time. Where the last words said are
+    heard otherwise now, time decides: what lies mostly before the border was answered, in whatever words.
     """
     pair = _last_in_both(said, heard, answered)
-    following, open_ = (pair[1] + 1, pair[0] < len(said) - 1) if pair else (0, True)
-    for index in range(following, len(heard)):
-        word = heard[index]
-        middle = (word.start + word.end) / 2
-        if middle >= answered or (not open_ and word.start >= answered - PATIENCE):
-            return index
-    return len(heard)
+    if pair and pair[0] == len(said) - 1:
+        return pair[1] + 1
+    following = pair[1] + 1 if pair else 0
+    middles = [(word.start + word.end) / 2 for word in heard[following:]]
+    return next((following + index for index, middle in enumerate(middles) if middle >= answered), len(heard))
 
 
 def _last_in_both(said: Sequence[SaidWord], heard: Sequence[Word], answered: float) -> tuple[int, int] | None:

@@ -32,6 +32,7 @@ from speech.schema import (
     AsrResult,
     AsrSegment,
     AsrWord,
+    Chunk,
     ClusterParams,
     Diarization,
     Region,
@@ -53,6 +54,8 @@ SURE_PROBABILITY = 0.8
 SURE_SECONDS = 2.0
 """A language this likely on this much speech is the session's; so is any after ENOUGH_SECONDS."""
 ENOUGH_SECONDS = 10.0
+DOUBTFUL = -0.7
+"""Mean log-probability below which a text is decoded again without the words before it."""
 
 
 class Answer(NamedTuple):
@@ -179,17 +182,41 @@ def _heard(
     plan = [chunk for chunk in planning.plan(segmentation) if chunk.regions[-1].end > since]
     if not plan:
         return [], session
+    hint = session.params.initial_prompt
+    context = told(hint, session.words, window.begin + plan[0].start, session.language)
+    found = _transcribed(recording, plan, context, session, model, runtime)
+    if context != hint and _doubtful(found, plan):
+        # What came before can lead the decoder astray, a small model's above all.
+        found = min(
+            (found, _transcribed(recording, plan, hint, session, model, runtime)), key=lambda one: _unlikelihood(one, plan)
+        )
+    return [_shifted(part, window.begin) for part in found.segments], _with_language(session, found)
+
+
+def _transcribed(
+    recording: Held, plan: Sequence[Chunk], prompt: str | None, session: Session, model: Resolved, runtime: RuntimeOptions
+) -> Transcribed:
     settled = session.language if session.language_settled else None
     params = AsrParams(
         model=session.params.model,
         language=session.params.language or settled,
         task=session.params.task,
-        initial_prompt=told(session.params.initial_prompt, session.words, window.begin + plan[0].start, session.language),
+        initial_prompt=prompt,
         hotwords=session.params.hotwords,
     )
     transcriber = Transcriber(load_whisper(model, runtime.models_path, runtime), model.info, params)
-    found = transcriber.transcribe(recording, plan, runtime.batch_size, _ignore)
-    return [_shifted(part, window.begin) for part in found.segments], _with_language(session, found)
+    return transcriber.transcribe(recording, plan, runtime.batch_size, _ignore)
+
+
+def _doubtful(found: Transcribed, plan: Sequence[Chunk]) -> bool:
+    """Whether some of the text is unlikely, or a stretch of speech has none."""
+    return len(found.segments) < len(plan) or any(part.avg_logprob < DOUBTFUL for part in found.segments)
+
+
+def _unlikelihood(found: Transcribed, plan: Sequence[Chunk]) -> float:
+    """How unlikely the text is, each stretch without any counting like a most unlikely one."""
+    missing = len(plan) - len(found.segments)
+    return 2.0 * missing - sum(part.avg_logprob for part in found.segments)
 
 
 def _with_language(session: Session, found: Transcribed) -> Session:
