@@ -29,8 +29,8 @@ def command(host: str | None, port: int | None, debug: bool) -> None:
     """Serve the REST API: jobs are runs of the Prefect deployment, executed by its workers.
 
     \b
-    steno up                                       server, worker and deployments, in one terminal
-    PREFECT_API_URL=http://127.0.0.1:4200/api steno api      the API, in another
+    steno up --api                                 server, worker and API, in one terminal
+    PREFECT_API_URL=http://127.0.0.1:4200/api steno api      the API alone, beside a `steno up`
     curl -d '{"audio_url": "https://…/talk.mp3"}' -H 'Content-Type: application/json' http://127.0.0.1:8765/transcribes
     """
     for name, value in _QUIET.items():
@@ -87,3 +87,23 @@ def serve(settings: StenoSettings) -> None:
     )
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_with_parent() -> None:
+    """Standard input is held open by `steno up`: when it closes, however that ended, so does this process."""
+    import signal
+    import threading
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    from flows.cli.main import main
+
+    _end_with_parent()
+    main(["api"])

@@ -186,10 +186,10 @@ class Jobs:
     async def retry(self, run: FlowRun, body: RetryRequest) -> FlowRun:
         """The same run once more; with other options or from a finished stage on, a new one.
 
-        Raises what `flows.retry.planned` raises, and Unprocessable.
+        Raises Conflict when it has not ended, or is complete and nothing is to be different, and Unprocessable.
         """
         from api.runs import prefect_answers
-        from flows.retry import new_run, planned, set_going
+        from flows.retry import NothingToRetry, RunUnderWay, new_run, planned, set_going
 
         changes = body.model_dump(exclude_unset=True, exclude={"from_"})
         if "model" in changes or "language" in changes:
@@ -199,6 +199,13 @@ class Jobs:
                 plan = await planned(run, changes, body.from_, force=run.state is not None and run.state.is_crashed())
             except ValidationError as error:
                 raise unprocessable(error) from None
+            except NothingToRetry as error:
+                raise Conflict(
+                    "The job is complete: change an option (as `max_speakers`), or name a stage in `from` to compute it again.",
+                    code=error.code,
+                ) from None
+            except RunUnderWay as error:
+                raise Conflict("The job has not ended; wait for it, or delete it.", code=error.code) from None
             if plan.changed:
                 return await new_run(self.runs.client, plan, here=False)
             await set_going(self.runs.client, run, force=False)

@@ -108,6 +108,8 @@ class Removal:
 
     async def _remove(self, run: FlowRun) -> None:
         """All that the ended run left, but for its tombstone."""
+        from prefect.exceptions import ObjectNotFound
+
         store = await asyncio.to_thread(get_store)
         if not await asyncio.to_thread(remove_run, store, self.settings, str(run.id)):
             return  # garbage is being collected; again in a moment
@@ -115,7 +117,7 @@ class Removal:
         for upload in tags.values(run, tags.UPLOAD):
             await self._remove_upload(upload)
         for artifact in await self.runs.artifacts(run.id):
-            with prefect_answers():
+            with prefect_answers(), contextlib.suppress(ObjectNotFound):
                 await self.runs.client.delete_artifact(artifact.id)
         # Again, since a run that was just ending writes the tags that it began with.
         kept = [tag for tag in tags.tombstone(run) if tag != tags.CLEANING]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from api.batching import Batched
-from api.errors import Unavailable
+from api.errors import JobNotFound, Unavailable
 from flows.artifacts import PREFIX
 from flows.execution import create_run
 from flows.progress import NAME as PROGRESS
@@ -188,14 +188,14 @@ def submitted_at(run: FlowRun) -> datetime:
 
 @contextlib.contextmanager
 def prefect_answers() -> Iterator[None]:
-    """Have what Prefect's client raises for a server that is away, or says no, told as Unavailable."""
+    """Have what Prefect's client raises for a server that is away, or says no, told as Unavailable, and a run it does not know as JobNotFound."""
     import httpx
     from prefect.exceptions import ObjectNotFound, PrefectException
 
     try:
         yield
     except ObjectNotFound:
-        raise
+        raise JobNotFound("There is no job of that id.") from None
     except (httpx.HTTPError, PrefectException, RuntimeError, OSError) as error:
         raise Unavailable(
             "The orchestrator did not answer as it should; try again in a moment.", retry_after=_AGAIN, code="orchestrator"

@@ -41,15 +41,25 @@ def deploy(as_json: bool, debug: bool) -> None:
 @click.option("--database-url", metavar="URL", help="Keep runs in PostgreSQL; STENO_DEPLOY__DATABASE_URL hides the password.")
 @click.option("--no-server", is_flag=True, help="Only a worker, for the server that PREFECT_API_URL names.")
 @click.option("--no-worker", is_flag=True, help="Only the server; workers run elsewhere.")
+@click.option("--api", is_flag=True, help="Serve the REST API as well; STENO_API__HOST and STENO_API__PORT say where.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the server's and the worker's log here instead of in files.")
 @click.option("--debug", is_flag=True, help="Show where an error arose.")
 def up(
-    host: str, port: int, limit: int, database_url: str | None, no_server: bool, no_worker: bool, verbose: bool, debug: bool
+    host: str,
+    port: int,
+    limit: int,
+    database_url: str | None,
+    no_server: bool,
+    no_worker: bool,
+    api: bool,
+    verbose: bool,
+    debug: bool,
 ) -> None:
     """Start everything on this machine: Prefect's server and UI, a worker, the deployments, the automations.
 
     \b
     steno up                                     server, UI and worker here
+    steno up --api                               the REST API as well
     steno up --no-worker --host 0.0.0.0          the server, for workers elsewhere
     PREFECT_API_URL=http://SERVER:4200/api steno up --no-server     a worker there
     """
@@ -63,7 +73,7 @@ def up(
 
     _quiet()
     get_settings.cache_clear()
-    run(Plan(host, port, limit, not no_server, not no_worker, verbose), get_settings(), print_line)
+    run(Plan(host, port, limit, not no_server, not no_worker, verbose, api), get_settings(), print_line)
 
 
 def _quiet() -> None:

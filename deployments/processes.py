@@ -16,7 +16,7 @@ from typing import IO
 from infra.errors import ApiUnreachable
 from infra.listening import listen
 
-__all__ = ["Child", "listen", "server", "wait_healthy", "worker"]
+__all__ = ["Child", "api", "listen", "server", "wait_healthy", "worker"]
 
 
 class Child:
@@ -106,6 +106,11 @@ def server(listener: socket.socket, env: Mapping[str, str], log: Path, *, echo: 
 def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """A worker of the pool that runs at most `limit` runs at once; 0 for any number."""
     return Child("worker", [sys.executable, "-m", "deployments.worker", pool, name, str(limit)], env, log, echo=echo)
+
+
+def api(env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
+    """The REST API, where STENO_API__HOST and STENO_API__PORT say."""
+    return Child("api", [sys.executable, "-m", "api.cli"], env, log, echo=echo)
 
 
 def wait_healthy(url: str, child: Child, timeout: float, until: Callable[[], bool] = lambda: False) -> None:

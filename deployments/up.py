@@ -37,6 +37,8 @@ class Plan:
     server: bool
     worker: bool
     verbose: bool
+    api: bool = False
+    """Whether the REST API is served as well."""
 
 
 def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
@@ -56,6 +58,9 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
                 _tell(deploy(settings, url), say)
             if plan.worker:
                 supervisor.start(_worker(plan, settings, logs))
+            if plan.api:
+                log = _rotated(logs / "api.log")
+                supervisor.start(processes.api(os.environ | {"PREFECT_API_URL": url}, log, echo=plan.verbose))
             say(_welcome(plan, settings, url, logs))
             supervisor.run()
     finally:
@@ -160,6 +165,8 @@ def _welcome(plan: Plan, settings: StenoSettings, url: str, logs: Path) -> str:
         lines += [f"Prefect's UI: {shown}{others}", f"Its API:      {url}"]
     if plan.worker:
         lines.append(f"Transcripts:  {settings.workdir_path} (where a request's relative paths lead)")
+    if plan.api:
+        lines.append(f"REST API:     http://{_reachable(settings.api.host)}:{settings.api.port} (documentation: /docs)")
     if not plan.verbose:
         lines.append(f"Logs:         {logs}")
     return "\n".join([*lines, "Ctrl-C stops everything."])
