@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from speech.languages import WITHOUT_SPACES
-from speech.schema import Region, Word
+from speech.schema import AsrSegment, AsrWord, Region, Word
 from speech.session import SaidWord
 
 SAME_TIME = 1.0
@@ -68,3 +68,15 @@ def told(hint: str | None, said: Sequence[SaidWord], before: float, language: st
     if data and len(data) / len(zlib.compress(data)) > REPETITIVE:
         text = ""
     return " ".join(part for part in (hint, text) if part) or None
+
+
+def shifted(part: AsrSegment, by: float) -> AsrSegment:
+    """The stretch of text with its times moved by so many seconds."""
+    return part.model_copy(
+        update={
+            "start": part.start + by,
+            "end": part.end + by,
+            "words": tuple(AsrWord(**vars(word) | {"start": word.start + by, "end": word.end + by}) for word in part.words),
+            "regions": tuple(Region(start=region.start + by, end=region.end + by) for region in part.regions),
+        }
+    )

@@ -17,7 +17,7 @@ from speech import chunks as planning
 from speech.align import sentences
 from speech.asr import UNDETERMINED
 from speech.audio import Held
-from speech.borders import first_unanswered, is_cut, told
+from speech.borders import first_unanswered, is_cut, shifted, told
 from speech.diarize import labelled_turns
 from speech.embedding import embed
 from speech.errors import InvalidOption, ModelUnavailable
@@ -31,11 +31,9 @@ from speech.schema import (
     AsrParams,
     AsrResult,
     AsrSegment,
-    AsrWord,
     Chunk,
     ClusterParams,
     Diarization,
-    Region,
     RuntimeOptions,
     Segment,
     Turn,
@@ -54,6 +52,8 @@ SURE_PROBABILITY = 0.8
 SURE_SECONDS = 2.0
 """A language this likely on this much speech is the session's; so is any after ENOUGH_SECONDS."""
 ENOUGH_SECONDS = 10.0
+JITTER = 0.2
+"""Seconds that a word may seem to begin before the border although it is the chunk's."""
 DOUBTFUL = -0.7
 """Mean log-probability below which a text is decoded again without the words before it."""
 
@@ -190,7 +190,7 @@ def _heard(
         found = min(
             (found, _transcribed(recording, plan, hint, session, model, runtime)), key=lambda one: _unlikelihood(one, plan)
         )
-    return [_shifted(part, window.begin) for part in found.segments], _with_language(session, found)
+    return [shifted(part, window.begin) for part in found.segments], _with_language(session, found)
 
 
 def _transcribed(
@@ -228,17 +228,6 @@ def _with_language(session: Session, found: Transcribed) -> Session:
     return session._replace(language=found.language, language_settled=settled)
 
 
-def _shifted(part: AsrSegment, by: float) -> AsrSegment:
-    return part.model_copy(
-        update={
-            "start": part.start + by,
-            "end": part.end + by,
-            "words": tuple(AsrWord(**vars(word) | {"start": word.start + by, "end": word.end + by}) for word in part.words),
-            "regions": tuple(Region(start=region.start + by, end=region.end + by) for region in part.regions),
-        }
-    )
-
-
 def _new_sentences(
     heard: Sequence[AsrSegment], window: _Window, session: Session, model: str, flush: bool
 ) -> tuple[list[Segment], Session]:
@@ -253,6 +242,8 @@ def _new_sentences(
         last, held = last - 1, everything[-1].start
     language = "en" if session.params.task == "translate" else session.language or UNDETERMINED
     floor = session.words[-1].end if session.words else 0.0
+    if first < last and abs(everything[first].start - answered) <= JITTER:
+        floor = max(floor, min(answered, everything[first].end))
     out: list[Segment] = []
     at = 0
     for part, words in zip(heard, timed, strict=True):
