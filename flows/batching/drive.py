@@ -150,6 +150,7 @@ class Drive:
             await self._alone(plan, beside_others)
 
     async def _alone(self, plan: Planned, beside_others: bool) -> None:
+        plan = plan._replace(by_hand=False)  # it has had its new chance: from here on deaths count
         row = plan.row.model_copy(
             update={"state": "failed", "code": "crashed", "detail": "its process died again and again", "exit_code": 8}
         )
@@ -175,7 +176,7 @@ class Drive:
         state = await self._place.execute(run, by_hand=plan.by_hand)
         outcome = None if state.startswith(("Crashed", "Deleted")) else await read_outcome(str(run.id))
         row = plan.row.model_copy(update={"run": str(run.id), "campaign": self._campaign})
-        return ended_as(outcome, row)
+        return ended_as(outcome, row, degrade=plan.options.on_diarization_failure == "degrade")
 
     async def _settle(self, plan: Planned, row: Ended) -> None:
         try:

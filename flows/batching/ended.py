@@ -64,8 +64,8 @@ class Ended(Frozen):
         return dollars(self.cost) if self.state == "done" else ""
 
 
-def ended_as(outcome: RunOutcome | None, row: Ended) -> Ended:
-    """The row of a recording whose run has left this outcome."""
+def ended_as(outcome: RunOutcome | None, row: Ended, *, degrade: bool) -> Ended:
+    """The row of a recording whose run has left this outcome. With `degrade`, one without speakers counts as done."""
     if outcome is None or (outcome.result is None and outcome.error is None):
         cancelled = outcome is not None and outcome.state == "canceled"
         why = "the run was cancelled" if cancelled else NOTHING_KNOWN
@@ -90,6 +90,8 @@ def ended_as(outcome: RunOutcome | None, row: Ended) -> Ended:
         }
     if (error := outcome.error) is None or outcome.state == "completed":
         return row.model_copy(update={"state": "done", **facts})
+    if outcome.state == "partial" and degrade:
+        return row.model_copy(update={"state": "done", "detail": f"without speakers: {error.message}", **facts})
     state = "quarantined" if error.code == "quarantined" else "failed"
     because: dict[str, object] = {
         "detail": error.message,

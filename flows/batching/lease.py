@@ -49,21 +49,33 @@ async def leased(key: str, run: str) -> AsyncIterator[str]:
     Left normally the lease is given back. Left by an error or a cancel it stays, run out, so that the next batch goes on.
     """
     lease = await _acquire(key, run)
-    renewing = asyncio.create_task(_renew(key, lease))
+    holder = asyncio.current_task()
+    assert holder is not None
+    renewing = asyncio.create_task(_renew(key, lease, holder))
     finished = False
     try:
         yield lease.campaign
         finished = True
+    except asyncio.CancelledError:
+        if not renewing.done():
+            raise
+        holder.uncancel()
+        raise _busy("") from None
     finally:
+        lost = renewing.done()
         renewing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewing
-        with contextlib.suppress(Exception):
-            store = get_store()
-            if finished:
-                await asyncio.to_thread(store.delete_record, _name(key))
-            else:
-                await asyncio.to_thread(_write, key, lease.model_copy(update={"until": 0.0}))
+        if not lost:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(_give_back, key, lease, finished)
+
+
+def _give_back(key: str, lease: Lease, finished: bool) -> None:
+    if finished:
+        get_store().delete_record(_name(key))
+    else:
+        _write(key, lease.model_copy(update={"until": 0.0}))
 
 
 async def _acquire(key: str, run: str) -> Lease:
@@ -105,11 +117,16 @@ def _free(lease: Lease, run: str) -> bool:
     return lease.until <= time.time() or lease.run == run or _dead(lease.process)
 
 
-async def _renew(key: str, lease: Lease) -> None:
+async def _renew(key: str, lease: Lease, holder: asyncio.Task[object]) -> None:
+    """Renew the lease for ever, or cancel its holder and return: the machine slept, and another batch has taken over."""
     seconds = get_settings().batch.lease_seconds
     while True:
         await asyncio.sleep(seconds / 4)
         with contextlib.suppress(Exception):  # a store that is away is asked again; the lease lasts for three more tries
+            now = await asyncio.to_thread(_read, key)
+            if now is not None and now.process != lease.process:
+                holder.cancel()
+                return
             await asyncio.to_thread(_write, key, lease.model_copy(update={"until": time.time() + seconds}))
 
 

@@ -209,6 +209,32 @@ async def test_the_lease_of_a_batch_that_died_is_taken_over(steno: StenoSettings
         assert fresh != "before"  # the last one ended well and gave it back
 
 
+async def test_a_batch_whose_lease_another_has_taken_over_stops(place: Place) -> None:
+    async def hold() -> None:
+        async with leased("key", "mine"):
+            get_store().write_record(
+                "batches/key",
+                Lease(campaign="c", run="other", process="elsewhere/boot/1/1/x", until=time.time() + 99)
+                .model_dump_json()
+                .encode(),
+            )
+            await asyncio.sleep(60)
+
+    with pytest.raises(BatchBusy):
+        await hold()
+    assert b"other" in (get_store().read_record("batches/key") or b"")
+
+
+async def test_a_transcript_without_speakers_counts_as_done_where_that_was_asked_for(place: Place) -> None:
+    recording(place.source / "talk.wav", seed=1, seconds=1.0)
+    place.plan(fail={"cluster": {"error": "GatedModel", "times": 100}})
+    strict = await run(place.request())
+    assert (strict.failed, strict.exit_code) == (1, 7)
+    lenient = await run(place.request(options=TranscribeOptions(on_diarization_failure="degrade")))
+    assert (lenient.done, lenient.exit_code) == (1, 0)
+    assert "without speakers" in place.table()["talk.wav"]["detail"]
+
+
 async def test_retry_of_a_failed_batch_tries_again_what_failed(place: Place) -> None:
     from prefect.flow_engine import run_flow_async
     from prefect.states import Scheduled
