@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from itertools import pairwise
 from typing import NamedTuple
 
 from infra.settings import StenoSettings
@@ -75,7 +76,7 @@ def shared_seconds(spans: Mapping[str, tuple[float, float]]) -> dict[str, float]
     """
     edges = sorted({edge for span in spans.values() for edge in span})
     shares = dict.fromkeys(spans, 0.0)
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         at_work = [name for name, (began, ended) in spans.items() if began <= start and end <= ended]
         for name in at_work:
             shares[name] += (end - start) / len(at_work)
