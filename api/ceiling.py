@@ -45,7 +45,7 @@ class Ceiling:
             answered = True
             if message["type"] == "http.response.start" and body.begun and not body.ended:
                 # What is still coming is not read: the connection is good for nothing else.
-                message = message | {"headers": [*message["headers"], (b"connection", b"close")]}
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
         declared = Headers(scope=scope).get("content-length", "")

@@ -60,8 +60,10 @@ def known_method(method: str) -> str:
     "/metrics",
     response_class=Response,
     response_model=None,
-    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
-    | problems(),
+    responses={
+        200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(),
+    },
 )
 async def metrics(request: Request, caller: Annotated[Caller, Depends(auth.caller)]) -> Response:
     """What the process did, and what waits, for Prometheus."""
