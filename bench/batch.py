@@ -40,6 +40,8 @@ SECONDS = 1.0
 """Of each recording."""
 POISON = 50
 """One in so many kills its process."""
+POISON_AT = 7
+"""Which one of them."""
 TRANSIENT = 10
 """One in so many fails once."""
 FAULTS = 0.05
@@ -156,7 +158,7 @@ def prepare(s3: Any, bucket: str, count: int, folder: Path) -> None:
     for number in range(count):
         path = recording(folder / "recording.wav", seed=number, seconds=SECONDS)
         client.upload_file(str(path), bucket, f"in/{number // 100:03d}/recording-{number:05d}.wav")
-        kind = "poison" if number % POISON == POISON // 2 else "transient" if number % TRANSIENT == 3 else ""
+        kind = "poison" if number % POISON == POISON_AT else "transient" if number % TRANSIENT == 3 else ""
         if kind:
             target = folder / "normalised.flac"
             plan[kind].append(normalise(path, target, max_duration=60.0).sha256)
@@ -269,7 +271,7 @@ def _states_of_runs(api: str) -> Counter[str]:
 
 def problems(outcome: Outcome) -> list[str]:
     """What is not as promised: nothing lost, nothing twice, every recording accounted for."""
-    poison = sum(number % POISON == POISON // 2 for number in range(outcome.count))
+    poison = sum(number % POISON == POISON_AT for number in range(outcome.count))
     found = []
     names = Counter(row["name"] for row in outcome.rows)
     expected = {"done": outcome.count - poison} | ({"quarantined": poison} if poison else {})

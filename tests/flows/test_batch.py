@@ -311,9 +311,10 @@ async def until(happened: Any, patience: float = 120) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(900)
 def test_a_batch_under_fire_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """A slice of `bench.batch`: S3 with faults, a poison recording, errors that pass, the command killed and given again."""
-    outcome = bench.run(24, 1, 4, tmp_path, restarts=1)
+    outcome = bench.run(16, 1, 4, tmp_path, restarts=1)
     assert bench.problems(outcome) == []
     assert outcome.faults
 
