@@ -246,8 +246,8 @@ def test_chunks_of_one_session_that_come_at_once_take_turns(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("samples", "fields", "code"),
     [
-        (np.full(100, np.nan, np.float32), {}, "invalid_option"),
-        (np.full(100, np.inf, np.float32), {}, "invalid_option"),
+        (np.full(100, np.nan, np.float32), {}, "invalid_chunk"),
+        (np.full(100, np.inf, np.float32), {}, "invalid_chunk"),
         (np.full(100, 20_000.0, np.float32), {}, "invalid_option"),
         (SILENCE, {"language": "fr"}, "invalid_option"),
         (SILENCE, {"language": "no such language"}, "invalid_request"),

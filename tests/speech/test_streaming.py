@@ -64,6 +64,7 @@ def activity() -> list[tuple[str, float, float]]:
     return [(row[7], float(row[3]), float(row[3]) + float(row[4])) for row in rows]
 
 
+@pytest.mark.slow
 def test_text_of_the_pieces_is_the_text_of_the_call(spoken: Spoken) -> None:
     lines = sample_recording().with_suffix(".stm").read_text().splitlines()
     said = [word for line in lines if line.strip() for word in plain(" ".join(line.split()[5:]))]
@@ -72,6 +73,7 @@ def test_text_of_the_pieces_is_the_text_of_the_call(spoken: Spoken) -> None:
     assert jiwer.wer(" ".join(said), " ".join(heard)) <= 0.25
 
 
+@pytest.mark.slow
 def test_times_are_the_sessions_and_never_run_backwards(spoken: Spoken) -> None:
     assert all(before.start <= after.start for before, after in itertools.pairwise(spoken.words))
     for number, answer in enumerate(spoken.answers[:-1]):
@@ -79,6 +81,7 @@ def test_times_are_the_sessions_and_never_run_backwards(spoken: Spoken) -> None:
     assert spoken.states[-1].elapsed == pytest.approx(30.0)
 
 
+@pytest.mark.slow
 def test_a_speaker_keeps_the_name_from_piece_to_piece(spoken: Spoken) -> None:
     found = [(str(word.speaker), word.start, word.end) for word in spoken.words]
     assert {speaker for speaker, _, _ in found} == {"SPEAKER_00", "SPEAKER_01"}
@@ -93,6 +96,7 @@ def test_a_speaker_keeps_the_name_from_piece_to_piece(spoken: Spoken) -> None:
     assert len(wrong) <= 0.06 * len(found)
 
 
+@pytest.mark.slow
 def test_a_word_that_the_end_cuts_is_answered_whole_with_the_next_piece(spoken: Spoken) -> None:
     cut = [state.held_from for state in spoken.states if state.held_from is not None]
     assert len(cut) >= 3
@@ -102,6 +106,7 @@ def test_a_word_that_the_end_cuts_is_answered_whole_with_the_next_piece(spoken: 
     assert spoken.answers[-1].session.held_from is None
 
 
+@pytest.mark.slow
 def test_segments_are_the_words(spoken: Spoken) -> None:
     for answer in spoken.answers:
         assert [word for part in answer.segments for word in part.words] == list(answer.words)
@@ -110,6 +115,7 @@ def test_segments_are_the_words(spoken: Spoken) -> None:
             assert {word.speaker for word in part.words} == {part.speaker}
 
 
+@pytest.mark.slow
 def test_a_session_stays_small(spoken: Spoken) -> None:
     assert max(len(state.to_bytes()) for state in spoken.states) < 400_000
 
@@ -321,7 +327,7 @@ def test_a_voice_without_an_embedding_spoils_none() -> None:
     nothing = np.full(8, np.nan, dtype=np.float32)
     labels, voices = matched(one_window((0, 0.03)), [nothing], [voice(0)])
     assert labels == [0]
-    assert voices[0] == voice(0) or voices[0].centroid.tolist() == voice(0).centroid.tolist()
+    assert voices[0].centroid.tolist() == voice(0).centroid.tolist()
     _, unknown = matched(one_window((0, 0.03)), [nothing], [])
     assert matched(one_window((0, 4)), [between(4, 1, 0.95)], list(unknown))[0] == [0]
 
