@@ -47,6 +47,7 @@ class KeyLimits(Frozen):
     rate_submit: float | None = Field(None, gt=0, description="New jobs per minute.")
     pending_jobs: int | None = Field(None, ge=1, description="Jobs queued or running at once.")
     max_upload_bytes: int | None = Field(None, gt=0, description="Largest uploaded recording.")
+    max_duration: float | None = Field(None, gt=0, description="Longest recording, in seconds.")
 
 
 class ApiKey(Frozen):
@@ -197,6 +198,7 @@ def described(limits: KeyLimits) -> Iterable[str]:
         "rate_submit": "jobs/min",
         "pending_jobs": "pending jobs",
         "max_upload_bytes": "bytes/upload",
+        "max_duration": "s of audio",
     }
     return (f"{getattr(limits, name):g} {unit}" for name, unit in units.items() if getattr(limits, name) is not None)
 

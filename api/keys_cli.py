@@ -34,6 +34,7 @@ def command() -> None:
 @click.option("--submit-rate", type=click.FloatRange(min=0, min_open=True), help="New jobs per minute.")
 @click.option("--pending", type=click.IntRange(min=1), help="Jobs that may be queued or running at once.")
 @click.option("--max-upload", type=click.IntRange(min=1), metavar="BYTES", help="Largest uploaded recording.")
+@click.option("--max-duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Longest recording.")
 @_JSON
 @_DEBUG
 def make_key(
@@ -42,13 +43,16 @@ def make_key(
     submit_rate: float | None,
     pending: int | None,
     max_upload: int | None,
+    max_duration: float | None,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Make a key for NAME and print it; it cannot be shown again."""
     from api import keys
 
-    limits = keys.KeyLimits(rate=rate, rate_submit=submit_rate, pending_jobs=pending, max_upload_bytes=max_upload)
+    limits = keys.KeyLimits(
+        rate=rate, rate_submit=submit_rate, pending_jobs=pending, max_upload_bytes=max_upload, max_duration=max_duration
+    )
     made = keys.make(_store(), name, limits)
     if as_json:
         click.echo(json.dumps({"type": "key", **_shown(made.key), "key": made.secret}))

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from prefect import Flow
 
 FIRST = ("source", "references", "name", "language", "num_speakers", "min_speakers", "max_speakers", "formats", "output_dir")
-LAST = ("batch_size", "allow_truncated", "highlight_words", "max_line_width", "max_line_count", "redo_from", "retention_days")
+LAST = (
+    "batch_size",
+    "allow_truncated",
+    "highlight_words",
+    "max_line_width",
+    "max_line_count",
+    "redo_from",
+    "max_duration",
+    "retention_days",
+)
 """What most runs fill in comes first, what hardly any does comes last, the rest stays as the model orders it."""
 
 TITLES = {
@@ -41,6 +50,7 @@ TITLES = {
     "max_line_width": "Subtitle line width",
     "max_line_count": "Subtitle lines",
     "redo_from": "Compute again from",
+    "max_duration": "Longest recording (seconds)",
     "retention_days": "Keep artifacts for (days)",
     "run_on": "Where to compute",
     "order": "Which first",

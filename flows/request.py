@@ -89,6 +89,9 @@ class TranscribeOptions(Frozen):
     redo_from: Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"] | None = Field(
         None, description="Compute this stage and all that follow from it again, although they are cached."
     )
+    max_duration: float | None = Field(
+        None, gt=0, description="Refuse a recording that lasts longer, in seconds; the settings' cap holds in any case."
+    )
     retention_days: float | None = Field(
         None, ge=0, description="Days that the artifacts of this run are kept at least; the settings' when left out."
     )

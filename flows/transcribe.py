@@ -72,7 +72,13 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     await check_output(output)
     models = await resolve_models(request.model, request.language, request.align_model, align=request.align)
 
-    recording = await fetch(log, request.source, name=request.shown_as, allow_truncated=request.allow_truncated)
+    recording = await fetch(
+        log,
+        request.source,
+        name=request.shown_as,
+        allow_truncated=request.allow_truncated,
+        max_duration=request.max_duration,
+    )
     segmentation = (await segment(log, recording, models)).artifact
     text, turns = await asyncio.gather(
         _words(log, request, recording, segmentation, models),

@@ -44,16 +44,25 @@ class FetchCall(Frozen):
     allow_truncated: bool = False
     again: bool = False
     """Decode although these bytes were decoded before."""
+    max_duration: float | None = None
+    """Seconds that this run's recording may last; the settings' cap when it is lower, or there is no other."""
+
+    @property
+    def longest(self) -> float:
+        cap = get_settings().limits.max_duration
+        return cap if self.max_duration is None else min(cap, self.max_duration)
 
 
-async def fetch(log: RunLog, source: str, *, name: str, allow_truncated: bool) -> Recording:
+async def fetch(log: RunLog, source: str, *, name: str, allow_truncated: bool, max_duration: float | None = None) -> Recording:
     """Download, check and decode `source`; bytes that were decoded before are not decoded again.
 
     `name` is what the recording is called, for people and in the names of its files.
 
     Raises the errors of `infra.errors` for sources, and MediaError and its kinds for what they hold.
     """
-    call = FetchCall(source=source, label=name, allow_truncated=allow_truncated, again="fetch" in log.redo)
+    call = FetchCall(
+        source=source, label=name, allow_truncated=allow_truncated, again="fetch" in log.redo, max_duration=max_duration
+    )
     recording = Recording.model_validate(await log.perform("fetch", with_retries(fetch_task), call))
     log.duration = recording.duration
     log.note(*recording.warnings)
@@ -126,7 +135,7 @@ async def _decode_once(call: FetchCall, fetched: Fetched, folder: Path, phase: _
 
     async def there() -> bool:
         nonlocal known
-        known = None if call.again else await asyncio.to_thread(_known, record, get_settings().limits.max_duration)
+        known = None if call.again else await asyncio.to_thread(_known, record, call)
         return known is not None
 
     if await there() or (claim := await claimed(record, there, "fetch")) is None:
@@ -143,14 +152,14 @@ async def _decode_once(call: FetchCall, fetched: Fetched, folder: Path, phase: _
 
 
 def _decode(record: str, fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
-    with engine_required(), limit_named():
+    with engine_required(), limit_named(call):
         from speech.audio import normalise
 
         target = folder / "normalised.flac"
         info = normalise(
             fetched.path,
             target,
-            max_duration=get_settings().limits.max_duration,
+            max_duration=call.longest,
             allow_truncated=call.allow_truncated,
             name=fetched.name,
             progress=report,
@@ -163,12 +172,17 @@ def _decode(record: str, fetched: Fetched, folder: Path, call: FetchCall, report
 
 
 @contextlib.contextmanager
-def limit_named() -> Iterator[None]:
-    """Say which setting a recording is too long for; the engine knows of no settings."""
+def limit_named(call: FetchCall) -> Iterator[None]:
+    """Say which limit a recording is too long for; the engine knows of no settings."""
     try:
         yield
     except MediaTooLong as error:
-        raise MediaTooLong(f"{error.message.removesuffix('.')}, or raise STENO_LIMITS__MAX_DURATION.") from None
+        raise MediaTooLong(f"{error.message.removesuffix('.')}, or raise {_limit(call)}.") from None
+
+
+def _limit(call: FetchCall) -> str:
+    """What a recording's length is limited by."""
+    return "STENO_LIMITS__MAX_DURATION" if call.longest != call.max_duration else "the limit that this run was given"
 
 
 @contextlib.contextmanager
@@ -188,7 +202,7 @@ def _record(sha256: str, call: FetchCall) -> str:
     return f"decoded-{sha256}-v{DECODER_VERSION}{'-truncated' if call.allow_truncated else ''}"
 
 
-def _known(record: str, max_duration: float) -> ArtifactRef | None:
+def _known(record: str, call: FetchCall) -> ArtifactRef | None:
     """The audio that these bytes gave before, if it is still there and may be used under today's cap."""
     store = get_store()
     content = store.read_record(record)
@@ -198,8 +212,8 @@ def _known(record: str, max_duration: float) -> ArtifactRef | None:
         return None  # damaged; it is written anew
     if ref is None or not store.holds(ref):
         return None
-    if ref.meta["duration"] > max_duration:
+    if ref.meta["duration"] > call.longest:
         raise MediaTooLong(
-            f"The recording lasts {ref.meta['duration']:.0f} s, above the cap of {max_duration:.0f} s (STENO_LIMITS__MAX_DURATION)."
+            f"The recording lasts {ref.meta['duration']:.0f} s, above the cap of {call.longest:.0f} s ({_limit(call)})."
         )
     return ref

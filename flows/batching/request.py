@@ -12,7 +12,7 @@ from flows.request import TranscribeOptions
 from infra.settings import StenoSettings
 from speech.schema import Frozen
 
-NEUTRAL = frozenset({"batch_size", "retention_days", "on_diarization_failure", "redo_from"})
+NEUTRAL = frozenset({"batch_size", "max_duration", "retention_days", "on_diarization_failure", "redo_from"})
 """Options that leave a finished transcript as it is."""
 
 

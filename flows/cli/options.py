@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Text": ("language", "model", "task", "initial_prompt", "hotwords", "batch_size", "allow_truncated"),
+    "Text": ("language", "model", "task", "initial_prompt", "hotwords", "batch_size", "allow_truncated", "max_duration"),
     "Word times": ("align", "align_model"),
     "Speakers": ("diarize", "num_speakers", "min_speakers", "max_speakers", "on_diarization_failure"),
     "Output": ("formats", "output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count"),

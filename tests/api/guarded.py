@@ -115,7 +115,7 @@ class GuardedApi:
     key: str
     key_id: str
     other: str
-    """Somebody else's key."""
+    """Somebody else's key, for recordings of half a second at most."""
 
     @property
     def store(self) -> Store:
@@ -133,7 +133,7 @@ def guarded(home: Path) -> Iterator[GuardedApi]:
     hosts = json.dumps({"api": API_HOSTS, "worker": WORKER_HOSTS})
     steno = home / "api" / "steno"
     store = Store(str(steno / "store"), steno / "scratch")
-    made, other = keys.make(store, "tester"), keys.make(store, "other")
+    made, other = keys.make(store, "tester"), keys.make(store, "other", keys.KeyLimits(max_duration=0.5))
     with Canary.listening() as canary, HostileServer.listening(canary.port) as server:
         env = LIMITS | {
             "PYTHONPATH": path,

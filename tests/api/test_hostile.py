@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -167,6 +168,13 @@ def test_somebody_elses_job_is_not_there(guarded_api: GuardedApi) -> None:
     assert job in live.get("/transcribes").text
     for trick in ({"tag": f"owner:{guarded_api.key_id}"}, {"metadata": f"x=1&owner:{guarded_api.key_id}"}):
         assert job not in live.get("/transcribes", headers=theirs, params=trick).text
+
+
+@pytest.mark.slow
+def test_a_key_may_be_for_short_recordings_only(guarded_api: GuardedApi) -> None:
+    theirs = dataclasses.replace(guarded_api.live, headers={"Authorization": f"Bearer {guarded_api.other}"})
+    ended = theirs.ended(theirs.submit({"audio_url": guarded_api.server.url("good.wav")}), 240)
+    assert (ended["status"], ended["error_code"]) == ("failed", "media_too_long")
 
 
 @pytest.mark.slow
