@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from api import guard, limits, metrics, states, tags, webhooks
 from api.auth import Caller
-from api.errors import Conflict, JobNotFound, Unavailable, Unprocessable
+from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
 from api.problems import unprocessable
 from api.removal import Removal
 from api.results import transcript_members
@@ -68,6 +68,8 @@ class Jobs:
         if body.webhook_url is not None:
             await guard.check_webhook_url(body.webhook_url)
         request = await asyncio.to_thread(request_of, body, upload, self.settings)
+        if caller.limits.max_duration is not None:
+            request = request.model_copy(update={"max_duration": caller.limits.max_duration})
         payload = payload_of(body, upload)
         marks = tags.of_job(caller.key_id, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
         if body.webhook_url is not None:
@@ -137,7 +139,10 @@ class Jobs:
         job = job_of(seen)
         members = None
         if job.status == "completed" and (result := result_of(seen)) is not None:
-            members = await transcript_members(result)
+            try:
+                members = await transcript_members(result)
+            except Gone as error:
+                job = job.model_copy(update={"warnings": [*job.warnings, error.detail], "links": {}})
         unknown = {
             name for name in ("segments", "word_segments", "language", "error", "error_code") if getattr(job, name) is None
         }
@@ -178,7 +183,7 @@ class Jobs:
             updated_at=states.updated_at(seen),
             name=run.name,
             metadata=tags.metadata(run),
-            tags=tags.values(run, tags.TAG),
+            tags=sorted(tags.values(run, tags.TAG)),
         )
 
     # -- retrying -----------------------------------------------------------------------------------------------------
@@ -194,7 +199,7 @@ class Jobs:
         changes = body.model_dump(exclude_unset=True, exclude={"from_"})
         if "model" in changes or "language" in changes:
             await asyncio.to_thread(check_model, changes.get("model") or "auto", changes.get("language"), self.settings)
-        with prefect_answers():
+        async with prefect_answers():
             try:
                 plan = await planned(run, changes, body.from_, force=run.state is not None and run.state.is_crashed())
             except ValidationError as error:

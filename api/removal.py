@@ -91,12 +91,19 @@ class Removal:
         found = await self.runs.page({"tags": {"all_": [tags.CLEANING]}}, 100)
         left = len(found) == 100
         for run in found:
-            if run.state is not None and run.state.is_final():
-                await self._remove(run)
-            else:
+            try:
+                left |= not await self._cleaned(run)
+            except (ApiError, StenoError) as error:
                 left = True
-                await self._end(run)
+                _log.warning("what a deleted job left could not be removed yet: %s", error)
         return left
+
+    async def _cleaned(self, run: FlowRun) -> bool:
+        """Whether nothing is left of the run but its tombstone; if not, it is one step nearer."""
+        if run.state is not None and run.state.is_final():
+            return await self._remove(run)
+        await self._end(run)
+        return False
 
     async def _end(self, run: FlowRun) -> None:
         """Cancel what is not being cancelled, and give up on what does not end."""
@@ -106,22 +113,24 @@ class Removal:
         elif datetime.now(UTC) - state.timestamp > _PATIENCE:
             await self.runs.force_cancelled(run.id)
 
-    async def _remove(self, run: FlowRun) -> None:
-        """All that the ended run left, but for its tombstone."""
+    async def _remove(self, run: FlowRun) -> bool:
+        """All that the ended run left, but for its tombstone; False when that has to wait."""
         from prefect.exceptions import ObjectNotFound
 
         store = await asyncio.to_thread(get_store)
         if not await asyncio.to_thread(remove_run, store, self.settings, str(run.id)):
-            return  # garbage is being collected; again in a moment
+            return False  # garbage is being collected; again in a moment
         forget_rendered()
         for upload in tags.values(run, tags.UPLOAD):
             await self._remove_upload(upload)
         for artifact in await self.runs.artifacts(run.id):
-            with prefect_answers(), contextlib.suppress(ObjectNotFound):
-                await self.runs.client.delete_artifact(artifact.id)
+            async with prefect_answers():
+                with contextlib.suppress(ObjectNotFound):
+                    await self.runs.client.delete_artifact(artifact.id)
         # Again, since a run that was just ending writes the tags that it began with.
         kept = [tag for tag in tags.tombstone(run) if tag != tags.CLEANING]
-        await self.runs.mark(run.id, tags=kept, labels={})
+        await self.runs.mark(run.id, tags=kept, labels={}, blank=True)
+        return True
 
     async def _remove_upload(self, sha256: str) -> None:
         """Unless another job was made from the same recording."""

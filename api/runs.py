@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 FRESH = 0.7
 """Seconds that what was read of a run is good for."""
 _PAGE = 200
+_PATIENCE = 25.0
+"""Seconds that an answer is waited for, the client's own attempts together."""
+_PATIENCE_TO_CREATE = 90.0
+"""Making a run takes Prefect far longer than reading one, and more so when hundreds are made at once."""
 _AGAIN = 2.0
 """Seconds after which callers are told to come back when Prefect does not answer."""
 
@@ -45,7 +50,7 @@ class Runs:
         from prefect.exceptions import ObjectNotFound
 
         if self._deployment is None:
-            with prefect_answers():
+            async with prefect_answers():
                 try:
                     self._deployment = (await self.client.read_deployment_by_name(self._name)).id
                 except ObjectNotFound:
@@ -80,14 +85,14 @@ class Runs:
         from prefect.client.schemas.sorting import FlowRunSort
 
         found = FlowRunFilter.model_validate(filters)
-        with prefect_answers():
+        async with prefect_answers():
             return await self.client.read_flow_runs(
                 flow_run_filter=found, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=min(limit, _PAGE)
             )
 
     async def count(self, filters: Mapping[str, Any]) -> int:
         """How many runs there are by a filter of Prefect's."""
-        with prefect_answers():
+        async with prefect_answers():
             response = await self.client.request("POST", "/flow_runs/count", json={"flow_runs": dict(filters)})
             response.raise_for_status()
             return int(response.json())
@@ -96,7 +101,7 @@ class Runs:
         """What it shows in Prefect's views."""
         from flows.artifacts import read_artifacts
 
-        with prefect_answers():
+        async with prefect_answers():
             return await read_artifacts(self.client, run)
 
     # -- changing -----------------------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ class Runs:
     async def create(self, request: TranscribeRequest, *, key: str, tags: Iterable[str]) -> FlowRun:
         """A run that waits for a worker; the one made before under the same key, if any."""
         deployment = await self.deployment()
-        with prefect_answers():
+        async with prefect_answers(_PATIENCE_TO_CREATE):
             try:
                 return await create_run(
                     self.client,
@@ -124,7 +129,7 @@ class Runs:
         """Have it end; nothing when it has ended."""
         from prefect.states import Cancelling
 
-        with prefect_answers():
+        async with prefect_answers():
             await self.client.set_flow_run_state(run, Cancelling(message="Cancelled through the REST API."))
         self.changed(run)
 
@@ -132,15 +137,17 @@ class Runs:
         """End it in Prefect's books: nobody is left to report that it ended."""
         from prefect.states import Cancelled
 
-        with prefect_answers():
+        async with prefect_answers():
             await self.client.set_flow_run_state(run, Cancelled(message="Cancelled through the REST API."), force=True)
         self.changed(run)
 
-    async def mark(self, run: UUID, *, tags: Iterable[str], labels: Mapping[str, str]) -> None:
-        """Give it these tags in place of its own, and these labels beside its own."""
-        with prefect_answers():
-            await self.client.update_flow_run_labels(run, dict(labels))
-            await self.client.update_flow_run(run, tags=sorted(tags))
+    async def mark(self, run: UUID, *, tags: Iterable[str], labels: Mapping[str, str], blank: bool = False) -> None:
+        """Give it these tags in place of its own, and these labels beside its own; `blank` forgets what it was asked to do."""
+        nothing: dict[str, Any] = {"name": "deleted", "parameters": {}} if blank else {}
+        async with prefect_answers():
+            if labels:
+                await self.client.update_flow_run_labels(run, dict(labels))
+            await self.client.update_flow_run(run, tags=sorted(tags), **nothing)
         self.changed(run)
 
     # -- in batches ---------------------------------------------------------------------------------------------------
@@ -155,7 +162,7 @@ class Runs:
         wanted = ArtifactFilter(
             flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), key=ArtifactFilterKey(any_=[f"{PREFIX}-{PROGRESS}"])
         )
-        with prefect_answers():
+        async with prefect_answers():
             found = await self.client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC)
         latest: dict[UUID, Progress] = {}
         for one in found:
@@ -168,7 +175,7 @@ class Runs:
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
         from prefect.client.schemas.sorting import TaskRunSort
 
-        with prefect_answers():
+        async with prefect_answers():
             found = await self.client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(runs))), sort=TaskRunSort.EXPECTED_START_TIME_ASC
             )
@@ -186,14 +193,18 @@ def submitted_at(run: FlowRun) -> datetime:
     return moment
 
 
-@contextlib.contextmanager
-def prefect_answers() -> Iterator[None]:
-    """Have what Prefect's client raises for a server that is away, or says no, told as Unavailable, and a run it does not know as JobNotFound."""
+@contextlib.asynccontextmanager
+async def prefect_answers(patience: float = _PATIENCE) -> AsyncIterator[None]:
+    """Have what Prefect's client raises for a server that is away, or says no, told as Unavailable within `patience` seconds.
+
+    A run that it does not know is told as JobNotFound.
+    """
     import httpx
     from prefect.exceptions import ObjectNotFound, PrefectException
 
     try:
-        yield
+        async with asyncio.timeout(patience):
+            yield
     except ObjectNotFound:
         raise JobNotFound("There is no job of that id.") from None
     except (httpx.HTTPError, PrefectException, RuntimeError, OSError) as error:

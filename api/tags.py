@@ -47,12 +47,12 @@ def of_job(
 
 
 def values(run: FlowRun, prefix: str) -> list[str]:
-    """What follows the prefix, of all tags that have it."""
+    """What follows the prefix, of all tags that have it; Prefect keeps no order."""
     return [tag.removeprefix(prefix) for tag in run.tags if tag.startswith(prefix)]
 
 
 def metadata(run: FlowRun) -> dict[str, str]:
-    return {key: value for key, _, value in (tag.partition("=") for tag in values(run, META))}
+    return {key: value for key, _, value in (tag.partition("=") for tag in sorted(values(run, META)))}
 
 
 def belongs_to(run: FlowRun, key_id: str) -> bool:

@@ -39,7 +39,7 @@ def job_of(seen: Seen) -> Job:
         duration=result.duration if result else None,
         cost=result.cost if result else _total(costs, ended=status in ENDED),
         metadata=tags.metadata(run),
-        tags=tags.values(run, tags.TAG),
+        tags=sorted(tags.values(run, tags.TAG)),
         links=_links(run, tags.values(run, tags.FORMAT)) if result else {},
     )
 
@@ -55,7 +55,7 @@ def _total(costs: list[float | None], *, ended: bool) -> float | None:
 
 
 def _links(run: FlowRun, asked: list[str]) -> dict[str, str]:
-    return {name: f"/transcribes/{run.id}.{name}" for name in asked or FORMATS}
+    return {name: f"/transcribes/{run.id}.{name}" for name in FORMATS if name in asked or not asked}
 
 
 def about(run: FlowRun, outcome: RunOutcome | None) -> RunOutcome | None:
