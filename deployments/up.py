@@ -98,6 +98,7 @@ def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # A run that waits for its turn is asked again this often; Prefect's 30 s are long beside a short recording.
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "deployments.ordering",
         # Kept in memory, as Prefect does by default, the places that running runs hold are lost with the server: they
         # stay taken for ever, and the runs are stopped when they cannot renew theirs.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -108,6 +109,11 @@ def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]
     if settings.deploy.database_url:
         theirs["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database_url(settings.deploy.database_url.get_secret_value())
     return ours | theirs | {"PREFECT_API_URL": url}
+
+
+def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What a worker runs with: ours where the environment does not say otherwise."""
+    return flow_environment() | {"PREFECT_WORKER_QUERY_SECONDS": "3"} | dict(env)
 
 
 def database_url(url: str) -> str:
@@ -125,8 +131,7 @@ def database_url(url: str) -> str:
 
 def _worker(plan: Plan, settings: StenoSettings, logs: Path) -> Child:
     settings.workdir_path.mkdir(parents=True, exist_ok=True)
-    # Ours first: what the environment says wins.
-    env = flow_environment() | {"PREFECT_WORKER_QUERY_SECONDS": "3"} | dict(os.environ)
+    env = worker_environment(os.environ)
     name = re.sub(r"[/%&<>]+", "-", f"{platform.node() or 'worker'}-{os.getpid()}")
     log = _rotated(logs / "worker.log")
     return processes.worker(settings.deploy.pool, name, plan.limit, env, log, echo=plan.verbose)

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,9 @@ async def work(pool: str, name: str, limit: int | None) -> None:
     """Serve the pool until SIGTERM or SIGINT; then put back what is at work, and return."""
     at_work: dict[UUID, FlowRunExecutorContext] = {}
     told = asyncio.Event()
-    worker = make_worker(pool, name, limit, at_work, told)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*existing type will be overridden")  # which is what ours is for
+        worker = make_worker(pool, name, limit, at_work, told)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)

@@ -30,6 +30,8 @@ import psutil
 
 from deployments import processes
 from deployments.processes import Child
+from deployments.up import server_environment, worker_environment
+from infra.settings import StenoSettings
 from tests import stub_compute
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +81,10 @@ class Deployed:
         home.mkdir(parents=True, exist_ok=True)
         listener = processes.listen("127.0.0.1", 0)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        environment = _environment(home, url, ui) | (env or {})
+        given = _environment(home, url, ui) | (env or {})
+        with _process_environment(given, url):
+            # As `steno up` starts them, where the test does not say otherwise.
+            environment = server_environment(StenoSettings(), url, worker_environment(given))
         deployed = cls(
             home,
             url,
@@ -122,7 +127,6 @@ class Deployed:
     def deploy(self) -> list[Any]:
         """Register everything through the product's own code, with the settings of `env`; what was changed."""
         from deployments.register import register
-        from infra.settings import StenoSettings
 
         async def registered() -> list[Any]:
             async with self.client() as client:
@@ -278,20 +282,26 @@ class Deployed:
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
         """This process with the deployment's environment, for code that reads settings and for Prefect's client."""
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        with _process_environment(self.env, self.url):
+            yield
 
-        from infra.settings import get_settings
 
-        before = dict(os.environ)
-        os.environ.update(self.env)
+@contextlib.contextmanager
+def _process_environment(env: dict[str, str], url: str) -> Iterator[None]:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from infra.settings import get_settings
+
+    before = dict(os.environ)
+    os.environ.update(env)
+    get_settings.cache_clear()
+    try:
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
         get_settings.cache_clear()
-        try:
-            with temporary_settings({PREFECT_API_URL: self.url}):
-                yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            get_settings.cache_clear()
 
 
 def _environment(home: Path, url: str, ui: bool) -> dict[str, str]:
@@ -326,7 +336,7 @@ def migrated(env: dict[str, str]) -> Iterator[None]:
 
     kept = ROOT / ".cache" / f"prefect-{prefect.__version__}.db"
     database = Path(env["PREFECT_HOME"]) / "prefect.db"
-    if database.exists() or "PREFECT_SERVER_DATABASE_CONNECTION_URL" in env:
+    if database.exists() or not env.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite").startswith("sqlite"):
         yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)

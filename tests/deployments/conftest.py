@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from deployments.up import database_url
 from tests.deployed import Deployed
 from tests.postgres import postgres
 
@@ -40,7 +39,7 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Ite
 @pytest.fixture(scope="module")
 def on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     with postgres() as url:
-        env = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(url)}
+        env = {"STENO_DEPLOY__DATABASE_URL": url}
         with Deployed.start(tmp_path_factory.mktemp("postgresql"), env) as deployed:
             yield deployed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -96,23 +97,22 @@ class Up:
                     found[name] = child.pid
         return found
 
-    def workers_online(self) -> list[str]:
-        answer = httpx.post(f"{self.api}/work_pools/stenoflow/workers/filter", json={}, timeout=30, trust_env=False)
-        return [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"] if answer.is_success else []
+    def kill(self) -> None:
+        """`kill -9`; what it started ends by itself."""
+        started = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        self.process.kill()
+        self.process.wait()
+        assert gone({process.pid for process in started})
 
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    with migrated({"PREFECT_HOME": str(tmp_path / "prefect")}):
-        up = Up(tmp_path)
-    try:
-        up.wait_until_said("Ctrl-C stops everything")
+    with contextlib.ExitStack() as stack:
+        with migrated({"PREFECT_HOME": str(tmp_path / "prefect")}):
+            up = Up(tmp_path)
+            stack.callback(up.kill)
+            up.wait_until_said("Ctrl-C stops everything")
         yield up
-    finally:
-        everything = psutil.Process(up.process.pid).children(recursive=True) if up.process.poll() is None else []
-        up.process.kill()
-        up.process.wait()
-        assert gone({process.pid for process in everything})
 
 
 @pytest.mark.slow
