@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from api.errors import ApiError, Unprocessable
 from api.schemas import Problem
@@ -137,7 +138,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     detail = {404: "There is nothing at this address.", 405: "This address does not take that method."}.get(status)
     code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
-    return problem(request, status, code, detail or f"{HTTPStatus(status).phrase}.", headers=error.headers)
+    headers = {"Allow": _allowed(request)} if status == 405 else error.headers
+    return problem(request, status, code, detail or f"{HTTPStatus(status).phrase}.", headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of the address. Starlette names those of the first route that matches, and each of ours has one method."""
+    # FastAPI wraps what is included (0.150, `fastapi.routing._IncludedRouter`).
+    wrapped = [getattr(route, "original_router", None) for route in request.app.routes]
+    routes = [*request.app.routes, *(route for router in wrapped if router is not None for route in router.routes)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
