@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from flows.request import TranscribeOptions
-from infra.settings import StenoSettings
 from speech.schema import Frozen
+
+if TYPE_CHECKING:
+    from infra.settings import StenoSettings
 
 NEUTRAL = frozenset({"batch_size", "max_duration", "retention_days", "on_diarization_failure", "redo_from"})
 """Options that leave a finished transcript as it is."""

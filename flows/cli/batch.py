@@ -58,6 +58,7 @@ def batch(source: str, as_json: bool, quiet: bool, verbose: bool, debug: bool, *
 
     get_settings.cache_clear()
     request = _request(source, options)
+    _check_listed(request.source)
     check_output(request.output_dir, None)
     if request.run_on == "here":
         check_models(_sample(request), get_settings())
@@ -97,6 +98,20 @@ def _request(source: str, options: dict[str, Any]) -> BatchRequest:
     own = {name: value for name, value in given.items() if name in BatchRequest.model_fields}
     common = {name: value for name, value in given.items() if name not in own}
     return _as_kept(BatchRequest(source=source, options=TranscribeOptions(**common), **own))
+
+
+def _check_listed(source: str) -> None:
+    """Refuse at once what is not there. Raises SourceNotFound, SourceForbidden."""
+    from pathlib import Path
+
+    from infra.errors import SourceForbidden, SourceNotFound
+    from infra.listing.folders import has_wildcard
+    from infra.names import scheme_of
+
+    if Path(source).name == "-":
+        raise SourceForbidden("A batch is not read from standard input; give a folder, a glob, a URL or a manifest.")
+    if not scheme_of(source) and not has_wildcard(source) and not Path(source).exists():
+        raise SourceNotFound(f"There is no folder or file {source}; check its spelling and the working folder.")
 
 
 def _as_kept(request: BatchRequest) -> BatchRequest:
