@@ -91,9 +91,7 @@ def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: st
 
 
 def too_long(name: str, max_duration: float) -> MediaTooLong:
-    return MediaTooLong(
-        f"{capitalised(name)} is longer than the {spell(max_duration)} that are accepted; split it."
-    )
+    return MediaTooLong(f"{capitalised(name)} is longer than the {spell(max_duration)} that are accepted; split it.")
 
 
 def spell(seconds: float) -> str:
