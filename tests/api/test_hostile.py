@@ -74,7 +74,7 @@ def printed() -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", TABLE, ids=[case.name for case in TABLE])
 def test_what_is_hostile_is_refused_at_the_door(guarded_api: GuardedApi, printed: list[str], case: Case) -> None:
     answer = exchange(guarded_api, case.sent(guarded_api), BOUND)
