@@ -56,9 +56,10 @@ class Speech:
 
     @modal.enter(snap=_modal.snapshot)
     def prepare(self) -> None:
-        from infra.on_modal.weights import import_libraries
+        if _modal.snapshot:
+            from infra.on_modal.weights import import_libraries
 
-        import_libraries()
+            import_libraries()
 
     @modal.enter()
     def load(self) -> None:
@@ -86,9 +87,10 @@ class Voices:
 
     @modal.enter(snap=_modal.snapshot)
     def prepare(self) -> None:
-        from infra.on_modal.weights import import_libraries
+        if _modal.snapshot:
+            from infra.on_modal.weights import import_libraries
 
-        import_libraries()
+            import_libraries()
 
     @modal.enter()
     def load(self) -> None:
