@@ -82,7 +82,7 @@ class StubCompute:
             if job.stage == "merge":
                 outcome = await LocalCompute(get_store()).run(job, progress)
             else:
-                outcome = await asyncio.to_thread(stand_in, job, slow_writes.LARGE if slowly else 0)
+                outcome = await asyncio.to_thread(stand_in, job, slow_writes.size_of(job) if slowly else 0)
         note(plan, "end", job)
         return outcome
 
