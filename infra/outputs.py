@@ -48,7 +48,11 @@ def write(target: str, content: bytes, settings: StenoSettings) -> None:
         fs, place = filesystem(target, settings)
         fs.pipe_file(place, content)
         return
-    path = Path(target)
+    write_file(Path(target), content)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
     try:
