@@ -1,11 +1,13 @@
-"""The client of the REST API: `StenoClient`, and `AsyncStenoClient` for event loops. It loads no model and no Prefect.
+"""The client of the REST API: `StenoClient`, and `AsyncStenoClient` for event loops.
 
-from api.client import StenoClient
+    from api.client import StenoClient
 
-with StenoClient("http://127.0.0.1:8765") as steno:
-    job = steno.submit("meeting.m4a", diarize=True)
-    steno.wait(job, on_progress=lambda now: print(f"{now.percent:.0f} % {now.message}"))
-    steno.save(job, "transcripts", ["json", "srt"], name="meeting")
+    with StenoClient("http://127.0.0.1:8765") as steno:
+        job = steno.submit("meeting.m4a", diarize=True)
+        steno.wait(job, on_progress=lambda now: print(f"{now.percent:.0f} % {now.message}"))
+        steno.save(job, "transcripts", ["json", "srt"], name="meeting")
+
+Importing it loads no model and no Prefect.
 """
 
 from api.client.asynchronous import AsyncChunkSession, AsyncStenoClient

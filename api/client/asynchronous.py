@@ -48,7 +48,7 @@ class AsyncStenoClient:
         self._http = httpx.AsyncClient(**self._connection.options, verify=verify, transport=transport)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.shown!r})"
+        return f"{type(self).__name__}({self._connection.url!r})"
 
     async def __aenter__(self) -> Self:
         return self

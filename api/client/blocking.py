@@ -49,7 +49,7 @@ class StenoClient:
         self._http = httpx.Client(**self._connection.options, verify=verify, transport=transport)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.shown!r})"
+        return f"{type(self).__name__}({self._connection.url!r})"
 
     def __enter__(self) -> Self:
         return self

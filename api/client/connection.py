@@ -39,17 +39,12 @@ class Connection:
             parts = httpx.URL()
         if parts.scheme not in ("http", "https") or not parts.host:
             raise RequestRefused("The service's address is no http(s) URL; give it like http://127.0.0.1:8765.")
+        if parts.userinfo or parts.query or parts.fragment:
+            # They would be logged with every request.
+            raise RequestRefused("The service's address holds more than host, port and path; give an API key as `key`.")
         if key is not None and not (key.isascii() and key.isprintable()):
             raise RequestRefused("The API key holds characters that no key has; copy it anew from `steno keys make`.")
         return cls(url, key)
-
-    @property
-    def shown(self) -> str:
-        """The address without credentials and query."""
-        parts = httpx.URL(self.url)
-        port = f":{parts.port}" if parts.port else ""
-        host = f"[{parts.host}]" if ":" in parts.host else parts.host
-        return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """What a client can meet, each a sentence for people and a `reason` for programs: the code that the service gave.
 
-StenoError
-└── ClientError
-    ├── RequestRefused       400, 413, 415, 422: an option, a recording or an Idempotency-Key is refused; never retried
-    ├── KeyRefused           401, 403: no API key, or one that the service does not know
-    ├── JobNotFound          404: no such job, or another key's
-    │   └── JobDeleted       it was there and has been deleted
-    ├── JobConflict          409: not possible in the job's state
-    ├── ResultExpired        410: what the job left is no longer kept
-    ├── LimitReached         429, for longer than the client is patient; `retry_after` says when to come back
-    ├── ServiceUnavailable   the service, or what it stands on, does not answer, for longer than the client is patient
-    ├── ServiceBroken        an answer that cannot be: a 500, or none of this service's
-    ├── WaitTimeout          the job has not ended in the time that was given; it goes on
-    └── JobFailed            the job ended without what was asked for; `job` says more
-        └── JobCanceled      it was canceled
+    StenoError
+    └── ClientError              all that this client raises, beside OSError for files here
+        ├── RequestRefused       400, 413, 415, 422: an option, a recording or an Idempotency-Key is refused; never retried
+        ├── KeyRefused           401, 403: no API key, or one that the service does not know
+        ├── JobNotFound          404: no such job, or another key's
+        │   └── JobDeleted       it was there and has been deleted
+        ├── JobConflict          409: not possible in the job's state
+        ├── ResultExpired        410: what the job left is no longer kept
+        ├── LimitReached         429, for longer than the client is patient; `retry_after` says when to come back
+        ├── ServiceUnavailable   the service, or what it stands on, does not answer, for longer than the client is patient
+        ├── ServiceBroken        an answer that cannot be: a 500, or none of this service's
+        ├── WaitTimeout          the job has not ended in the time that was given; it goes on
+        └── JobFailed            the job ended without what was asked for; `job` says more
+            └── JobCanceled      it was canceled
+
+Where the service answered with an RFC 9457 problem, its sentence is the message.
 """
 
 from __future__ import annotations
