@@ -97,6 +97,7 @@ class Job(BaseModel):
     status: JobStatus
     progress: float = Field(ge=0, le=100, description="Percent done, counted in audio, not in time.")
     message: str
+    name: str = Field("", description="The recording's name, as its owner or its address has it.")
     created_at: datetime
     updated_at: datetime
     language: str | None = None

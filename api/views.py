@@ -28,6 +28,7 @@ def job_of(seen: Seen) -> Job:
         status=status,
         progress=states.percent_of(seen, status),
         message=states.message_of(seen, status),
+        name=run.name,
         created_at=submitted_at(run),
         updated_at=states.updated_at(seen),
         language=result.language if result and status == "completed" else None,

@@ -47,8 +47,13 @@ class AsyncStenoClient:
         self._core = Following(patience)
         self._http = httpx.AsyncClient(**self._connection.options, verify=verify, transport=transport)
 
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._connection.url
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.url!r})"
+        return f"{type(self).__name__}({self.url!r})"
 
     async def __aenter__(self) -> Self:
         return self

@@ -48,8 +48,13 @@ class StenoClient:
         self._core = Following(patience)
         self._http = httpx.Client(**self._connection.options, verify=verify, transport=transport)
 
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._connection.url
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.url!r})"
+        return f"{type(self).__name__}({self.url!r})"
 
     def __enter__(self) -> Self:
         return self

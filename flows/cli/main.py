@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("flows.cli.retry:command", "Run a recording's failed stages once more, or with other options."),
     "up": ("deployments.cli:up", "Start server, UI, worker, deployments and automations on this machine."),
     "api": ("api.cli:command", "Serve the REST API; its jobs are runs of the configured Prefect API."),
+    "submit": ("api.submit_cli:command", "Have recordings transcribed by a REST API on another machine."),
     "keys": ("api.keys_cli:command", "Make, list and revoke the keys of the REST API."),
     "deploy": ("deployments.cli:deploy", "Register deployments and automations with the configured Prefect API."),
     "modal": ("flows.cli.modal:command", "Run the models on Modal's GPUs: deploy, check, warm, status."),
