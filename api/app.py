@@ -46,6 +46,7 @@ def create_app(settings: StenoSettings | None = None) -> FastAPI:
         app.include_router(router)
     observe.instrument(app)
     documents.describe(app)
+    webhooks.describe(app)
     return app
 
 

@@ -15,6 +15,7 @@ from api.keys import KeyLimits, KeyRing, kept
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
 from speech.errors import InvalidOption
+from infra.webhooks import SERVICE
 
 _declared = HTTPBearer(
     auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"
@@ -32,7 +33,7 @@ class Caller:
     """What the key may ask for, where it differs from the service's settings."""
 
 
-ANYBODY = Caller("anybody", "anybody")
+ANYBODY = Caller(SERVICE, "anybody")
 
 
 async def caller(request: Request, _: Annotated[object, Depends(_declared)] = None) -> Caller:

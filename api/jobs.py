@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import guard, limits, metrics, states, tags, webhooks
+from api import deliveries, guard, limits, metrics, states, tags, webhooks
 from api.auth import Caller
 from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
 from api.problems import unprocessable
@@ -25,6 +25,7 @@ from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from infra.settings import StenoSettings
+from flows.webhooks import WANTED
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -145,6 +146,8 @@ class Jobs:
                 job = job.model_copy(update={"warnings": [*job.warnings, error.detail], "links": {}})
         unknown = {
             name for name in ("segments", "word_segments", "language", "error", "error_code") if getattr(job, name) is None
+        if job.status in ENDED and WANTED in run.tags:
+            job = job.model_copy(update={"webhook": await deliveries.latest(self.runs, run.id)})
         }
         text = await asyncio.to_thread(job.model_dump_json, exclude=unknown | ({"language"} if members else set()))
         return f"{text[:-1]},{members}}}" if members else text

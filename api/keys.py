@@ -86,17 +86,23 @@ def make(store: Store, name: str, limits: KeyLimits | None = None) -> MadeKey:
     return MadeKey(key, secret)
 
 
-def revoke(store: Store, wanted: str) -> ApiKey:
-    """End the key of that id or name; every API process refuses it within seconds. Raises InvalidOption."""
+def named(store: Store, wanted: str) -> ApiKey:
+    """The key of that id or name, or the key itself; one that is not revoked if there is one. Raises InvalidOption."""
     if match := _TOKEN.fullmatch(wanted):
         wanted = match[1]
     found = [key for key in kept(store) if wanted in (key.id, key.name)]
     found = [key for key in found if key.active] or found[:1]
     if not found:
         raise InvalidOption("There is no key of that id or name; `steno keys list` shows them.")
-    if not found[0].active:
-        return found[0]
-    revoked = found[0].model_copy(update={"revoked": _now()})
+    return found[0]
+
+
+def revoke(store: Store, wanted: str) -> ApiKey:
+    """End the key of that id or name; every API process refuses it within seconds. Raises InvalidOption."""
+    found = named(store, wanted)
+    if not found.active:
+        return found
+    revoked = found.model_copy(update={"revoked": _now()})
     _keep(store, revoked)
     return revoked
 

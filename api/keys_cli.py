@@ -13,6 +13,7 @@ steno keys make alice > alice.key        the key, which is shown this once
 steno keys make ci --rate 60 --pending 5
 steno keys list
 steno keys revoke alice                  refused by every API process within seconds
+steno keys webhook-secret alice          what her webhooks are signed with; --rotate makes another
 \b
 Exit codes: 0 done; 2 a wrong option; 3, 5, 6 the store's errors.
 """
@@ -100,6 +101,34 @@ def revoke_key(key: str, as_json: bool, debug: bool) -> None:
         click.echo(json.dumps({"type": "key", **_shown(revoked)}))
     else:
         click.echo(f"Revoked {revoked.name} (id {revoked.id}); running services refuse it within {keys.FRESH:.0f} seconds.")
+
+
+@command.command("webhook-secret")
+@click.argument("key", required=False)
+@click.option("--rotate", is_flag=True, help="Make a new one; for a day, webhooks are signed with the one before as well.")
+@_JSON
+@_DEBUG
+def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) -> None:
+    """Print the secret that webhooks of the KEY's jobs are signed with, as Standard Webhooks has it.
+
+    Without KEY: the one for jobs that were submitted without a key. It is made when it is first needed, and stays the same.
+    """
+    from api import keys
+    from infra import webhooks
+    from infra.settings import get_settings
+
+    store = _store()
+    found = keys.named(store, key) if key is not None else None
+    owner = found.id if found else webhooks.SERVICE
+    hours = get_settings().webhooks.rotation_hours
+    secret = webhooks.rotate(store, owner, hours) if rotate else webhooks.current_secret(store, owner)
+    if as_json:
+        click.echo(json.dumps({"type": "webhook-secret", "id": owner, **secret.model_dump(mode="json", include={"secret", "made"})}))
+        return
+    click.echo(secret.secret)
+    whose = found.name if found else "callers without a key"
+    until = f" The one before is signed with as well for {hours:g} hours." if rotate else ""
+    click.echo(f"This signs the webhooks of {whose}; receivers verify them with it.{until}", err=True)
 
 
 def _store() -> Any:

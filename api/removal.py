@@ -18,6 +18,7 @@ from api.errors import ApiError
 from api.results import forget_rendered
 from api.runs import Runs, prefect_answers
 from api.uploads_kept import expired_uploads, remove_upload
+from flows import webhooks
 from infra.compute import get_store
 from infra.removal import remove_run
 from infra.settings import StenoSettings
@@ -51,6 +52,8 @@ class Removal:
         under_way = states.status_of(run) not in states.ENDED
         if under_way:
             await self.runs.cancel(run.id)
+        if webhooks.WANTED in run.tags:
+            await self.runs.untell(run.id)
         return under_way
 
     def wake(self) -> None:
@@ -127,6 +130,7 @@ class Removal:
             async with prefect_answers():
                 with contextlib.suppress(ObjectNotFound):
                     await self.runs.client.delete_artifact(artifact.id)
+        await self.runs.untell(run.id)
         # Again, since a run that was just ending writes the tags that it began with.
         kept = [tag for tag in tags.tombstone(run) if tag != tags.CLEANING]
         await self.runs.mark(run.id, tags=kept, labels={}, blank=True)

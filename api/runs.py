@@ -12,6 +12,7 @@ from uuid import UUID
 
 from api.batching import Batched
 from api.errors import JobNotFound, Unavailable
+from flows import webhooks
 from flows.artifacts import PREFIX
 from flows.execution import create_run
 from flows.progress import NAME as PROGRESS
@@ -104,6 +105,11 @@ class Runs:
         async with prefect_answers():
             return await read_artifacts(self.client, run)
 
+    async def deliveries(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
+        """Runs that tell owners of jobs that have ended, by a filter of Prefect's, the latest first."""
+        async with prefect_answers():
+            return await webhooks.deliveries(self.client, dict(filters), limit)
+
     # -- changing -----------------------------------------------------------------------------------------------------
 
     async def create(self, request: TranscribeRequest, *, key: str, tags: Iterable[str]) -> FlowRun:
@@ -140,6 +146,22 @@ class Runs:
         async with prefect_answers():
             await self.client.set_flow_run_state(run, Cancelled(message="Cancelled through the REST API."), force=True)
         self.changed(run)
+
+    async def deliver_again(self, delivery: FlowRun) -> FlowRun | None:
+        """Have it delivered once more, from now on; None when that is not possible now."""
+        async with prefect_answers():
+            if not await webhooks.deliver_again(self.client, delivery):
+                return None
+            return await self.client.read_flow_run(delivery.id)
+
+    async def untell(self, job: UUID) -> None:
+        """Remove what tells the job's owner of its end, or told."""
+        from prefect.exceptions import ObjectNotFound
+
+        for delivery in await self.deliveries({"tags": {"all_": [f"{webhooks.OF_JOB}{job}"]}}, _PAGE):
+            async with prefect_answers():
+                with contextlib.suppress(ObjectNotFound):
+                    await self.client.delete_flow_run(delivery.id)
 
     async def mark(self, run: UUID, *, tags: Iterable[str], labels: Mapping[str, str], blank: bool = False) -> None:
         """Give it these tags in place of its own, and these labels beside its own; `blank` forgets what it was asked to do."""

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from flows.request import Format
+from flows.webhooks import JobEnd, WebhookType
 
 JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
+DeliveryStatus = Literal["pending", "delivered", "dead", "canceled"]
 StageState = Literal["pending", "running", "computed", "cached", "skipped", "failed"]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
@@ -67,7 +69,10 @@ class JobRequest(JobOptions):
     metadata: dict[MetaKey, MetaValue] = Field(default_factory=dict, max_length=32, description="Yours; given back as it is.")
     tags: tuple[Tag, ...] = Field((), max_length=16, description="Yours; jobs are listed by them.")
     webhook_url: str | None = Field(
-        None, min_length=1, max_length=2048, description="https URL that is told when the job ends."
+        None,
+        min_length=1,
+        max_length=2048,
+        description="https URL that is told when the job ends, by POST, signed as Standard Webhooks has it.",
     )
 
 
@@ -88,6 +93,42 @@ class StageReport(BaseModel):
     seconds: float = 0.0
     cost: float | None = Field(None, description="US dollars; null when no price is known.")
     detail: str = ""
+
+
+class WebhookDelivery(BaseModel):
+    """That a job ended, on its way to `webhook_url`, or there."""
+
+    id: str = Field(description="The `webhook-id` header, the same on every attempt.")
+    job_id: str
+    type: WebhookType
+    status: DeliveryStatus = Field(description="`pending` until it is accepted, or given up as `dead`.")
+    attempts: int = Field(ge=0, description="Attempts that were begun.")
+    message: str
+    created_at: datetime
+    updated_at: datetime
+    next_attempt_at: datetime | None = Field(None, description="Null unless it is pending.")
+
+
+class WebhookDeliveries(BaseModel):
+    """One page of deliveries, the latest first."""
+
+    webhooks: list[WebhookDelivery]
+    next_cursor: str | None = Field(None, description="Give it as `cursor` for the next page; null on the last one.")
+
+
+class WebhookData(BaseModel):
+    job_id: str
+    status: JobEnd
+    url: str = Field(description="Where the job is to be had; relative to this service.")
+    metadata: dict[str, str]
+
+
+class WebhookMessage(BaseModel):
+    """What a `webhook_url` is sent when a job ends. Ask for the job itself: this never holds a transcript."""
+
+    type: WebhookType
+    timestamp: datetime = Field(description="When the job ended; `webhook-timestamp` is when this attempt was made.")
+    data: WebhookData
 
 
 class Job(BaseModel):
@@ -112,6 +153,7 @@ class Job(BaseModel):
     cost: float | None = Field(None, description="US dollars.")
     metadata: dict[str, str] = {}
     tags: list[str] = []
+    webhook: WebhookDelivery | None = Field(None, description="There once `webhook_url` is to be told that the job has ended.")
     links: dict[str, str] = Field({}, description="Where the transcript is to be had, by format; relative to this service.")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from api.schemas import JobStatus, StageReport, StageState
+from flows.attempts import RESTARTS_WITHIN
 from flows.outcome import RunOutcome
 from flows.progress import Progress
 from flows.request import TranscribeRequest
@@ -27,9 +28,6 @@ STATE_TYPES: dict[JobStatus, tuple[str, ...]] = {
     "canceled": ("CANCELLED",),
 }
 """Where jobs of a status are to be looked for; `status_of` then tells them apart."""
-
-RESTARTS_WITHIN = timedelta(seconds=90)
-"""A run whose process died is put back into the queue by an automation; only when that does not happen has the job failed."""
 
 
 class Seen(NamedTuple):

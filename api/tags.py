@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from flows import webhooks
+
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
@@ -13,15 +15,14 @@ FORMER_OWNER = "deleted-of:"
 """In place of `owner:` on a job that was deleted."""
 TAG = "tag:"
 """Prefixed, so that no caller's tag can be taken for one of ours or of an automation's."""
-META = "meta:"
+META = webhooks.META
 FORMAT = "format:"
 PAYLOAD = "payload:"
 UPLOAD = "upload:"
 CLEANING = "cleaning"
 """On a deleted job until all that it left is removed."""
 
-DELETED = "stenoflow.deleted"
-"""The label with the time of deletion. Labels are merged, so that a run that is just ending does not lose it."""
+DELETED = webhooks.DELETED
 
 
 def owner(key_id: str) -> str:
@@ -52,7 +53,7 @@ def values(run: FlowRun, prefix: str) -> list[str]:
 
 
 def metadata(run: FlowRun) -> dict[str, str]:
-    return {key: value for key, _, value in (tag.partition("=") for tag in sorted(values(run, META)))}
+    return webhooks.metadata(run)
 
 
 def belongs_to(run: FlowRun, key_id: str) -> bool:
@@ -60,13 +61,13 @@ def belongs_to(run: FlowRun, key_id: str) -> bool:
 
 
 def is_deleted(run: FlowRun) -> bool:
-    return DELETED in run.labels
+    return webhooks.is_deleted(run)
 
 
 def tombstone(run: FlowRun) -> list[str]:
     """The tags of a deleted job: what its owner said of it is gone, too."""
     upload = [tag for tag in run.tags if tag.startswith(UPLOAD)]
-    ours = (OWNER, FORMER_OWNER, TAG, META, FORMAT, PAYLOAD, UPLOAD, CLEANING)
+    ours = (OWNER, FORMER_OWNER, TAG, META, FORMAT, PAYLOAD, UPLOAD, CLEANING, webhooks.WANTED)
     owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
     payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
     others = [tag for tag in run.tags if not tag.startswith(ours)]

@@ -1,18 +1,72 @@
-"""Telling callers that a job has ended. Refused for now, rather than accepted and never done."""
+"""Telling callers that a job has ended: subscriptions when it is submitted, and what became of the deliveries.
+
+Nothing of it lives in this process: subscriptions and secrets are in the store, deliveries are Prefect's runs of `notify`, and
+couriers (`deployments.courier`) make and execute them.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import asyncio
+from typing import Annotated
 
+from fastapi import APIRouter, FastAPI, Query
+
+from api import deliveries
 from api.auth import Caller
-from api.errors import Unprocessable
+from api.dependencies import CurrentCaller, TheJobs
+from api.documents import problems
+from api.schemas import DeliveryStatus, WebhookDeliveries, WebhookDelivery, WebhookMessage
+from flows.webhooks import subscription_tags
+from infra.compute import get_store
+from infra.webhooks import subscribe
 
-router = APIRouter()
+router = APIRouter(tags=["webhooks"])
+
+Limit = Annotated[int, Query(ge=1, le=100, description="Deliveries on a page.")]
+PageCursor = Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before.")]
 
 
 async def tags_for(url: str, caller: Caller) -> list[str]:
-    """The tags that say whom to tell of the job's end. Raises Unprocessable: nobody delivers yet."""
-    raise Unprocessable(
-        "Webhooks are not delivered by this version; follow the job's events, or ask for it with `?wait=`.",
-        code="webhook_unsupported",
-    )
+    """The tags that say whom to tell of the job's end. Raises the store's errors."""
+    store = await asyncio.to_thread(get_store)
+    return subscription_tags(await asyncio.to_thread(subscribe, store, caller.key_id, url))
+
+
+@router.get("/webhooks", responses=problems(422))
+async def list_webhooks(
+    caller: CurrentCaller,
+    jobs: TheJobs,
+    status: Annotated[DeliveryStatus | None, Query(description="Only these.")] = None,
+    job_id: Annotated[str | None, Query(max_length=64, pattern=r"^[0-9A-Fa-f-]*$", description="Of this job.")] = None,
+    limit: Limit = 20,
+    cursor: PageCursor = None,
+) -> WebhookDeliveries:
+    """What was told, or is to be, of the caller's jobs that ended."""
+    job = job_id.lower() if job_id is not None else None
+    return await deliveries.listed(jobs.runs, caller, status, job, limit=limit, cursor=cursor)
+
+
+@router.get("/webhooks/dead", responses=problems(422))
+async def dead_webhooks(
+    caller: CurrentCaller, jobs: TheJobs, limit: Limit = 20, cursor: PageCursor = None
+) -> WebhookDeliveries:
+    """What was given up: after the last attempt, or because the receiver answered 410."""
+    return await deliveries.listed(jobs.runs, caller, "dead", None, limit=limit, cursor=cursor)
+
+
+@router.post("/webhooks/{webhook_id}/redeliver", status_code=202, responses=problems(404, 409))
+async def redeliver_webhook(webhook_id: str, caller: CurrentCaller, jobs: TheJobs) -> WebhookDelivery:
+    """Deliver it once more, at once and under the same id, with all the attempts that a new one has; whatever became of it."""
+    return await deliveries.redelivered(jobs.runs, caller, webhook_id)
+
+
+def describe(app: FastAPI) -> None:
+    """Have the application's OpenAPI document say what receivers are sent."""
+
+    async def job_ended(body: WebhookMessage) -> None:
+        """A job has ended. Any 2xx accepts it; 410 ends the attempts; whatever else is tried again, hours later still.
+
+        `webhook-id` is the same on every attempt. `webhook-signature` is that of Standard Webhooks.
+        """
+
+    app.webhooks.add_api_route("job-ended", job_ended, methods=["POST"], tags=["webhooks"], status_code=204)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from deployments.catalog import CHILD_TAG, TAG
+from deployments.catalog import CHILD_TAG, TAG, WEBHOOK_TAG
 from deployments.changes import Change
 from flows.attempts import RESTARTED
 from infra.settings import StenoSettings
@@ -27,11 +27,13 @@ ZOMBIES = "stenoflow: no sign of life"
 RESTART = "stenoflow: restart crashed runs"
 NOTIFY = "stenoflow: report failures"
 LATE = "stenoflow: report late runs"
+CANCELLED = "stenoflow: end cancelled runs"
 
 WEBHOOK_BLOCK = "stenoflow"
 """The notification block made from STENO_DEPLOY__NOTIFY_URL."""
 
 _ALIVE = {"heartbeat", "Pending", "Running"}
+_ENDED = {"Cancelled", "Completed", "Failed", "Crashed"}
 _SUBJECT = "Stenoflow: {{ flow_run.name }}: {{ flow_run.state.name }}"
 _BODY = (
     "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
@@ -84,7 +86,11 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
             name=ZOMBIES,
             description=f"A run that gives no sign of life for {deploy.zombie_seconds} s counts as crashed.",
             trigger=trigger(
-                [TAG, CHILD_TAG], Posture.Proactive, timedelta(seconds=deploy.zombie_seconds), after=_ALIVE, expect={"*"}
+                [TAG, CHILD_TAG, WEBHOOK_TAG],
+                Posture.Proactive,
+                timedelta(seconds=deploy.zombie_seconds),
+                after=_ALIVE,
+                expect={"*"},
             ),
             actions=[
                 ChangeFlowRunState(
@@ -96,13 +102,25 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
         AutomationCore(
             name=RESTART,
             description="A crashed run goes back to the queue; finished stages are kept.",
-            trigger=trigger([TAG], Posture.Reactive, timedelta(0), expect={"Crashed"}),
+            trigger=trigger([TAG, WEBHOOK_TAG], Posture.Reactive, timedelta(0), expect={"Crashed"}),
             actions=[ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=RESTARTED)],
+        ),
+        AutomationCore(
+            name=CANCELLED,
+            description=f"A run that is still being cancelled after {deploy.zombie_seconds} s counts as cancelled.",
+            trigger=trigger(
+                [TAG, CHILD_TAG],
+                Posture.Proactive,
+                timedelta(seconds=deploy.zombie_seconds),
+                after={"Cancelling"},
+                expect=_ENDED,
+            ),
+            actions=[ChangeFlowRunState(state=StateType.CANCELLED, message="Nobody was left to say that it had ended.")],
         ),
         AutomationCore(
             name=LATE,
             description=f"A run that no worker has taken {deploy.late_minutes:g} minutes after it was due is reported.",
-            trigger=trigger([TAG], Posture.Proactive, late, after={"Late"}, expect={"*"}),
+            trigger=trigger([TAG, WEBHOOK_TAG], Posture.Proactive, late, after={"Late"}, expect={"*"}),
             actions=tell or [DoNothing()],
         ),
     ]

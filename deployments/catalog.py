@@ -21,6 +21,8 @@ TAG = "stenoflow"
 CHILD_TAG = "stenoflow-batch"
 """On a batch's runs: their batch takes them up again and reports them, and they must not be run twice."""
 NIGHTLY_TAG = "nightly"
+WEBHOOK_TAG = "stenoflow-webhook"
+"""On what tells owners of jobs: what becomes of it is theirs to see to, so operators are not told of every failure."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Spec:
     """Runs at once; None for any number."""
     when_full: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
     """What happens to a run above `concurrency`: it waits for its turn, or is cancelled."""
+    courier: bool = False
+    """Run by couriers (`deployments.courier`), which have a work pool of their own, not by workers."""
+
+    def pool(self, settings: StenoSettings) -> str:
+        """The work pool whose workers run it."""
+        return courier_pool(settings) if self.courier else settings.deploy.pool
 
     @property
     def flow(self) -> Flow[..., Any]:
@@ -57,7 +65,12 @@ class Spec:
 
 def catalog(settings: StenoSettings) -> list[Spec]:
     """Every deployment that these settings ask for."""
-    return [*_recordings(settings.deploy), *_batches(settings.deploy), *_upkeep(settings.deploy)]
+    return [*_recordings(settings.deploy), *_batches(settings.deploy), *_upkeep(settings.deploy), _webhooks()]
+
+
+def courier_pool(settings: StenoSettings) -> str:
+    """The work pool of webhooks: recordings never keep them waiting, nor they recordings."""
+    return f"{settings.deploy.pool}-webhooks"
 
 
 def _recordings(deploy: DeploySettings) -> list[Spec]:
@@ -115,6 +128,17 @@ def _upkeep(deploy: DeploySettings) -> list[Spec]:
         concurrency=1,
     )
     return [collect, evaluate]
+
+
+def _webhooks() -> Spec:
+    return Spec(
+        "flows.notify.notify",
+        "stenoflow",
+        "Tell the owner of a job of the REST API that it has ended; made by couriers. A failed run was given up: *Retry* "
+        "delivers it again, under the same id.",
+        tags=(WEBHOOK_TAG,),
+        courier=True,
+    )
 
 
 def package_version() -> str:

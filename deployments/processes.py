@@ -108,6 +108,11 @@ def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path, 
     return Child("worker", [sys.executable, "-m", "deployments.worker", pool, name, str(limit)], env, log, echo=echo)
 
 
+def courier(pool: str, name: str, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
+    """What delivers webhooks."""
+    return Child("courier", [sys.executable, "-m", "deployments.courier", pool, name], env, log, echo=echo)
+
+
 def api(env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """The REST API, where STENO_API__HOST and STENO_API__PORT say."""
     return Child("api", [sys.executable, "-m", "api.cli"], env, log, echo=echo)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from deployments.automations import register_automations
-from deployments.catalog import Spec, catalog, package_version
+from deployments.catalog import Spec, catalog, courier_pool, package_version
 from deployments.changes import Change
 from deployments.environment import flow_environment
 from deployments.form import parameter_form
@@ -21,23 +21,24 @@ RUN_COMMAND = "python -m prefect.engine"
 
 
 async def register(client: PrefectClient, settings: StenoSettings) -> list[Change]:
-    """Make the work pool, the deployments and the automations. A second time changes nothing."""
-    changes = [await _register_pool(client, settings)]
+    """Make the work pools, the deployments and the automations. A second time changes nothing."""
+    pools = {settings.deploy.pool: "Workers of Stenoflow.", courier_pool(settings): "Couriers of Stenoflow's webhooks."}
+    changes = [await _register_pool(client, name, about, settings) for name, about in pools.items()]
     for spec in catalog(settings):
-        changes.append(await _register_deployment(client, spec, settings.deploy.pool))
+        changes.append(await _register_deployment(client, spec, spec.pool(settings)))
     return changes + await register_automations(client, settings)
 
 
-async def _register_pool(client: PrefectClient, settings: StenoSettings) -> Change:
+async def _register_pool(client: PrefectClient, name: str, description: str, settings: StenoSettings) -> Change:
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
 
-    name, template = settings.deploy.pool, job_template(settings)
+    template = job_template(settings)
     try:
         pool = await client.read_work_pool(name)
     except ObjectNotFound:
         await client.create_work_pool(
-            WorkPoolCreate(name=name, type="process", base_job_template=template, description="Workers of Stenoflow.")
+            WorkPoolCreate(name=name, type="process", base_job_template=template, description=description)
         )
         return Change("work pool", name, "created")
     if pool.base_job_template == template:

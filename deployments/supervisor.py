@@ -20,8 +20,8 @@ STEADY = 300.0
 """Seconds after which a process counts as running well again."""
 GIVE_UP = 8
 """Ends within `STEADY` seconds of each other after which it is not started again."""
-GRACE = {"worker": 45.0, "server": 12.0}
-"""Seconds to end in order. The worker's runs have 30 of them to end theirs."""
+GRACE = {"worker": 45.0, "courier": 30.0, "server": 12.0}
+"""Seconds to end in order. The worker's runs have 30 of them to end theirs, the courier's attempts 20."""
 
 
 class Supervisor:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deployments import processes
 from deployments.api import deploy, registered, target
+from deployments.catalog import courier_pool
 from deployments.changes import Change
 from deployments.environment import flow_environment
 from deployments.processes import Child
@@ -58,6 +59,7 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
                 _tell(deploy(settings, url), say)
             if plan.worker:
                 supervisor.start(_worker(plan, settings, logs))
+                supervisor.start(_courier(plan, settings, logs))
             if plan.api:
                 log = _rotated(logs / "api.log")
                 supervisor.start(processes.api(os.environ | {"PREFECT_API_URL": url}, log, echo=plan.verbose))
@@ -132,9 +134,18 @@ def database_url(url: str) -> str:
 def _worker(plan: Plan, settings: StenoSettings, logs: Path) -> Child:
     settings.workdir_path.mkdir(parents=True, exist_ok=True)
     env = worker_environment(os.environ)
-    name = re.sub(r"[/%&<>]+", "-", f"{platform.node() or 'worker'}-{os.getpid()}")
     log = _rotated(logs / "worker.log")
-    return processes.worker(settings.deploy.pool, name, plan.limit, env, log, echo=plan.verbose)
+    return processes.worker(settings.deploy.pool, _process_name(), plan.limit, env, log, echo=plan.verbose)
+
+
+def _courier(plan: Plan, settings: StenoSettings, logs: Path) -> Child:
+    log = _rotated(logs / "courier.log")
+    return processes.courier(courier_pool(settings), _process_name(), worker_environment(os.environ), log, echo=plan.verbose)
+
+
+def _process_name() -> str:
+    """As Prefect's pages show it: this machine's name and a number."""
+    return re.sub(r"[/%&<>]+", "-", f"{platform.node() or 'worker'}-{os.getpid()}")
 
 
 def _rotated(log: Path) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 from infra.errors import Quarantined
@@ -25,7 +26,11 @@ BY_HAND = "Retried by hand."
 """The message of the state of a run that a person has executed again outside of a worker."""
 BESIDE_OTHERS = "Its process died while it computed others as well; it is tried again alone."
 """The message of the state after a death that may have been another run's fault, which is therefore not counted."""
-_BY_ITSELF = (RESTARTED, "State changed by Automation")
+RESTARTS_WITHIN = timedelta(seconds=90)
+"""A run whose process died is put back into the queue by an automation; only when that does not happen has it come to its end."""
+STATE_BY_AUTOMATION = "State changed by Automation"
+"""How Prefect begins the message of a state that an automation sets without one of its own."""
+_BY_ITSELF = (RESTARTED, STATE_BY_AUTOMATION)
 
 
 async def refuse_after_crashes() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -276,9 +276,23 @@ class ApiSettings(BaseModel):
     chunk_queue: int = Field(8, ge=0, le=1000, description="Audio chunks that may wait for one of them.")
     chunk_timeout: float = Field(120.0, gt=0, description="Seconds that one audio chunk may wait, and take.")
     chunk_start_seconds: float = Field(600.0, gt=0, description="Seconds that loading the models for audio chunks may take.")
-    webhook_attempts: int = Field(8, ge=1, le=20, description="Deliveries that are tried before one counts as dead.")
-    webhook_delay: float = Field(
-        30.0, ge=0, description="Seconds before the second delivery; each further one waits four times as long, up to 12 h."
+
+
+class WebhookSettings(BaseModel):
+    """How owners of jobs are told that they have ended; read by the courier that `steno up` starts beside its worker."""
+
+    delays: tuple[Annotated[float, Field(ge=0, le=7 * 86_400)], ...] = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        max_length=30,
+        description="Seconds from a failed attempt to the next, as JSON; after as many and one more it is given up.",
+    )
+    timeout: float = Field(15.0, gt=0, le=60, description="Seconds that one attempt may take, the answer included.")
+    at_once: int = Field(100, ge=1, le=1000, description="Attempts that one courier makes at the same time.")
+    poll: float = Field(2.0, gt=0, le=60, description="Seconds between two looks for jobs that have ended.")
+    rotation_hours: float = Field(
+        24.0,
+        ge=0,
+        description="Hours after `steno keys webhook-secret --rotate` that the secret before is signed with as well.",
     )
 
 
@@ -311,6 +325,7 @@ class StenoSettings(BaseSettings):
     recovery: RecoverySettings = RecoverySettings()
     deploy: DeploySettings = DeploySettings()
     batch: BatchSettings = BatchSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     report: ReportSettings = ReportSettings()
     prices: PriceSettings = PriceSettings()
 

@@ -144,15 +144,15 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def write_record(self, name: str, content: bytes) -> None:
-        """Write the record whole, replacing any before it."""
+    def write_record(self, name: str, content: bytes, *, private: bool = False) -> None:
+        """Write the record whole, replacing any before it. In a folder, nobody but this user may read a `private` one."""
         path = f"records/{name}"
         if not self.is_local:
             with storage_errors("writing a record"), _missing_is_unwritable():
                 self.fs.pipe_file(self._full(path), content)
             return
         with storage_errors("writing a record"):
-            self._move_in(io.BytesIO(content), Path(self._full(path)))
+            self._move_in(io.BytesIO(content), Path(self._full(path)), private=private)
 
     def delete_record(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), storage_errors("deleting a record"):
@@ -259,11 +259,13 @@ class Store:
                 self.fs.rm_file(aside)
             raise
 
-    def _move_in(self, reader: IO[bytes], target: Path) -> None:
+    def _move_in(self, reader: IO[bytes], target: Path, *, private: bool = False) -> None:
         """Write aside, then move: whoever reads meanwhile sees nothing or all of it."""
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         try:
+            if private:
+                aside.touch(0o600)
             with aside.open("wb") as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)
                 writer.flush()

@@ -203,11 +203,12 @@ def test_fields_may_be_left_empty_or_null(on_sqlite: Deployed) -> None:
 
 def test_every_deployment_is_registered_with_a_version_and_tags(on_sqlite: Deployed) -> None:
     names = {"transcribe/stenoflow", "transcribe/batch", "batch/stenoflow", "batch/nightly", "gc/nightly", "evaluate/stenoflow"}
-    assert set(on_sqlite.deployments) == names
-    for id_ in on_sqlite.deployments.values():
+    assert set(on_sqlite.deployments) == {*names, "notify/stenoflow"}
+    for name, id_ in on_sqlite.deployments.items():
         found = on_sqlite.call("GET", f"/deployments/{id_}")
         assert found["version"] and found["tags"] and found["description"]
-        assert found["work_pool_name"] == StenoSettings().deploy.pool
+        # Webhooks have a pool of their own: recordings cannot keep them waiting.
+        assert found["work_pool_name"] == StenoSettings().deploy.pool + ("-webhooks" if name == "notify/stenoflow" else "")
         assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
         assert not found["pull_steps"]
     nightly = on_sqlite.call("GET", f"/deployments/{on_sqlite.deployments['batch/nightly']}")

@@ -85,14 +85,18 @@ class Up:
             time.sleep(0.2)
 
     def children(self) -> dict[str, int]:
-        """The server's and the worker's process."""
+        """The processes of the server, the worker and the courier."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
             try:
                 command = " ".join(child.cmdline())
             except psutil.Error:  # it has just ended
                 continue
-            for name, module in (("server", "flows.cli.server"), ("worker", "deployments.worker")):
+            for name, module in (
+                ("server", "flows.cli.server"),
+                ("worker", "deployments.worker"),
+                ("courier", "deployments.courier"),
+            ):
                 if module in command:
                     found[name] = child.pid
         return found
@@ -150,7 +154,7 @@ def test_up_starts_everything_keeps_it_running_and_ends_it(up: Up) -> None:
 @pytest.mark.slow
 def test_nothing_is_left_when_up_itself_is_killed(up: Up) -> None:
     children = set(up.children().values())
-    assert len(children) == 2
+    assert len(children) == 3
     up.process.kill()
     assert gone(children)
 

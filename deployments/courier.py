@@ -1,0 +1,227 @@
+"""What delivers webhooks, as a process of its own beside the worker: finds jobs that have ended, and tells their owners.
+
+`python -m deployments.courier POOL NAME`
+
+It is a Prefect worker whose runs are not processes but coroutines of this one: an attempt takes a tenth of a second rather than
+the seconds that a process needs to start, and a thousand receivers that do not answer cost a thousand sockets at most. It
+keeps nothing: what is due, and how often it was tried, is in Prefect, so couriers may be killed, and there may be several.
+
+Jobs that have ended are looked for, not waited for as events: events are lost while the server is away, name no idempotency
+key, and cannot tell a crash that an automation will restart from one that is the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from deployments.worker import end_with_parent
+from flows.attempts import RESTARTS_WITHIN
+from flows.webhooks import (
+    DEPLOYMENT,
+    SUBSCRIPTION,
+    WANTED,
+    Notice,
+    ended_jobs,
+    is_deleted,
+    known_messages,
+    notice_of,
+    tell,
+)
+from infra import webhooks
+from infra.compute import get_store
+from infra.settings import StenoSettings, get_settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.workers.base import BaseWorker
+
+GRACE = 20.0
+"""Seconds that attempts under way have to come to their end."""
+_JUST_NOW = RESTARTS_WITHIN + timedelta(minutes=2)
+"""How long ago the jobs ended that every look is for."""
+_LATELY = timedelta(days=14)
+"""How long ago they ended that are looked for now and then: while the server, or every courier, was away."""
+_LATELY_EVERY = 300.0
+_KEEP = 86_400.0
+"""Seconds after which an address that no job is to be told to any more is forgotten."""
+_KNOWN = 50_000
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Makes a run of `notify` for each end of a job that somebody wants to be told."""
+
+    def __init__(self, client: PrefectClient, settings: StenoSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._deployment: UUID | None = None
+        self._known: dict[str, None] = {}
+        """Messages that there are runs for."""
+        self._lately_at = float("-inf")
+
+    async def watch(self) -> None:
+        """Until cancelled. What goes wrong is tried again."""
+        pause = self._settings.webhooks.poll
+        while True:
+            try:
+                await self._look()
+                pause = self._settings.webhooks.poll
+            except Exception as error:
+                _log.warning("Ended jobs could not be looked for (%s); trying again.", type(error).__name__)
+                self._deployment = None  # deployed anew meanwhile, under another id
+                pause = min(pause * 2, 60.0)
+            await asyncio.sleep(pause)
+
+    async def _look(self) -> None:
+        if time.monotonic() - self._lately_at > _LATELY_EVERY:
+            began = time.monotonic()
+            await self._tell_since(_LATELY)
+            await self._forget_addresses()
+            self._lately_at = began
+        else:
+            await self._tell_since(_JUST_NOW)
+
+    async def _tell_since(self, age: timedelta) -> None:
+        since, offset = datetime.now(UTC) - age, 0
+        while page := await ended_jobs(self._client, since, offset):
+            offset += len(page)
+            found = {notice.message_id: (notice, run) for run in page if (notice := notice_of(run)) is not None}
+            new = found.keys() - self._known.keys()
+            if not new:
+                continue
+            told = await known_messages(self._client, new)
+            for message in new - told:
+                await self._tell(*found[message])
+            self._known |= dict.fromkeys(new)
+        while len(self._known) > _KNOWN:
+            self._known.pop(next(iter(self._known)))
+
+    async def _tell(self, notice: Notice, run: FlowRun) -> None:
+        if self._deployment is None:
+            self._deployment = (await self._client.read_deployment_by_name(DEPLOYMENT)).id
+        store = await asyncio.to_thread(get_store, self._settings)
+        address = await asyncio.to_thread(webhooks.subscription, store, notice.to)
+        if address is None:
+            _log.warning("The address that wants to be told of run %s is not kept in this store.", run.id)
+            return
+        await tell(self._client, self._deployment, notice, owner=address.owner, job=run.name, host=address.host)
+
+    async def _forget_addresses(self) -> None:
+        """Those that no job names any more: the jobs were deleted."""
+        store = await asyncio.to_thread(get_store, self._settings)
+        for name in await asyncio.to_thread(webhooks.old_subscriptions, store, time.time() - _KEEP):
+            if not await self._wanted(f"{SUBSCRIPTION}{name}"):
+                await asyncio.to_thread(webhooks.forget, store, name)
+
+    async def _wanted(self, tag: str) -> bool:
+        from prefect.client.schemas.filters import FlowRunFilter
+
+        wanted = FlowRunFilter.model_validate({"tags": {"all_": [WANTED, tag]}})
+        runs = await self._client.read_flow_runs(flow_run_filter=wanted, limit=200)
+        return any(not is_deleted(run) for run in runs)
+
+
+def make_courier(pool: str, name: str, limit: int, told: asyncio.Event) -> BaseWorker[Any, Any, Any]:
+    """A Prefect worker that executes its runs in this process, and once told to end takes no more.
+
+    Defined in here because importing Prefect's takes seconds.
+    """
+    import anyio
+    from prefect.exceptions import Abort, ObjectNotFound
+    from prefect.flow_engine import run_flow_async
+    from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+
+    from flows.notify import notify
+
+    class Courier(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
+        type = "stenoflow-courier"
+
+        async def get_and_submit_flow_runs(self) -> Any:
+            return [] if told.is_set() else await super().get_and_submit_flow_runs()
+
+        async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[Any]:
+            # One that is due again while its last attempt still holds its slot; see `deployments.worker`.
+            held = self._limiter.statistics().borrowers if self._limiter else ()
+            free = [entry for entry in flow_run_response if entry.flow_run.id not in held]
+            return await super()._submit_scheduled_flow_runs(free)
+
+        async def run(
+            self, flow_run: FlowRun, configuration: BaseJobConfiguration, task_status: Any = anyio.TASK_STATUS_IGNORED
+        ) -> BaseWorkerResult:
+            task_status.started(os.getpid())
+            try:
+                await run_flow_async(notify, flow_run=flow_run, parameters=dict(flow_run.parameters), return_type="state")
+            except (Abort, ObjectNotFound):
+                _log.info("Run %s was cancelled or deleted meanwhile.", flow_run.id)
+            except Exception as error:
+                # Without a sign of life the run counts as crashed soon, and is started again.
+                _log.warning("Run %s could not be executed (%s).", flow_run.id, type(error).__name__)
+            return BaseWorkerResult(status_code=0, identifier=str(os.getpid()))
+
+    return Courier(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False, prefetch_seconds=1)
+
+
+async def work(pool: str, name: str, told: asyncio.Event) -> None:
+    """Deliver until told to end; then let the attempts under way come to their end, and return."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import AsyncClientContext
+
+    settings = get_settings()
+    courier = make_courier(pool, name, settings.webhooks.at_once, told)
+    # One client for all runs: each would make one of its own otherwise.
+    async with get_client() as client, AsyncClientContext.get_or_create():
+        tasks = {
+            serving := asyncio.create_task(courier.start()),
+            asyncio.create_task(Watch(client, settings).watch()),
+            waiting := asyncio.create_task(told.wait()),
+        }
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if waiting in done:
+            deadline = time.monotonic() + GRACE
+            while courier.limiter.borrowed_tokens and time.monotonic() < deadline:  # noqa: ASYNC110  it can only be asked
+                await asyncio.sleep(0.1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if serving in done:
+        await serving  # raises what ended it
+
+
+def main(pool: str, name: str) -> None:
+    end_with_parent()
+    loop, told = asyncio.new_event_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
+    failed: list[BaseException] = []
+
+    def deliver() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(work(pool, name, told))
+        except BaseException as error:
+            failed.append(error)
+            _log.exception("The courier ended.")
+
+    # Not on the main thread, where Prefect's engine would take the signals for itself: each run, in place of the others.
+    delivering = threading.Thread(target=deliver, name="courier")
+    delivering.start()
+    while delivering.is_alive():
+        delivering.join(0.5)
+    sys.stdout.flush()
+    # Threads that a name service holds up would keep the process.
+    os._exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
