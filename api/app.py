@@ -45,8 +45,8 @@ def create_app(settings: StenoSettings | None = None) -> FastAPI:
     for router in (submit.router, jobs.router, health.router, webhooks.router, openai.router):
         app.include_router(router)
     observe.instrument(app)
-    documents.describe(app)
     webhooks.describe(app)
+    documents.describe(app)
     return app
 
 

@@ -14,8 +14,8 @@ from api.errors import Unauthenticated
 from api.keys import KeyLimits, KeyRing, kept
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
-from speech.errors import InvalidOption
 from infra.webhooks import SERVICE
+from speech.errors import InvalidOption
 
 _declared = HTTPBearer(
     auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"

@@ -24,8 +24,8 @@ from api.views import about, job_of, result_of
 from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
-from infra.settings import StenoSettings
 from flows.webhooks import WANTED
+from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -139,15 +139,17 @@ class Jobs:
         seen = await self.seen(run)
         job = job_of(seen)
         members = None
+        if job.status in ENDED and WANTED in run.tags:
+            job = job.model_copy(update={"webhook": await deliveries.latest(self.runs, run.id)})
         if job.status == "completed" and (result := result_of(seen)) is not None:
             try:
                 members = await transcript_members(result)
             except Gone as error:
                 job = job.model_copy(update={"warnings": [*job.warnings, error.detail], "links": {}})
         unknown = {
-            name for name in ("segments", "word_segments", "language", "error", "error_code") if getattr(job, name) is None
-        if job.status in ENDED and WANTED in run.tags:
-            job = job.model_copy(update={"webhook": await deliveries.latest(self.runs, run.id)})
+            name
+            for name in ("segments", "word_segments", "language", "error", "error_code", "webhook")
+            if getattr(job, name) is None
         }
         text = await asyncio.to_thread(job.model_dump_json, exclude=unknown | ({"language"} if members else set()))
         return f"{text[:-1]},{members}}}" if members else text
