@@ -62,7 +62,14 @@ def make_worker(
             return await super()._submit_scheduled_flow_runs(free)
 
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = anyio.TASK_STATUS_IGNORED) -> Any:
-            """As Prefect's, for a pool whose command is set; and the working directory need not exist yet."""
+            """As Prefect's, for a pool whose command is set; and the working directory need not exist yet.
+
+            Prefect's overlooks a run that is cancelled between its submission and the start of its process: it would stay
+            Cancelling, and keep its place among the deployment's concurrent runs.
+            """
+            if await self._cancelled_meanwhile(flow_run):
+                task_status.started(None)
+                return ProcessWorkerResult(status_code=0, identifier="none")
             workdir = configuration.working_dir or Path.cwd()
             workdir.mkdir(parents=True, exist_ok=True)
             results = []
@@ -88,11 +95,22 @@ def make_worker(
                         task_status.started(handle.pid)
                 finally:
                     del at_work[flow_run.id]
+            if await self._cancelled_meanwhile(flow_run):
+                return ProcessWorkerResult(status_code=0, identifier=str(handle.pid))
             if not results or results[0] is None or results[0].status_code is None:
                 raise RuntimeError("The run's process could not be started.")
             # The executor has reported the crash of a process that died. Prefect's worker reports it once more when it
             # reads so here, by which time the run may be back in the queue.
             return ProcessWorkerResult(status_code=0, identifier=str(handle.pid))
+
+        async def _cancelled_meanwhile(self, flow_run: Any) -> bool:
+            """Whether the run, which has no process, was to be cancelled; it is then."""
+            state = (await self.client.read_flow_run(flow_run.id)).state
+            if state is None or not (state.is_cancelling() or state.is_cancelled()):
+                return False
+            if state.is_cancelling():
+                await self._mark_flow_run_as_cancelled(flow_run, {"message": "Cancelled before it began."})
+            return True
 
     return Worker(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
 

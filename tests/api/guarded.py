@@ -66,6 +66,8 @@ LIMITS = {
     "STENO_API__RATE_SUBMIT": "100000",
     "STENO_API__PENDING_JOBS": "100000",
     "STENO_API__MAX_WAIT": "1",
+    "STENO_API__OPENAI_WAIT": "0.1",
+    "STENO_API__OPENAI_STREAM_WAIT": "0.1",
     "STENO_LIMITS__MAX_BYTES": str(1 << 20),
     "STENO_LIMITS__MAX_DURATION": "60",
     "STENO_NET__CONNECT_TIMEOUT": "2",
@@ -115,6 +117,7 @@ class GuardedApi:
     key: str
     key_id: str
     other: str
+    other_id: str
     """Somebody else's key, for recordings of half a second at most."""
 
     @property
@@ -142,7 +145,7 @@ def guarded(home: Path) -> Iterator[GuardedApi]:
         }
         with LiveApi.start(home / "api", env) as live:
             live.headers["Authorization"] = f"Bearer {made.secret}"
-            yield GuardedApi(live, canary, server, made.secret, made.key.id, other.secret)
+            yield GuardedApi(live, canary, server, made.secret, made.key.id, other.secret, other.key.id)
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def store(tmp_path: Path) -> Store:
     for kind in ("audio", "segmentation"):
         path = tmp_path / "store" / f"artifacts/{kind}/aa"
         path.parent.mkdir(parents=True)
-        path.touch()
+        path.write_bytes(b"x")
     return store
 
 
