@@ -30,7 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 LONGEST_PAUSE = 60.0
 """Seconds; a service that wants a longer one is not waited for."""
-_FIRST_CONTACT = 15.0
+FIRST_CONTACT = 15.0
 """Seconds of patience with a service that has never answered: its address may be wrong."""
 _UPLOAD = 600.0
 _CHUNK = 660.0
@@ -85,7 +85,7 @@ class Core:
         return asked + random.uniform(0.0, 0.5) if asked <= LONGEST_PAUSE else float("inf")
 
     def _patience(self) -> float:
-        return self.patience if self._answered else min(self.patience, _FIRST_CONTACT)
+        return self.patience if self._answered else min(self.patience, FIRST_CONTACT)
 
     def _model(self, call: Call, model: type[M]) -> Steps[M]:
         response = yield from self.answer(call)
