@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from api import chunks, documents, observe, openai, problems, webhooks
+from api import chunks, documents, observe, problems, webhooks
 from api.jobs import Jobs
+from api.openai import routes as openai
 from api.routes import health, jobs, submit
 from api.runs import Runs
 from infra.compute import get_store

@@ -12,6 +12,7 @@ from fastapi.security import HTTPBearer
 
 from api.errors import Unauthenticated
 from api.keys import KeyLimits, KeyRing, kept
+from api.openai import envelope
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
 from infra.webhooks import SERVICE
@@ -44,7 +45,13 @@ async def caller(request: Request, _: Annotated[object, Depends(_declared)] = No
     if not given and not await keys_required(settings, ring):
         found = ANYBODY
     else:
-        found = await _by_key(given, ring)
+        try:
+            found = await _by_key(given, ring)
+        except Unauthenticated:
+            # OpenAI's clients cannot but send a key, also where none is needed.
+            if not envelope.wanted(request) or await keys_required(settings, ring):
+                raise
+            found = ANYBODY
     request.state.key_id = found.key_id
     return found
 

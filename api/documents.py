@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.openai import documents as openai
 from api.problems import MEDIA_TYPE
 from api.schemas import JobRequest, Problem, RetryRequest
 
@@ -68,6 +69,8 @@ def describe(app: FastAPI) -> None:
             for model in (JobRequest, RetryRequest, Problem):
                 _add(schemas, model.__name__, model.model_json_schema(ref_template="#/components/schemas/{model}"))
             _add(schemas, "JobUpload", _upload())
+            for name, schema in openai.schemas().items():
+                _add(schemas, name, schema)
             found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{"key": []}, {}]
             app.openapi_schema = found

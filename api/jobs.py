@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -78,6 +79,12 @@ class Jobs:
         run = await self._created(request, marks, payload, run_key(caller, idempotency_key))
         metrics.SUBMITTED.inc()
         return run
+
+    async def pending_with(self, body: JobRequest, caller: Caller, upload: Uploaded) -> FlowRun | None:
+        """The caller's job of the same recording and options that is still under way, if there is one."""
+        marks = [tags.owner(caller.key_id), f"{tags.PAYLOAD}{payload_of(body, upload)}"]
+        runs = await self.runs.page({"tags": {"all_": marks}, "state": {"type": {"any_": PENDING}}}, 1)
+        return runs[0] if runs else None
 
     async def _created(self, request: TranscribeRequest, marks: list[str], payload: str, key: str) -> FlowRun:
         while True:
@@ -165,11 +172,18 @@ class Jobs:
         raise Conflict(f"The job is {status}; it has no transcript{'' if status in ENDED else ' yet'}.", code="no_transcript")
 
     async def wait(self, run: FlowRun, seconds: float) -> FlowRun:
-        """The run once it has ended, or after so many seconds."""
-        end = time.monotonic() + min(seconds, self.settings.api.max_wait)
-        while states.status_of(run) not in ENDED and (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(_LOOK, left))
-            run = await self.runs.get(run.id) or run
+        """The run once it has ended, or after so many seconds, within what the settings allow."""
+        return await self.watch(run, min(seconds, self.settings.api.max_wait))
+
+    async def watch(self, run: FlowRun, seconds: float, *, left: Callable[[], Awaitable[bool]] | None = None) -> FlowRun:
+        """The run once it has ended, or after so many seconds, or once whoever waits has `left`."""
+        end = time.monotonic() + seconds
+        while states.status_of(run) not in ENDED and (rest := end - time.monotonic()) > 0:
+            if left is not None and await left():
+                break
+            await asyncio.sleep(min(_LOOK, rest))
+            with contextlib.suppress(Unavailable):  # Prefect may be away for a moment
+                run = await self.runs.get(run.id) or run
         return run
 
     async def summaries(self, runs: Iterable[FlowRun]) -> list[JobSummary]:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.errors import ApiError, Unprocessable
+from api.openai import envelope
 from api.schemas import Problem
 from speech.errors import AccessError, InputError, StenoError, TransientError
 
@@ -54,7 +55,9 @@ def problem(
     errors: list[dict[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer."""
+    """The answer; under `/v1` as OpenAI's clients read it."""
+    if envelope.wanted(request):
+        return envelope.answer(status, code, detail, errors=errors, headers=headers)
     body = Problem(
         title=title or HTTPStatus(status).phrase,
         status=status,
@@ -107,17 +110,20 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _steno_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StenoError)
-    headers = {}
-    if error.code in _STATUS:
-        status = _STATUS[error.code]
-    elif isinstance(error, InputError):
-        status = 422
-    elif isinstance(error, TransientError | AccessError):
-        status, headers = 503, {"Retry-After": "5"}
-    else:
+    status = status_of(type(error))
+    if status == 500:
         _log.error("%s: %s", error.code, error.message)
-        status = 500
+    headers = {"Retry-After": "5"} if status == 503 else {}
     return problem(request, status, error.code, error.message, headers=headers)
+
+
+def status_of(kind: type[StenoError]) -> int:
+    """The status that says what went wrong."""
+    if kind.code in _STATUS:
+        return _STATUS[kind.code]
+    if issubclass(kind, InputError):
+        return 422
+    return 503 if issubclass(kind, TransientError | AccessError) else 500
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

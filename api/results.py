@@ -14,6 +14,7 @@ from infra.artifacts import ArtifactRef
 from infra.compute import get_store
 from infra.errors import ArtifactMissing
 from infra.names import output_stem
+from speech.schema import Transcript
 
 MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
@@ -32,6 +33,14 @@ async def rendered(result: TranscribeResult, format_: Format) -> str:
     return await _kept(_rendered, result, format_)
 
 
+async def transcript(result: TranscribeResult) -> Transcript:
+    """The transcript itself. Raises Gone when its artifact was collected."""
+    try:
+        return await asyncio.to_thread(_read, result.transcript)
+    except ArtifactMissing:
+        raise _gone() from None
+
+
 async def transcript_members(result: TranscribeResult) -> str:
     """`"language": …, "segments": […], "word_segments": […]` as the JSON file has them, to be put into an object. Raises Gone."""
     return await _kept(_members, result)
@@ -48,21 +57,27 @@ async def _kept(function: Callable[..., str], result: TranscribeResult, *argumen
     try:
         return await asyncio.to_thread(function, facts, *arguments)
     except ArtifactMissing:
-        raise Gone("The transcript is no longer kept; submit the recording again.", code="result_expired") from None
+        raise _gone() from None
+
+
+def _gone() -> Gone:
+    return Gone("The transcript is no longer kept; submit the recording again.", code="result_expired")
+
+
+def _read(reference: ArtifactRef) -> Transcript:
+    with get_store().local(reference) as path:
+        return Transcript.model_validate_json(path.read_bytes())
 
 
 @lru_cache(maxsize=8)
 def _rendered(facts: str, format_: Format) -> str:
     """By the result's facts as JSON, so that callers who poll an ended job do not have it read and rendered every time."""
     from speech.formats import RenderOptions, render
-    from speech.schema import Transcript
 
     known = json.loads(facts)
-    with get_store().local(ArtifactRef.model_validate(known["transcript"])) as path:
-        transcript = Transcript.model_validate_json(path.read_bytes())
     # Those of the recording are not in the artifact, which several recordings of the same samples share.
-    transcript = transcript.model_copy(update={"warnings": tuple(known["warnings"])})
-    return render(transcript, format_, RenderOptions(uri=output_stem(known["source_name"])))
+    found = _read(ArtifactRef.model_validate(known["transcript"])).model_copy(update={"warnings": tuple(known["warnings"])})
+    return render(found, format_, RenderOptions(uri=output_stem(known["source_name"])))
 
 
 @lru_cache(maxsize=32)

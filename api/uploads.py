@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -25,6 +26,8 @@ from infra.settings import ApiSettings
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+M_co = TypeVar("M_co", covariant=True)
+
 FILE = "file"
 """The part that holds the recording."""
 _BLOCK = 1 << 20
@@ -35,35 +38,56 @@ _LISTS = ("formats", "tags")
 _OBJECTS = ("metadata",)
 
 
+Fields = Mapping[str, list[str]]
+"""The texts of a form, by the name of their part, which may be given several times."""
+
+
 class Submission(NamedTuple):
     body: JobRequest
     upload: Uploaded | None
     """None where a form gave an `audio_url`."""
 
 
-async def receive(request: Request, settings: ApiSettings, limit: int) -> Submission:
-    """The form's options, and its recording, of at most `limit` bytes, once the store has it.
+class Understand(Protocol[M_co]):
+    def __call__(self, fields: Fields, *, has_file: bool) -> M_co:
+        """What the form asks for; called before its recording is kept."""
+        ...
 
-    Raises BadRequest for a broken form, for none or both of `file` and `audio_url`, TooLarge, Unprocessable,
-    and StorageFull.
+
+async def receive(request: Request, settings: ApiSettings, limit: int) -> Submission:
+    """A submission as a form: its options, and its recording once the store has it.
+
+    Raises what `received` does, and BadRequest for none or both of `file` and `audio_url`.
+    """
+    return Submission(*await received(request, settings, limit, options))
+
+
+async def received(
+    request: Request, settings: ApiSettings, limit: int, understand: Understand[M_co]
+) -> tuple[M_co, Uploaded | None]:
+    """What a form asks for, and its recording, of at most `limit` bytes, once the store has it.
+
+    Raises BadRequest for a broken form, TooLarge, Unprocessable, StorageFull, and what `understand` does.
     """
     store = await asyncio.to_thread(get_store)
     await asyncio.to_thread(store.scratch.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=store.scratch) as folder:
         with PartFile(Path(folder), "recording", limit) as part:
             form = await _read(request, settings, part)
-            body = options(form.fields, has_file=form.name is not None)
+            understood = understand(form.fields, has_file=form.name is not None)
             if form.name is None:
-                return Submission(body, None)
+                return understood, None
             if part.size == 0:
-                raise Unprocessable("The file is empty: it has zero bytes.", code="empty_media")
+                detail = "The file is empty: it has zero bytes."
+                errors = [{"field": FILE, "message": detail, "code": "empty_media"}]
+                raise Unprocessable(detail, code="empty_media", errors=errors)
             digest, name = part.sha256, display_name(form.name or "recording")
             path = await asyncio.to_thread(part.finish)
         source = await asyncio.to_thread(store.keep, path, place_of(digest, name))
-        return Submission(body, Uploaded(source, digest, name))
+        return understood, Uploaded(source, digest, name)
 
 
-def options(fields: dict[str, list[str]], *, has_file: bool) -> JobRequest:
+def options(fields: Fields, *, has_file: bool) -> JobRequest:
     """The form's fields as a request: `formats` and `tags` repeated or with commas, `metadata` as JSON. Raises Unprocessable."""
     value: dict[str, Any] = {}
     for name, given in fields.items():

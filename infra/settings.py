@@ -263,6 +263,12 @@ class ApiSettings(BaseModel):
     upload_days: float = Field(7.0, gt=0, description="Days that uploaded recordings are kept, in case their job is retried.")
     body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte before an upload counts as stalled.")
     max_wait: float = Field(60.0, ge=0, description="Longest `?wait=`, in seconds.")
+    openai_wait: float = Field(
+        590.0,
+        ge=0,
+        description="Seconds that an OpenAI-compatible call waits for its transcript; the official clients wait for 600.",
+    )
+    openai_stream_wait: float = Field(86_400.0, ge=0, description="The same with `stream=true`, where comments keep it alive.")
     pending_jobs: int = Field(100, ge=1, description="Jobs of one key that may be queued or running at once.")
     rate: float = Field(600.0, gt=0, description="Requests per minute and key.")
     rate_submit: float = Field(120.0, gt=0, description="New jobs per minute and key.")

@@ -39,6 +39,7 @@ def sentences(segment: AsrSegment, words: Sequence[Word], language: str) -> list
                 end=max(word.end for word in part),
                 text=join_words(texts[first:last], spaces[first:last]),
                 avg_logprob=segment.avg_logprob,
+                no_speech_prob=segment.no_speech_prob,
                 words=part,
             )
         )

@@ -112,7 +112,16 @@ def _chunks(asr: AsrResult) -> tuple[Segment, ...]:
     for chunk in asr.segments:
         whole = _bare_text(word.word for word in chunk.words) == _bare_text([chunk.text])
         words = tuple(Word(**vars(word), timing="attention", speaker_source=None) for word in chunk.words) if whole else ()
-        chunks.append(Segment(start=chunk.start, end=chunk.end, text=chunk.text, avg_logprob=chunk.avg_logprob, words=words))
+        chunks.append(
+            Segment(
+                start=chunk.start,
+                end=chunk.end,
+                text=chunk.text,
+                avg_logprob=chunk.avg_logprob,
+                no_speech_prob=chunk.no_speech_prob,
+                words=words,
+            )
+        )
     return tuple(chunks)
 
 

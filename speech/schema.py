@@ -129,7 +129,8 @@ class Segment(Frozen):
     end: float
     text: str
     speaker: str | None = None
-    avg_logprob: float | None = None
+    avg_logprob: float | None = Field(None, description="Of the chunk that it is of, as Whisper gave it; so is the next.")
+    no_speech_prob: float | None = None
     words: tuple[Word, ...] = ()
 
 

@@ -11,6 +11,7 @@ What it does is in the JSON file that `STUB_PLAN` names, read anew at every stag
   `writing` last until it no longer has it
 - `fail`: stage → `{"error": "TransientError", "message": …, "times": n}`; the class is of `speech.errors` or `infra.errors`
 - `poison`: a list of audio SHA-256; a stage that reads one of them kills its process (as running out of memory does)
+- `real`: true has every stage run the engine's own models
 
 Merging is the engine's own; the other stages leave the artifacts of `tests.stage_double`.
 """
@@ -61,6 +62,8 @@ class StubCompute:
         if (failure := plan.get("fail", {}).get(job.stage)) and _nth(plan, job) <= failure.get("times", 10**9):
             kind = getattr(speech.errors, failure["error"], None) or getattr(infra.errors, failure["error"])
             raise kind(failure.get("message", f"the {job.stage} stage was told to fail"))
+        if plan.get("real"):
+            return await LocalCompute(get_store()).run(job, progress)
         ticks = int(plan.get("seconds", {}).get(job.stage, 0) / TICK)
         try:
             for tick in range(ticks):

@@ -1,7 +1,5 @@
-"""The OpenAI-compatible door: `/v1/audio/transcriptions`, `/v1/audio/translations`, `/v1/models`."""
+"""The OpenAI-compatible door: `/v1/audio/transcriptions`, `/v1/audio/translations`, `/v1/models`.
 
-from __future__ import annotations
-
-from fastapi import APIRouter
-
-router = APIRouter(prefix="/v1")
+What comes in is a job like any other; only the form, the answers and the errors are OpenAI's. The field names are those of
+the official client (`openai/types/audio`), with which it is tested.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ __all__ = ["guarded_api"]
 
 
 @pytest.fixture(scope="session")
-def served_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
-    with LiveApi.start(tmp_path_factory.mktemp("api")) as live:
+def served_api(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[LiveApi]:
+    with LiveApi.start(tmp_path_factory.mktemp("api"), {"STENO_MODELS_DIR": str(models_dir)}) as live:
         yield live
 
 

@@ -1,0 +1,104 @@
+"""OpenAI's forms, read as requests of ours. What cannot be done is refused in a sentence rather than left out."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from api.bodies import checked
+from api.errors import Unprocessable
+from api.openai.models import DIARIZING, own_name
+from api.openai.schemas import AudioForm, TranscriptionForm, TranslationForm
+from api.schemas import JobRequest
+from api.uploads import FILE, Fields
+
+F = TypeVar("F", bound=BaseModel)
+
+_LISTS = ("timestamp_granularities[]", "keywords[]")
+_VAD = "chunking_strategy[type]"
+_NOT_HERE = {
+    "include": "Log probabilities of tokens are not kept; `verbose_json` has `avg_logprob` of each segment.",
+    "known_speaker_names": "Speakers are not recognised by samples of their voices here; `diarized_json` calls them A, B, ….",
+    "known_speaker_references": "Speakers are not recognised by samples of their voices here; leave the samples out.",
+    "languages": "Give the one `language` that is spoken, or leave it out to have it detected.",
+    "chunking_strategy": "Voice activity detection has no thresholds to set here; give `auto`, or leave it out.",
+}
+"""Parameters of OpenAI's that are refused, and why."""
+_FORMATS = {"srt": "srt", "vtt": "vtt", "text": "txt"}
+_TIMED = ("verbose_json", "srt", "vtt", "diarized_json")
+
+
+def transcription(fields: Fields, *, has_file: bool) -> TranscriptionForm:
+    """What `POST /v1/audio/transcriptions` asks for. Raises Unprocessable."""
+    form = _read(fields, has_file, TranscriptionForm)
+    if form.timestamp_granularities and form.response_format != "verbose_json":
+        raise _refused("timestamp_granularities[]", "timestamp_granularities[] needs `response_format` verbose_json.")
+    if form.stream and form.response_format not in ("json", "text", "diarized_json"):
+        raise _refused("stream", f"{form.response_format} cannot be streamed; take json, text or diarized_json.")
+    if (form.num_speakers or form.min_speakers or form.max_speakers) and not diarized(form):
+        raise _refused(
+            "num_speakers", f"Speakers are told apart with `response_format` diarized_json, or the model {DIARIZING}."
+        )
+    return form
+
+
+def translation(fields: Fields, *, has_file: bool) -> TranslationForm:
+    """What `POST /v1/audio/translations` asks for. Raises Unprocessable."""
+    return _read(fields, has_file, TranslationForm)
+
+
+def diarized(form: AudioForm) -> bool:
+    """Whether speakers are to be told apart."""
+    return form.response_format == "diarized_json" or (isinstance(form, TranscriptionForm) and form.model == DIARIZING)
+
+
+def job_of(form: AudioForm) -> JobRequest:
+    """The job that gives the transcript."""
+    options: dict[str, Any] = {
+        "model": own_name(form.model),
+        "language": form.language,
+        "initial_prompt": form.prompt,
+        "hotwords": form.hotwords,
+        "formats": tuple(dict.fromkeys(("json", _FORMATS.get(form.response_format, "json")))),
+        "diarize": diarized(form),
+        # Text alone needs no times, speakers and subtitles do.
+        "align": form.response_format in _TIMED or diarized(form),
+        "task": "transcribe" if isinstance(form, TranscriptionForm) else "translate",
+        "on_diarization_failure": "fail" if form.response_format == "diarized_json" else "degrade",
+    }
+    if isinstance(form, TranscriptionForm):
+        options |= form.model_dump(include={"num_speakers", "min_speakers", "max_speakers"})
+        options["hotwords"] = " ".join(filter(None, [form.hotwords, *form.keywords])) or None
+    return checked(options, JobRequest)
+
+
+def _read(fields: Fields, has_file: bool, model: type[F]) -> F:
+    value: dict[str, Any] = {}
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    for given_name, given in fields.items():
+        name = f"{given_name}[]" if f"{given_name}[]" in _LISTS else given_name
+        if name in _LISTS and name in known:
+            value[name] = [*value.get(name, []), *given]
+        elif name == _VAD and "chunking_strategy" in known and given == ["server_vad"]:
+            value["chunking_strategy"] = "auto"
+        elif name not in known:
+            raise _unknown(name, model)
+        elif len(given) > 1:
+            raise _refused(name, f"{name}: given {len(given)} times.")
+        elif given[0] != "":
+            value[name] = given[0]
+    if not has_file:
+        raise _refused(FILE, f"Give the recording as the part `{FILE}`.", "missing")
+    return checked(value, model)
+
+
+def _unknown(name: str, model: type[BaseModel]) -> Unprocessable:
+    plain = name.partition("[")[0]
+    if model is TranscriptionForm and plain in _NOT_HERE:
+        return _refused(plain, _NOT_HERE[plain], "unsupported")
+    return _refused(plain[:200], f"Unrecognized request argument supplied: {plain[:200]}.", "extra_forbidden")
+
+
+def _refused(field: str, detail: str, code: str = "value_error") -> Unprocessable:
+    return Unprocessable(detail, errors=[{"field": field, "message": detail, "code": code}])

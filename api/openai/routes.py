@@ -1,0 +1,82 @@
+"""The routes under `/v1`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api import limits
+from api.auth import Caller
+from api.bodies import media_type
+from api.dependencies import CurrentCaller, TheJobs
+from api.errors import WrongMediaType
+from api.jobs import Jobs
+from api.openai import calls, forms, models
+from api.openai.documents import TRANSCRIPTION, TRANSLATION, answers, errors
+from api.openai.schemas import AudioForm, Model, ModelList
+from api.routes.submit import IdempotencyKey
+from api.submissions import Uploaded
+from api.uploads import Understand, received
+
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
+
+F = TypeVar("F", bound=AudioForm)
+_ERRORS = errors(400, 404, 408, 409, 413, 504, 507)
+
+
+@router.post(
+    "/audio/transcriptions",
+    response_model=None,
+    openapi_extra=TRANSCRIPTION,
+    responses={**answers("Transcription", "VerboseTranscription", "DiarizedTranscription", stream=True), **_ERRORS},
+)
+async def transcriptions(
+    request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """The recording's text, by a job that is waited for; `X-Steno-Job-Id` names it."""
+    form, upload = await _received(request, caller, jobs, forms.transcription)
+    run = await calls.submitted(jobs, form, upload, caller, idempotency_key)
+    if not form.stream:
+        return await calls.answered(request, jobs, run, form)
+    headers = {calls.JOB_ID: str(run.id), "X-Accel-Buffering": "no"}
+    return StreamingResponse(calls.streamed(jobs, run, form), media_type="text/event-stream", headers=headers)
+
+
+@router.post(
+    "/audio/translations",
+    response_model=None,
+    openapi_extra=TRANSLATION,
+    responses={**answers("Translation", "VerboseTranscription"), **_ERRORS},
+)
+async def translations(
+    request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """The recording's text in English, by a job that is waited for; `X-Steno-Job-Id` names it."""
+    form, upload = await _received(request, caller, jobs, forms.translation)
+    run = await calls.submitted(jobs, form, upload, caller, idempotency_key)
+    return await calls.answered(request, jobs, run, form)
+
+
+@router.get("/models", responses=errors())
+async def list_models(caller: CurrentCaller, jobs: TheJobs) -> ModelList:
+    """The models that calls may name; hub ids of other Whisper models in CTranslate2's format may be named as well."""
+    return ModelList(data=await asyncio.to_thread(models.listed, jobs.settings))
+
+
+@router.get("/models/{model:path}", responses=errors(404))
+async def get_model(model: str, caller: CurrentCaller, jobs: TheJobs) -> Model:
+    """One of them."""
+    return await asyncio.to_thread(models.found, model, jobs.settings)
+
+
+async def _received(request: Request, caller: Caller, jobs: Jobs, understand: Understand[F]) -> tuple[F, Uploaded]:
+    """What the form asks for, and its recording. Raises what `api.uploads.received` does, WrongMediaType and TooMany."""
+    if media_type(request) != "multipart/form-data":
+        raise WrongMediaType("Send the recording as multipart/form-data.")
+    await jobs.may_submit(caller)
+    form, upload = await received(request, jobs.settings.api, limits.max_upload_bytes(caller), understand)
+    assert upload is not None, "forms without a recording are refused"
+    return form, upload
