@@ -24,7 +24,7 @@ from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
 from speech.schema import Frozen
 from tasks.costs import Costs
-from tasks.graph import STAGES_IN_ORDER, after, edges
+from tasks.graph import STAGES_IN_ORDER, after, edges, no_chance_edges
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
 
@@ -191,6 +191,7 @@ class RunLog:
         attempts = Attempts()
         token = _attempts.set(attempts)
         began = time.perf_counter()
+        no_chance_edges()
         try:
             state = await task(quote(call), wait_for=edges(stage, self.task_runs), return_state=True)
             if state.state_details.task_run_id:

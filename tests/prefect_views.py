@@ -46,12 +46,12 @@ async def logs(run: UUID, until: Callable[[str], bool] = bool) -> str:
 
 
 async def graph(run: UUID, nodes: int) -> dict[str, set[str]]:
-    """Stage to the stages that an arrow leads from, in the run graph; waits until all nodes are recorded."""
+    """Stage to the stages that an arrow leads from, in the run graph; waits until all nodes are recorded as ended."""
     async with get_client() as client, asyncio.timeout(90):
         while True:
             answer = (await client.request("GET", "/flow_runs/{id}/graph-v2", path_params={"id": run})).json()
             found = {node["id"]: node for _, node in answer["nodes"]}
-            if len(found) >= nodes:
+            if len(found) >= nodes and all(node["end_time"] for node in found.values()):
                 break
             await asyncio.sleep(0.2)
     stage = {key: node["label"].split()[0] for key, node in found.items()}
