@@ -24,6 +24,7 @@ from infra.settings import NetSettings
 
 READ_BYTES = 4096
 """Of an answer, so that one who sends more than that gains nothing and one who sends little is not cut off."""
+MOST_THREADS = 400
 _LATE = 5.0
 """Seconds after which a thread that a name service holds up is left to itself."""
 
@@ -63,7 +64,7 @@ async def posted(
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
     """Of our own: asyncio's are few, and a slow receiver must not keep everything else waiting."""
-    return ThreadPoolExecutor(200, thread_name_prefix="post")
+    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="post")
 
 
 def _post(url: str, body: bytes, headers: dict[str, str], guard: AddressGuard, seconds: float) -> Answer:

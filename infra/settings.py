@@ -293,7 +293,7 @@ class WebhookSettings(BaseModel):
         description="Seconds from a failed attempt to the next, as JSON; after as many and one more it is given up.",
     )
     timeout: float = Field(15.0, gt=0, le=60, description="Seconds that one attempt may take, the answer included.")
-    at_once: int = Field(100, ge=1, le=1000, description="Attempts that one courier makes at the same time.")
+    at_once: int = Field(100, ge=1, le=400, description="Attempts that one courier makes at the same time.")
     poll: float = Field(2.0, gt=0, le=60, description="Seconds between two looks for jobs that have ended.")
     rotation_hours: float = Field(
         24.0,
