@@ -30,8 +30,9 @@ def create_app(settings: StenoSettings | None = None) -> FastAPI:
 
         await asyncio.to_thread(get_store)
         async with get_client(httpx_settings={"timeout": _PREFECT_TIMEOUT}) as client:
-            app.state.jobs = Jobs(Runs(client, settings.api), settings)
-            async with app.state.jobs.removal.at_work(), chunks.at_work(settings):
+            runs = Runs(client, settings.api)
+            app.state.jobs = Jobs(runs, settings)
+            async with contextlib.aclosing(runs), app.state.jobs.removal.at_work(), chunks.at_work(settings):
                 yield
 
     app = FastAPI(

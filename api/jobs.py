@@ -158,7 +158,7 @@ class Jobs:
             for name in ("segments", "word_segments", "language", "error", "error_code", "webhook")
             if getattr(job, name) is None
         }
-        text = await asyncio.to_thread(job.model_dump_json, exclude=unknown | ({"language"} if members else set()))
+        text = job.model_dump_json(exclude=unknown | ({"language"} if members else set()))
         return f"{text[:-1]},{members}}}" if members else text
 
     async def result(self, run: FlowRun) -> TranscribeResult:

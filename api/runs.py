@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FRESH = 0.7
 """Seconds that what was read of a run is good for."""
+OLDEST = 5.0
+"""The same for callers who poll, when Prefect is too slow to be asked that often."""
 _PAGE = 200
 _PATIENCE = 25.0
 """Seconds that an answer is waited for, the client's own attempts together."""
@@ -42,9 +44,14 @@ class Runs:
         self.client = client
         self._name = settings.deployment
         self._deployment: UUID | None = None
-        self._runs = Batched(self._read_runs, fresh=FRESH)
-        self._progress = Batched(self._read_progress, fresh=FRESH)
-        self._task_runs = Batched(self._read_task_runs, fresh=FRESH, size=20)
+        self._runs = Batched(self._read_runs, fresh=FRESH, oldest=OLDEST, settled=_is_final)
+        self._progress = Batched(self._read_progress, fresh=FRESH, oldest=OLDEST)
+        self._task_runs = Batched(self._read_task_runs, fresh=FRESH, oldest=OLDEST, size=20)
+
+    async def aclose(self) -> None:
+        """Read nothing more ahead."""
+        for batched in (self._runs, self._progress, self._task_runs):
+            await batched.aclose()
 
     async def deployment(self) -> UUID:
         """The id of the deployment. Raises Unavailable when there is none."""
@@ -206,6 +213,10 @@ class Runs:
             if task_run.flow_run_id is not None:
                 by_run[task_run.flow_run_id].append(task_run)
         return by_run
+
+
+def _is_final(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
 
 
 def submitted_at(run: FlowRun) -> datetime:
