@@ -188,7 +188,7 @@ def _summary(result: BatchResult, source: str) -> str:
         f"Every recording's row: `{result.table}`" if result.table else "Nothing was new.",
     ]
     if result.problems:
-        lines += ["", "| recording | | why |", "|---|---|---|"]
+        lines += ["", "| recording | state | why |", "|---|---|---|"]
         lines += [f"| {_cell(row.name)} | {row.state} | {_cell(row.detail)} |" for row in result.problems[:50]]
         hidden = result.failed + result.quarantined - min(len(result.problems), 50)
         lines += ["", f"… and {hidden} more in the CSV."] if hidden > 0 else []

@@ -134,7 +134,8 @@ def _account(result: TranscribeResult, settings: StenoSettings) -> str:
 def _by(stages: Iterable[StageReport], settings: StenoSettings) -> str:
     """Which prices were used."""
     rented = any(stage.state == "computed" and stage.gpu for stage in stages)
-    own = f"${settings.prices.machine_hour:g} per hour of this machine"
+    price = settings.prices.machine_hour
+    own = f"${price:g} per hour of this machine" if price else "this machine counts as free"
     return f" (list prices of {AS_OF.isoformat()}; {own})" if rented else f" ({own})"
 
 
