@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import stat
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from infra import webhooks
+from infra.post import posted
+from infra.settings import NetSettings
 from infra.store import Store
 
 BODY = '{"type":"transcribe.completed","data":{"metadata":{"né":"✓"}}}'
@@ -67,3 +75,37 @@ def test_an_address_that_is_forgotten_is_not_told(store: Store) -> None:
     assert list(webhooks.old_subscriptions(store, time.time() + 60)) == [name]
     webhooks.forget(store, name)
     assert webhooks.subscription(store, name) is None
+
+
+@pytest.fixture
+def guide(store: Store, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The receiver of the guide with the secret of alice, and its address."""
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    script = tmp_path / "receiver.py"
+    script.write_text(code)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = os.environ | {"WEBHOOK_SECRET": webhooks.current_secret(store, "alice").secret, "PORT": str(port)}
+    process = subprocess.Popen([sys.executable, str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    yield process, f"http://127.0.0.1:{port}/"
+    process.kill()
+
+
+async def test_the_receiver_of_the_guide_takes_each_message_once_and_refuses_forged_ones(
+    store: Store, guide: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    process, url = guide
+    body = b'{"type":"transcribe.completed","timestamp":"2026-01-01T00:00:00Z","data":{"job_id":"1","status":"completed"}}'
+
+    async def status(owner: str) -> int | None:
+        headers = webhooks.signed(store, owner, "msg_1", body)
+        return (await posted(url, body, headers, NetSettings(allow_hosts=("127.0.0.1",)), 10)).status
+
+    deadline = time.monotonic() + 60
+    while await status("mallory") is None:
+        assert time.monotonic() < deadline and process.poll() is None
+    assert [await status(owner) for owner in ("alice", "mallory", "alice")] == [204, 400, 204]
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert said.decode().splitlines() == ["transcribe.completed 1"]
