@@ -70,7 +70,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     began = time.perf_counter()
     output = _output(request)
     await check_output(output)
-    models = await resolve_models(request.model, request.language, request.align_model, align=request.align)
+    models = await resolve_models(request.model, request.language, request.align_model, align=request.align, task=request.task)
 
     recording = await fetch(
         log,

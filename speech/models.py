@@ -16,6 +16,7 @@ import importlib.metadata
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from speech.errors import InvalidOption, ModelUnavailable, UnknownModel
 from speech.hub import hub_folder, hub_token, pinned_revision
@@ -36,14 +37,20 @@ ENGLISH_ONLY = re.compile(r"\.en$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
-def resolve_asr(name: str, language: str | None, *, models_dir: Path, offline: bool) -> Resolved:
+def resolve_asr(
+    name: str, language: str | None, *, models_dir: Path, offline: bool, task: Literal["transcribe", "translate"] = "transcribe"
+) -> Resolved:
     """The Whisper weights for `name`: a size, a hub id, or a folder.
+
+    `auto` takes no turbo for translations: it was not trained for them and keeps the spoken language
+    (https://github.com/openai/whisper#available-models-and-languages).
 
     Raises UnknownModel for a name nothing is known of, ModelUnavailable when it is neither packaged nor may be asked for,
     InvalidOption when an English-only model is asked for another language.
     """
     if name == "auto":
-        name = "large-v3-turbo" if hub_allowed(offline) else "base"
+        on_hub = "large-v3" if task == "translate" else "large-v3-turbo"
+        name = on_hub if hub_allowed(offline) else "base"
     name = ALIASES.get(name, name)
     if ENGLISH_ONLY.search(name) and language not in (None, "en"):
         raise InvalidOption(

@@ -161,7 +161,7 @@ def _decode(record: str, fetched: Fetched, folder: Path, call: FetchCall, report
             target,
             max_duration=call.longest,
             allow_truncated=call.allow_truncated,
-            name=fetched.name,
+            name=call.label,
             progress=report,
         )
     meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}

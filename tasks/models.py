@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Literal
 
 from infra.settings import StenoSettings, get_settings
 from speech.models import resolve_align, resolve_asr, resolve_diarization
 from speech.registry import ATTENTION, Resolved
+
+Task = Literal["transcribe", "translate"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,15 @@ class Models:
     """Segmentation and speaker embedding; they are chosen together."""
 
 
-async def resolve_models(model: str, language: str | None, align_model: str, *, align: bool) -> Models:
+async def resolve_models(
+    model: str, language: str | None, align_model: str, *, align: bool, task: Task = "transcribe"
+) -> Models:
     """Names to pinned revisions; `auto` is the settings' model.
 
     A typing error, a gated or a missing model is met here, in milliseconds. Raises UnknownModel, InvalidOption,
     ModelUnavailable, GatedModel.
     """
-    return await asyncio.to_thread(_resolve, get_settings(), model, language, align_model, align)
+    return await asyncio.to_thread(_resolve, get_settings(), model, language, align_model, align, task)
 
 
 async def resolve_aligner(align_model: str, language: str, asr: Resolved, *, spoken: bool) -> Resolved:
@@ -49,9 +54,9 @@ def pinned(model: Resolved) -> str:
     return f"{model.kind}:{model.name}@{model.revision}"
 
 
-def _resolve(settings: StenoSettings, model: str, language: str | None, align_model: str, align: bool) -> Models:
+def _resolve(settings: StenoSettings, model: str, language: str | None, align_model: str, align: bool, task: Task) -> Models:
     name = settings.model if model == "auto" else model
-    asr = resolve_asr(name, language, models_dir=settings.models_path, offline=settings.offline)
+    asr = resolve_asr(name, language, models_dir=settings.models_path, offline=settings.offline, task=task)
     if align and (language or align_model != "auto"):
         _aligner(settings, align_model, language or "en", asr)
     diarization = resolve_diarization("auto", models_dir=settings.models_path, offline=settings.offline)

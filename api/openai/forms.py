@@ -62,8 +62,8 @@ def job_of(form: AudioForm) -> JobRequest:
         "hotwords": form.hotwords,
         "formats": tuple(dict.fromkeys(("json", _FORMATS.get(form.response_format, "json")))),
         "diarize": diarized(form),
-        # Text alone needs no times, speakers and subtitles do.
-        "align": form.response_format in _TIMED or diarized(form),
+        # Text alone needs no times; speakers, subtitles and the sentences of a stream do.
+        "align": form.response_format in _TIMED or diarized(form) or (isinstance(form, TranscriptionForm) and form.stream),
         "task": "transcribe" if isinstance(form, TranscriptionForm) else "translate",
         "on_diarization_failure": "fail" if form.response_format == "diarized_json" else "degrade",
     }

@@ -233,6 +233,7 @@ def test_text_has_no_speakers_and_subtitles_have() -> None:
     [
         ({}, False, False, "degrade"),
         ({"response_format": "vtt"}, False, True, "degrade"),
+        ({"stream": "true"}, False, True, "degrade"),
         ({"model": "gpt-4o-transcribe-diarize"}, True, True, "degrade"),
         ({"response_format": "diarized_json"}, True, True, "fail"),
     ],

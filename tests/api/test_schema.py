@@ -29,6 +29,13 @@ CHECKS = (
     "ignored_auth",
 )
 
+CONFIG = """
+[[operations]]
+include-path-regex = "^/v1/audio/"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 504]
+"""
+"""Without a worker, calls that wait for a transcript are told that it takes too long."""
+
 
 @pytest.fixture
 def idle_api(guarded_api: GuardedApi) -> Iterator[GuardedApi]:
@@ -53,6 +60,7 @@ def _run(api: GuardedApi, key: str, folder: Path, *options: str) -> int:
     command = [str(Path(sys.executable).with_name("st")), "run", f"{api.live.url}/openapi.json"]
     command += ["--header", f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS)]
     command += ["--request-timeout", "15", "--generation-database", "none", "--no-color", *options]
+    (folder / "schemathesis.toml").write_text(CONFIG)
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=3000)
     said = done.stdout.replace(key, "KEY")
     print(said[-1500:])

@@ -47,6 +47,8 @@ def test_without_an_account_auto_is_what_pip_installed(tmp_path: Path) -> None:
 def test_with_a_token_auto_is_what_whisperx_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert asr("auto", models_dir=tmp_path).name == "large-v3-turbo"
+    # Which was not trained to translate.
+    assert resolve_asr("auto", None, models_dir=tmp_path, offline=False, task="translate").name == "large-v3"
     assert resolve_diarization("auto", models_dir=tmp_path, offline=False).name == "community-1"
     assert align("auto", "en", models_dir=tmp_path).name == "WAV2VEC2_ASR_BASE_960H"
     assert align("auto", "xx", models_dir=tmp_path).kind == "attention"
