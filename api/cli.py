@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from infra.settings import StenoSettings
 
 _QUIET = {
@@ -33,17 +35,33 @@ def command(host: str | None, port: int | None, debug: bool) -> None:
     PREFECT_API_URL=http://127.0.0.1:4200/api steno api      the API alone, beside a `steno up`
     curl -d '{"audio_url": "https://…/talk.mp3"}' -H 'Content-Type: application/json' http://127.0.0.1:8765/transcribes
     """
-    os.environ |= _QUIET
     for name, given in (("STENO_API__HOST", host), ("STENO_API__PORT", port)):
         if given is not None:
             os.environ[name] = str(given)
     from infra.settings import get_settings
-    from infra.telemetry import hush
 
-    hush()
+    quieten()
     get_settings.cache_clear()
     check_orchestrator()
     serve(get_settings())
+
+
+def quieten() -> None:
+    """Set what Prefect reads when it is imported."""
+    from infra.telemetry import hush
+
+    os.environ |= _QUIET
+    hush()
+
+
+def application() -> FastAPI:
+    """The service for a server that is not ours, as that of Modal; `PREFECT_API_URL` is set."""
+    quieten()
+    from api import logs
+    from api.app import create_app
+
+    logs.configure()
+    return create_app()
 
 
 def check_orchestrator() -> None:

@@ -207,8 +207,8 @@ class Jobs:
 
     # -- retrying -----------------------------------------------------------------------------------------------------
 
-    async def retry(self, run: FlowRun, body: RetryRequest) -> FlowRun:
-        """The same run once more; with other options or from a finished stage on, a new one.
+    async def retry(self, run: FlowRun, body: RetryRequest, *, idempotency_key: str | None = None) -> FlowRun:
+        """The same run once more; with other options or from a finished stage on, a new one, and one only under a key.
 
         Raises Conflict when it has not ended, or is complete and nothing is to be different, and Unprocessable.
         """
@@ -231,7 +231,8 @@ class Jobs:
             except RunUnderWay as error:
                 raise Conflict("The job has not ended; wait for it, or delete it.", code=error.code) from None
             if plan.changed:
-                return await new_run(self.runs.client, plan, here=False)
+                once = hashed(str(run.id), idempotency_key, body.model_dump_json()) if idempotency_key is not None else None
+                return await new_run(self.runs.client, plan, here=False, key=once and f"retry-{once}")
             await set_going(self.runs.client, run, force=False)
         self.runs.changed(run.id)
         return await self.runs.get(run.id) or run

@@ -143,8 +143,11 @@ async def planned(run: FlowRun, changes: Mapping[str, Any], redo_from: str | Non
     return Retry(run, _changed(before, differing, redo_from), changed=True)
 
 
-async def new_run(client: PrefectClient, retry: Retry, *, here: bool) -> FlowRun:
-    """The run with the changed request: for a worker of the same deployment, or, `here`, for nobody but this process."""
+async def new_run(client: PrefectClient, retry: Retry, *, here: bool, key: str | None = None) -> FlowRun:
+    """The run with the changed request: for a worker of the same deployment, or, `here`, for nobody but this process.
+
+    For a worker: the one made before under the same `key`, if any.
+    """
     tags = {*retry.run.tags, f"{RETRY_OF}{retry.run.id}"}
     deployment = retry.run.deployment_id
     if here or deployment is None:
@@ -152,7 +155,7 @@ async def new_run(client: PrefectClient, retry: Retry, *, here: bool) -> FlowRun
             client, retry.request, idempotency_key=f"retry-{uuid.uuid4()}", deployment_id=deployment, tags=tags
         )
     parameters = {"request": retry.request.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
-    return await client.create_flow_run_from_deployment(deployment, parameters=parameters, tags=tags)
+    return await client.create_flow_run_from_deployment(deployment, parameters=parameters, tags=tags, idempotency_key=key)
 
 
 async def set_going(client: PrefectClient, run: FlowRun, *, force: bool) -> None:

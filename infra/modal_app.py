@@ -127,6 +127,23 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
     return warm(models, languages)
 
 
+if _modal.api_secret:
+    from infra.on_modal import web
+
+    @app.function(
+        image=web.build_api_image(_settings),
+        secrets=[modal.Secret.from_name(name) for name in (_modal.api_secret, _modal.s3_secret) if name],
+        timeout=_modal.timeout,
+        scaledown_window=_modal.scaledown_window,
+        region=list(_modal.region) or None,
+    )
+    @modal.concurrent(max_inputs=web.REQUESTS)
+    @modal.asgi_app()
+    def api() -> Any:
+        """The REST API (`api/`), whose jobs are runs of the Prefect API that the secret names."""
+        return web.application()
+
+
 @app.function(image=image, volumes={contract.DATA_PATH: artifacts}, schedule=modal.Period(days=1), timeout=3600)
 def tidy() -> int:
     """Delete artifacts that were written more than `STENO_MODAL__KEEP_DAYS` days ago; how many there were. Missing ones come again."""

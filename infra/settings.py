@@ -102,6 +102,9 @@ class ModalSettings(BaseModel):
     snapshot: bool = Field(False, description="Start containers from a snapshot of their memory after the imports.")
     hf_secret: str = Field("", description="Modal secret that holds HF_TOKEN; needed for gated models only.")
     s3_secret: str = Field("", description="Modal secret with the credentials of an S3 store.")
+    api_secret: str = Field(
+        "", description="Modal secret with PREFECT_API_URL (and PREFECT_API_KEY); with it the app serves the REST API, too."
+    )
     keep_days: float = Field(7.0, gt=0, description="Days after which the app deletes artifacts from its volume.")
     larger_gpus: tuple[str, ...] = Field(
         ("L40S", "A100-80GB", "H200"), description="What to take, one after the other, when memory does not suffice."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from api.bodies import json_body
@@ -20,6 +20,16 @@ from api.schemas import Job, JobList, JobRemoved, JobStatus, RetryRequest
 from flows.request import Format
 
 router = APIRouter(tags=["jobs"])
+
+RetryKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="The same key with the same body makes no second new job.",
+    ),
+]
 
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -137,7 +147,14 @@ async def legacy_result(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Re
         **problems(400, 404, 408, 409, 413, 415, 422),
     },
 )
-async def retry_job(request: Request, job_id: str, caller: CurrentCaller, jobs: TheJobs, wait: Wait = 0) -> Response:
+async def retry_job(
+    request: Request,
+    job_id: str,
+    caller: CurrentCaller,
+    jobs: TheJobs,
+    idempotency_key: RetryKey = None,
+    wait: Wait = 0,
+) -> Response:
     """Run what failed once more. With other options, or from a finished stage on, a new job that reuses what does not change.
 
     The answer names the job to look at: the same one, or the new one.
@@ -148,7 +165,7 @@ async def retry_job(request: Request, job_id: str, caller: CurrentCaller, jobs: 
     else:
         body = await json_body(request, RetryRequest, jobs.settings.api.max_body_bytes)
     await jobs.may_submit(caller)
-    again = await jobs.retry(run, body)
+    again = await jobs.retry(run, body, idempotency_key=idempotency_key)
     return await accepted(jobs, again, wait)
 
 

