@@ -19,6 +19,7 @@ import signal
 import sqlite3
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -142,7 +143,15 @@ class Deployed:
     def submit(self, request: dict[str, Any] | None = None, deployment: str = "transcribe/stenoflow", **fields: Any) -> str:
         """Create a run of a deployment, as the UI's form does; its id. `parameters=` replaces `{"request": request}`."""
         body = {"parameters": {"request": request} if request is not None else {}, "state": {"type": "SCHEDULED"}} | fields
-        return str(self.call("POST", f"/deployments/{self.deployments[deployment]}/create_flow_run", **body)["id"])
+        body.setdefault("idempotency_key", str(uuid.uuid4()))  # a server that has only just come back may take its time
+        path, patience = f"/deployments/{self.deployments[deployment]}/create_flow_run", 4
+        while True:
+            try:
+                return str(self.call("POST", path, **body)["id"])
+            except httpx.TimeoutException:
+                patience -= 1
+                if not patience:
+                    raise
 
     def run(self, run: str) -> dict[str, Any]:
         """The flow run as the API shows it."""
