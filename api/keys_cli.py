@@ -123,7 +123,9 @@ def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) ->
     hours = get_settings().webhooks.rotation_hours
     secret = webhooks.rotate(store, owner, hours) if rotate else webhooks.current_secret(store, owner)
     if as_json:
-        click.echo(json.dumps({"type": "webhook-secret", "id": owner, **secret.model_dump(mode="json", include={"secret", "made"})}))
+        click.echo(
+            json.dumps({"type": "webhook-secret", "id": owner, **secret.model_dump(mode="json", include={"secret", "made"})})
+        )
         return
     click.echo(secret.secret)
     whose = found.name if found else "callers without a key"
