@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _MOST_KEPT = 5_000
-_AGAIN_WITHIN = 10.0
+_AGAIN_WITHIN = 15.0
 """Seconds after which somebody who asked no longer counts as one who polls."""
 _LONGEST_READ = 300.0
 """Seconds after which nothing is being read any more that was asked for before."""
