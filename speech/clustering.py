@@ -24,6 +24,10 @@ MAX_TRAIN = 8_000
 2.7 GB for twelve hours. Of more, as many are taken, evenly over time, and the others join the nearest cluster."""
 
 
+MIN_CONFIDENCE = 1e-3
+"""What the word of a chunk without an embedding of a speaker counts: it decides only where no other says anything."""
+
+
 class Agglomerative(NamedTuple):
     """Centroid linkage cut at a distance; measured on the packaged CAM++ embeddings (docs/accuracy.md)."""
 
@@ -37,6 +41,8 @@ class Clusters(NamedTuple):
     """(chunks, speakers): the cluster of each chunk's speaker, -1 where the speaker is silent."""
     centroids: Floats
     """(clusters, dimension), unit length."""
+    confidence: Floats
+    """(chunks, speakers): how much a chunk's word counts on whether its speaker is that cluster."""
 
 
 def trainable(activity: NDArray[np.bool_], vectors: Floats) -> NDArray[np.bool_]:
@@ -62,7 +68,8 @@ def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams,
     if not train.any():
         train = usable
     if not train.any():
-        return Clusters(np.where(present, 0, -1), np.zeros((int(present.any()), vectors.shape[2]), dtype=np.float32))
+        nobody = np.zeros((int(present.any()), vectors.shape[2]), dtype=np.float32)
+        return Clusters(np.where(present, 0, -1), nobody, np.ones(present.shape, dtype=np.float32))
     train = _evenly(train, MAX_TRAIN)
     units = _unit(vectors[train])
     if plda is not None:
@@ -70,8 +77,8 @@ def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams,
     else:
         groups = agglomerate(units, params, Agglomerative())
         centroids = _centroids(units, groups)
-    labels = _assign(present, usable, vectors, centroids)
-    return _drop_unused(labels, centroids)
+    labels, centroids = _used(_assign(present, usable, vectors, centroids), centroids)
+    return Clusters(labels, centroids, _confidence(usable, vectors, labels, centroids))
 
 
 def _evenly(chosen: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
@@ -192,7 +199,27 @@ def _unit(vectors: Floats) -> Floats:
     return out
 
 
-def _drop_unused(labels: Labels, centroids: Floats) -> Clusters:
+def _used(labels: Labels, centroids: Floats) -> tuple[Labels, Floats]:
+    """Labels and centroids without the clusters that nobody was assigned to."""
     used = np.unique(labels[labels >= 0])
     renumbered = np.where(labels >= 0, np.searchsorted(used, labels), -1)
-    return Clusters(renumbered.astype(np.int64), centroids[used])
+    return renumbered.astype(np.int64), centroids[used]
+
+
+def _confidence(usable: NDArray[np.bool_], vectors: Floats, labels: Labels, centroids: Floats) -> Floats:
+    """(chunks, speakers): the square of how much more similar an embedding is to its own cluster than to the next.
+
+    Where a chunk takes two people for one speaker, their common embedding lies between the clusters and says little; chunks
+    that tell them apart must not be outvoted by it. Counting every chunk alike leaves such frames to the order of the clusters
+    (measured: 16 % or 10 % DER on one conversation; with this 9 %).
+    """
+    out = np.full(labels.shape, MIN_CONFIDENCE, dtype=np.float32)
+    if len(centroids) < 2:
+        out[usable] = 1.0
+    elif usable.any():
+        scores = _unit(vectors[usable]) @ centroids.T
+        own = (np.arange(len(scores)), labels[usable])
+        similar = scores[own].copy()
+        scores[own] = -np.inf
+        out[usable] = np.maximum(np.square(np.maximum(similar - scores.max(axis=1), 0.0)), MIN_CONFIDENCE)
+    return out

@@ -33,7 +33,7 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
             turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so nobody was told apart.",)
         )
     clusters = cluster(segmentation.activity, vectors, params, plda)
-    turns, exclusive = labelled_turns(segmentation, clusters.labels, len(clusters.centroids), params)
+    turns, exclusive = labelled_turns(segmentation, clusters.labels, len(clusters.centroids), params, clusters.confidence)
     order = list(dict.fromkeys(speaker for _, _, speaker in sorted(turns)))
     names = {speaker: f"SPEAKER_{i:02d}" for i, speaker in enumerate(order)}
     return Diarization(
@@ -46,18 +46,30 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
 
 
 def labelled_turns(
-    segmentation: Segmentation, labels: NDArray[np.int64], clusters: int, params: ClusterParams
+    segmentation: Segmentation,
+    labels: NDArray[np.int64],
+    clusters: int,
+    params: ClusterParams,
+    confidence: NDArray[np.float32] | None = None,
 ) -> tuple[list[tuple[float, float, int]], list[tuple[float, float, int]]]:
-    """(start, end, cluster) of every turn, and of those of the louder speaker only; `labels` is (chunks, speakers)."""
-    support, count = _frame_support(segmentation, labels, clusters)
+    """(start, end, cluster) of every turn, and of those of the likelier speaker only.
+
+    `labels` is (chunks, speakers), and so is `confidence`: how much each chunk's word counts, all alike when left out.
+    """
+    if confidence is None:
+        confidence = np.ones(labels.shape, dtype=np.float32)
+    support, count = _frame_support(segmentation, labels, clusters, confidence)
     if params.num_speakers or params.max_speakers:
         count = np.minimum(count, params.num_speakers or params.max_speakers or 0)
     exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)), exclusive=True)
     return _turns(segmentation, _strongest(support, count)), exclusive
 
 
-def _frame_support(segmentation: Segmentation, labels: NDArray[np.int64], clusters: int) -> tuple[Any, NDArray[np.int64]]:
-    """(frames, clusters) how many chunks hear each speaker, and (frames,) how many speak at once, in the recording's frames."""
+def _frame_support(
+    segmentation: Segmentation, labels: NDArray[np.int64], clusters: int, confidence: NDArray[np.float32]
+) -> tuple[Any, NDArray[np.int64]]:
+    """In the recording's frames, (frames, clusters) the confidence of the chunks that hear each speaker, and (frames,) how many
+    speak at once."""
     chunks, frames, _ = segmentation.activity.shape
     total = segmentation.chunk_frame(chunks - 1) + frames
     support = np.zeros((total, clusters), dtype=np.float32)
@@ -69,7 +81,8 @@ def _frame_support(segmentation: Segmentation, labels: NDArray[np.int64], cluste
         seen[window] += 1
         speakers[window] += segmentation.activity[chunk].sum(axis=1)
         for k in np.unique(labels[chunk][labels[chunk] >= 0]):
-            support[window, k] += segmentation.activity[chunk][:, labels[chunk] == k].any(axis=1)
+            own = labels[chunk] == k
+            support[window, k] += (segmentation.activity[chunk][:, own] * confidence[chunk, own]).max(axis=1)
     return support, np.rint(speakers / np.maximum(seen, 1)).astype(np.int64)
 
 

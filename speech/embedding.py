@@ -1,4 +1,4 @@
-"""Speaker embeddings: one per chunk and speaker of the segmentation, from one pass of the network over each chunk."""
+"""Speaker embeddings: one per chunk and speaker of the segmentation, from one pass of the network over the recording."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from speech.stages import Progress
 
 MIN_CLEAN_SECONDS = 0.5
 """A speaker with less speech of their own in a chunk is embedded from all of it, overlapped speech included."""
+BLOCK = FBANK_FRAMES * FRAME_SHIFT
+"""Samples between the blocks that the network sees: their frames of features follow each other without a gap or an overlap. Chunks
+would be four times as many. A frame hears its neighbours as far as its block reaches, as it did in its chunk."""
 _BATCH = {"cpu": 4, "cuda": 64}
 
 
@@ -43,40 +46,84 @@ class Embeddings(NamedTuple):
 def embed(
     recording: Recording, segmentation: Segmentation, embedder: Embedder, progress: Progress, shard: Shard = WHOLE
 ) -> Floats:
-    """(chunks, speakers, dimension) embeddings; only chunks in which someone speaks are looked at, and of those the shard's."""
+    """(chunks, speakers, dimension) embeddings; only chunks in which someone speaks are looked at, and of those the shard's.
+
+    Chunks overlap by three quarters. The network goes over the audio once, in blocks that do not, and each chunk's speakers
+    are pooled from the frames of the blocks that it touches.
+    """
     chunks, _, speakers = segmentation.activity.shape
     vectors = np.full((chunks, speakers, len(embedder.bias)), np.nan, dtype=np.float32)
     active = np.flatnonzero(segmentation.activity.any(axis=(1, 2)))
     begin, end = part_of(len(active), shard, max(_BATCH.values()))
-    size = _BATCH[embedder.network.device]
-    for first in range(begin, end, size):
-        batch = active[first : min(first + size, end)]
-        features = np.stack([_chunk_features(recording, int(chunk), embedder) for chunk in batch])
-        for chunk, frames in zip(batch, embedder.network(features), strict=True):
-            for speaker, weights in _weights(segmentation.activity[chunk], frames.shape[-1], segmentation.frame_step):
-                vectors[chunk, speaker] = embedder.embed(frames, weights)
-        progress((first + len(batch) - begin) / (end - begin))
+    trunk = _Trunk(recording, embedder, spoken_blocks(segmentation.activity))
+    for done, chunk in enumerate(active[begin:end], start=1):
+        frames, places = trunk.frames(int(chunk) * STEP)
+        activity = segmentation.activity[chunk]
+        for speaker, own in _speakers(activity, segmentation.frame_step):
+            # Nearest segmentation frame of each frame of the trunk, as `F.interpolate(mode="nearest")` in pyannote's pooling.
+            weights = own[(places * len(activity)).astype(np.int64)]
+            vectors[chunk, speaker] = embedder.embed(frames, weights)
+        progress(done / (end - begin))
     return vectors
 
 
-def _chunk_features(recording: Recording, chunk: int, embedder: Embedder) -> Floats:
-    """(998, 80) features of a chunk, normalised by their mean over the chunk as the networks were trained."""
-    samples = recording.read(chunk * STEP, chunk * STEP + WINDOW, pad=True)
-    features = fbank(samples, embedder.fbank)
-    # A padded tail is not part of the recording: it must not pull the mean.
-    present = max(1, min(FBANK_FRAMES, (recording.samples - chunk * STEP) // FRAME_SHIFT - 2))
-    out: Floats = features - features[:present].mean(axis=0)
-    return out
+def spoken_blocks(activity: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The blocks in which someone speaks, ascending; `activity` is (chunks, frames, speakers)."""
+    chunk, frame = np.nonzero(activity.any(axis=2))
+    edges = [chunk * STEP + (frame + side) * WINDOW // activity.shape[1] for side in (0, 1)]
+    return np.unique(np.concatenate(edges) // BLOCK)
 
 
-def _weights(activity: NDArray[np.bool_], frames: int, frame_step: float) -> Iterator[tuple[int, Floats]]:
+class _Trunk:
+    """The network's frames of a recording: each block computed once, in batches, and kept while a chunk may need it."""
+
+    def __init__(self, recording: Recording, embedder: Embedder, blocks: NDArray[np.int64]) -> None:
+        self._recording = recording
+        self._embedder = embedder
+        size = _BATCH[embedder.network.device]
+        # The same whatever a shard begins with: sums of floats depend on what they are batched with.
+        self._batch = {int(block): blocks[at // size * size :][:size] for at, block in enumerate(blocks)}
+        self._kept: dict[int, Floats] = {}
+
+    def frames(self, start: int) -> tuple[Floats, Floats]:
+        """(channels, frames) of the blocks in the chunk at sample `start`, those without speech left out, and (frames,) where
+        in the chunk each frame is, 0…1. Chunks are asked for in ascending order."""
+        near = range(start // BLOCK, (start + WINDOW - 1) // BLOCK + 1)
+        self._kept = {block: frames for block, frames in self._kept.items() if block >= near[0]}
+        parts: list[Floats] = []
+        places: list[NDArray[np.float64]] = []
+        for block in near:
+            if block not in self._batch:
+                continue
+            if block not in self._kept:
+                self._compute(self._batch[block])
+            frames = self._kept[block]
+            place = (block * BLOCK - start + (np.arange(frames.shape[1]) + 0.5) * BLOCK / frames.shape[1]) / WINDOW
+            inside = (place >= 0) & (place < 1)
+            parts.append(frames[:, inside])
+            places.append(place[inside])
+        return np.concatenate(parts, axis=1), np.concatenate(places)
+
+    def _compute(self, blocks: NDArray[np.int64]) -> None:
+        features = np.stack([self._features(int(block)) for block in blocks])
+        self._kept.update(zip(map(int, blocks), self._embedder.network(features), strict=True))
+
+    def _features(self, block: int) -> Floats:
+        """(998, 80) features of a block, normalised by their mean over the block as the networks were trained."""
+        first = block * BLOCK
+        features = fbank(self._recording.read(first, first + WINDOW, pad=True), self._embedder.fbank)
+        # A padded tail is not part of the recording: it must not pull the mean.
+        present = max(1, min(FBANK_FRAMES, (self._recording.samples - first) // FRAME_SHIFT - 2))
+        out: Floats = features - features[:present].mean(axis=0)
+        return out
+
+
+def _speakers(activity: NDArray[np.bool_], frame_step: float) -> Iterator[tuple[int, Floats]]:
     """For each active speaker of a chunk, (frames,) weights: their speech without overlap, where there is enough of it."""
     alone = activity & (activity.sum(axis=1, keepdims=True) == 1)
-    # Nearest segmentation frame of each frame of the trunk, as `F.interpolate(mode="nearest")` in pyannote's pooling.
-    nearest = np.arange(frames) * len(activity) // frames
     for speaker in np.flatnonzero(activity.any(axis=0)):
         own = alone[:, speaker] if alone[:, speaker].sum() * frame_step >= MIN_CLEAN_SECONDS else activity[:, speaker]
-        yield int(speaker), own[nearest].astype(np.float32)
+        yield int(speaker), own.astype(np.float32)
 
 
 def run(

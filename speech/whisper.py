@@ -37,6 +37,7 @@ from speech.stages import Progress
 from speech.weights import whisper_folder
 
 if TYPE_CHECKING:
+    from ctranslate2 import StorageView
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
 
@@ -91,6 +92,8 @@ class Transcriber:
         self.model = model
         self.info = info
         self.params = params
+        self._heard: dict[float, NDArray[np.float32]] = {}
+        """What the encoder made of the chunks that the language was detected on, by their start, until they are decoded."""
 
     def transcribe(
         self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress, shard: Shard = WHOLE
@@ -130,16 +133,19 @@ class Transcriber:
         if key not in _detected:
             while len(_detected) >= _REMEMBERED:
                 _detected.pop(next(iter(_detected)), None)
-            _detected[key] = self._detect(features, [_speech(chunk) for chunk in longest])
+            _detected[key] = self._detect(longest, features)
         return _detected[key]
 
-    def _detect(self, features: Sequence[NDArray[np.float32]], weights: Sequence[float]) -> tuple[str, float]:
+    def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]]) -> tuple[str, float]:
         total: dict[str, float] = {}
-        for part, weight in zip(features, weights, strict=True):
-            for token, probability in self.model.model.detect_language(self.model.encode(part))[0]:
-                total[token[2:-2]] = total.get(token[2:-2], 0.0) + probability * weight
+        for chunk, part in zip(chunks, features, strict=True):
+            encoded = self.model.encode(part)
+            if encoded.device == "cpu" and encoded.dtype.name == "float32":
+                self._heard[chunk.start] = np.array(encoded)
+            for token, probability in self.model.model.detect_language(encoded)[0]:
+                total[token[2:-2]] = total.get(token[2:-2], 0.0) + probability * _speech(chunk)
         language = max(total, key=lambda code: total[code])
-        return language, round(total[language] / sum(weights), 4)
+        return language, round(total[language] / sum(map(_speech, chunks)), 4)
 
     def _tokenizer(self, language: str) -> Tokenizer:
         from faster_whisper.tokenizer import Tokenizer
@@ -160,8 +166,21 @@ class Transcriber:
             row[: len(samples)] = samples
         return np.stack([extract(row, padding=0)[:, : _WINDOW // extract.hop_length] for row in padded]).astype(np.float32)
 
+    def _encoded(self, recording: Recording, batch: Sequence[Chunk]) -> StorageView:
+        """(batch, 1500, dimension) what the encoder makes of the chunks; on a CPU, where it takes most of the time, no chunk is
+        encoded twice. What it makes of one there does not depend on what it is batched with."""
+        known = [self._heard.pop(chunk.start, None) for chunk in batch]
+        new = [chunk for chunk, part in zip(batch, known, strict=True) if part is None]
+        encoded = self.model.encode(self._features(recording, new)) if new else None
+        if encoded is not None and len(new) == len(batch):
+            return encoded
+        from ctranslate2 import StorageView
+
+        rest = iter(np.array(encoded)[:, None] if encoded is not None else ())
+        return StorageView.from_array(np.concatenate([next(rest) if part is None else part for part in known]))
+
     def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Iterator[AsrSegment]:
-        encoded = self.model.encode(self._features(recording, batch))
+        encoded = self._encoded(recording, batch)
         decoded = self._generate(encoded, len(batch), tokenizer)
         again = [i for i, item in enumerate(decoded) if item.repetitive]
         if again:

@@ -11,6 +11,7 @@ import jiwer
 import numpy as np
 import pytest
 
+from speech import whisper
 from speech.errors import InvalidOption
 from speech.networks import Segmenter
 from speech.schema import AlignResult, AsrResult, RuntimeOptions
@@ -71,6 +72,24 @@ def test_the_batch_size_changes_nothing(long_call: Path, transcribe: Transcribe)
     assert len(one.segments) >= 3
     assert [s.text for s in one.segments] == [s.text for s in three.segments] == [s.text for s in eight.segments]
     assert [s.words for s in one.segments] == [s.words for s in eight.segments]
+
+
+@pytest.mark.slow
+def test_no_chunk_is_encoded_twice_to_know_the_language(
+    long_call: Path, transcribe: Transcribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from faster_whisper import WhisperModel
+
+    told = transcribe(long_call, model="base", language="en", batch_size=2)
+    encoded: list[int] = []
+    encode = WhisperModel.encode
+    monkeypatch.setattr(
+        WhisperModel, "encode", lambda model, part: encoded.append(1 if part.ndim == 2 else len(part)) or encode(model, part)
+    )
+    whisper._detected.clear()
+    found = transcribe(long_call, model="base", batch_size=2)
+    assert (found.language, found.segments) == ("en", told.segments)
+    assert sum(encoded) == len(found.segments) >= 3
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "hum", "chords", "clicks"])

@@ -181,3 +181,21 @@ def test_equals_pyannotes_clustering(spread: float) -> None:
     assert len(set(ours)) == len(set(others))
     agreeing = sum(np.bincount(others[ours == k]).max() for k in set(ours))
     assert agreeing >= 0.99 * len(ours)
+
+
+def test_a_chunk_that_confuses_two_speakers_counts_little() -> None:
+    meeting = Meeting([[0], [1]] * 20)
+    between = meeting.vectors[0, 0] + meeting.vectors[1, 0]
+    meeting.vectors[2, 0] = between
+    found = meeting.clustered()
+    clear = np.delete(found.confidence[:, 0], 2)
+    assert found.confidence[2, 0] < 0.1 * clear.min()
+    assert (found.confidence > 0).all()
+
+
+def test_who_has_no_embedding_is_believed_only_where_nobody_else_is() -> None:
+    meeting = Meeting([[0], [1]] * 20)
+    meeting.vectors[5] = np.nan
+    found = meeting.clustered()
+    assert found.labels[5, 0] >= 0
+    assert found.confidence[5, 0] == clustering.MIN_CONFIDENCE < np.delete(found.confidence[:, 0], 5).min()

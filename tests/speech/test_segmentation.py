@@ -71,7 +71,7 @@ def test_equals_pyannotes_inference(models_dir: Path, segmenter: Segmenter, segm
     scores.data = theirs.astype(np.float32)
     counted = SpeakerDiarization.speaker_count(scores, model.receptive_field, warm_up=(0.0, 0.0)).data[:, 0]
     labels = np.where(ours.any(axis=1), 0, -1)
-    _, count = _frame_support(segmented_call, labels, 1)
+    _, count = _frame_support(segmented_call, labels, 1, np.ones(labels.shape, dtype=np.float32))
     frames = len(count)
     assert (count[:frames] == counted[:frames]).mean() > 0.99
 
