@@ -1,16 +1,49 @@
-"""Prefect's server on SQLite, without losing events: transactions that will write say so when they begin.
+"""Prefect's server on SQLite, without losing events: transactions that will write say so when they begin, and take turns.
 
 Prefect begins them deferred: one that reads first and then writes while another has written in between fails at once with
 "database is locked", whatever the time-out (SQLite can only refuse it). Prefect's consumers of events then try again three
 times without a pause, and drop the event: an automation misses that a run crashed, a task run stays as it was. Begun
-immediate, they wait for each other instead, up to SQLite's busy time-out of a minute.
+immediate, they wait for each other instead.
+
+They wait in here, first come, first served. Waiting for SQLite is polling, in no order, with one of the pool's few connections
+in hand: after a restart, when everybody has something to write, some waited longer than SQLite's busy time-out of a minute,
+and whoever only wanted to read waited for a connection.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
+
+PATIENCE = 60.0
+"""Seconds to wait for one's turn; after that SQLite decides. No transaction is meant to last nearly as long."""
+
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+_has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
+
+
+@contextlib.asynccontextmanager
+async def turn() -> AsyncIterator[None]:
+    """One block at a time of those in this event loop; a block inside one's own does not wait."""
+    if _has_turn.get():
+        yield
+        return
+    lock = _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    mine = False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            mine = await lock.acquire()
+    had = _has_turn.set(True)
+    try:
+        yield
+    finally:
+        _has_turn.reset(had)
+        if mine:
+            lock.release()
 
 
 def write_in_turn() -> None:
@@ -26,7 +59,7 @@ def write_in_turn() -> None:
     class InTurn(AioSqliteConfiguration):
         @contextlib.asynccontextmanager
         async def begin_transaction(self, session: Any, with_for_update: bool = False) -> AsyncIterator[Any]:
-            async with super().begin_transaction(session, with_for_update=True) as transaction:
+            async with turn(), super().begin_transaction(session, with_for_update=True) as transaction:
                 yield transaction
 
     MODELS_DEPENDENCIES["database_config"] = InTurn(connection_url=str(url))
