@@ -124,8 +124,8 @@ def test_retrying_the_speakers_computes_nothing_else(talk: Job, steno: StenoClie
 def test_an_upload_is_transcribed_and_one_at_work_is_cancelled(service: LiveApi, steno: StenoClient, tmp_path: Path) -> None:
     part, whole = tmp_path / "part.flac", tmp_path / "whole.wav"
     soundfile.write(part, media.speech()[14 * RATE : 21 * RATE], RATE)
-    # Ten minutes, of which nothing is known yet.
-    soundfile.write(whole, np.concatenate([media.speech()[::-1]] * 20), RATE)
+    # Three minutes, of which nothing is known yet.
+    soundfile.write(whole, np.concatenate([media.speech()[::-1]] * 6), RATE)
     with ThreadPoolExecutor() as pool:
         long = steno.submit(whole, language="en")
         short = pool.submit(lambda: steno.wait(steno.submit(part, language="en", formats=["txt"]), timeout=240))
