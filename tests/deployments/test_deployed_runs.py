@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,24 @@ def test_every_deployment_is_registered_with_a_version_and_tags(on_sqlite: Deplo
         assert not found["pull_steps"]
     nightly = on_sqlite.call("GET", f"/deployments/{on_sqlite.deployments['batch/nightly']}")
     assert nightly["parameters"]["request"]["options"] == {"language": "fr"}
+
+
+def test_events_that_come_again_are_kept_once(on_sqlite: Deployed) -> None:
+    """As clients send them after a reconnection."""
+
+    def event(name: str) -> dict[str, Any]:
+        known = {"event": "call.heard", "resource": {"prefect.resource.id": f"call.{name}"}}
+        return known | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "occurred": datetime.now(UTC).isoformat()}
+
+    def kept() -> set[str]:
+        found = on_sqlite.call("POST", "/events/filter", filter={"event": {"name": ["call.heard"]}})["events"]
+        assert len({one["id"] for one in found}) == len(found)
+        return {one["resource"]["prefect.resource.id"] for one in found}
+
+    for name in ("first", "first", "second"):
+        httpx.post(f"{on_sqlite.url}/events", json=[event(name)], trust_env=False).raise_for_status()
+        until(lambda name=name: f"call.{name}" in kept())  # type: ignore[misc]
+    assert "dropping" not in on_sqlite.tail("server", 1000)
 
 
 def test_nothing_is_left_when_the_worker_s_parent_is_killed(on_sqlite: Deployed) -> None:
