@@ -55,8 +55,9 @@ test-fast: .venv/dev.stamp ## The tests that take seconds
 test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
 	$(BIN)/python -m pytest -m matrix -s
 
-bench: .venv/voices.stamp ## Print accuracy and memory tables beside WhisperX as is
+bench: .venv/voices.stamp ## Print accuracy, speed and memory tables beside WhisperX as is (hours)
 	$(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.memory
 
 screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)

@@ -135,7 +135,7 @@ def _monologue(language: str) -> tuple[Samples, list[Turn]]:
     chosen: list[Clip] = []
     while clips and sum(len(clip.samples) for clip in chosen) < _PROMPT_SECONDS * SAMPLE_RATE * 0.8:
         chosen.append(clips.pop())
-    return _laid_out(chosen, [chance.uniform(0.3, 1.5) for _ in chosen])
+    return laid_out(chosen, [chance.uniform(0.3, 1.5) for _ in chosen])
 
 
 def _conversation() -> tuple[Samples, list[Turn]]:
@@ -155,17 +155,17 @@ def _conversation() -> tuple[Samples, list[Turn]]:
     gaps = [
         abs(gap) if i + 1 < len(chosen) and chosen[i].speaker == chosen[i + 1].speaker else gap for i, gap in enumerate(gaps)
     ]
-    return _laid_out([_levelled(clip) for clip in chosen], gaps)
+    return laid_out([levelled(clip) for clip in chosen], gaps)
 
 
-def _levelled(clip: Clip) -> Clip:
+def levelled(clip: Clip) -> Clip:
     """The clip at the loudness of the prompt voice, so that no speaker is known by level alone."""
     loud = float(np.sqrt(np.mean(clip.samples.astype(np.float64) ** 2)))
     gain = min(10 ** (-22 / 20) / max(loud, 1e-6), 0.95 / max(float(np.abs(clip.samples).max()), 1e-6))
     return Clip(clip.speaker, clip.text, (clip.samples * gain).astype(np.float32), clip.words)
 
 
-def _laid_out(clips: Sequence[Clip], gaps: Sequence[float], *, lead: float = 1.0) -> tuple[Samples, list[Turn]]:
+def laid_out(clips: Sequence[Clip], gaps: Sequence[float], *, lead: float = 1.0) -> tuple[Samples, list[Turn]]:
     """The clips one after the other, each followed by its gap in seconds (negative: the next one begins before its end)."""
     turns: list[Turn] = []
     length = int((lead * 2 + sum(len(clip.samples) / SAMPLE_RATE for clip in clips) + sum(gaps)) * SAMPLE_RATE)
@@ -184,7 +184,7 @@ def _turn(clip: Clip, at: float) -> Turn:
     return Turn(clip.speaker, active[0][0], active[-1][1], clip.text, active, words)
 
 
-def _sample() -> tuple[Samples, list[Turn], list[tuple[str, float, float]]]:
+def call() -> tuple[Samples, list[Turn], list[tuple[str, float, float]]]:
     import soundfile
 
     folder = sample_folder()
@@ -215,28 +215,28 @@ def build(name: str, folder: Path | None = None) -> Recording:
         raise ValueError(f"No reference recording {name!r}; there are {', '.join(NAMES)}.")
     folder = folder or cache_folder()
     recording = Recording(folder / f"{name}.flac")
-    if _is_current(recording.audio):
+    if is_current(recording.audio):
         return recording
     folder.mkdir(parents=True, exist_ok=True)
     if name == "sample":
-        samples, turns, activity = _sample()
+        samples, turns, activity = call()
     else:
         samples, turns = _conversation() if name == "conversation" else _monologue(name)
         activity = [(turn.speaker, start, end) for turn in turns for start, end in turn.active]
     language = name if name in _MONOLOGUES else "en"
     rows = tuple(sorted(activity, key=lambda row: (row[1], row[2], row[0])))
-    _write(recording.audio, samples, Truth(name, language, len(samples) / SAMPLE_RATE, tuple(turns), rows))
+    write(recording.audio, samples, Truth(name, language, len(samples) / SAMPLE_RATE, tuple(turns), rows))
     return recording
 
 
-def _is_current(audio: Path) -> bool:
+def is_current(audio: Path) -> bool:
     truth = audio.with_suffix(".json")
     if not (audio.is_file() and truth.is_file() and audio.with_suffix(".rttm").is_file()):
         return False
     return bool(json.loads(truth.read_text()).get("recipe") == RECIPE)
 
 
-def _write(audio: Path, samples: Samples, truth: Truth) -> None:
+def write(audio: Path, samples: Samples, truth: Truth) -> None:
     import soundfile
 
     pcm = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)

@@ -42,7 +42,7 @@ def stenoflow(
         command = [str(Path(sys.executable).with_name("steno")), "transcribe", str(audio), "--json", "--model", model]
         command += ["--output-file", str(work / "transcript.json")]
         command += ["--language", language] if language else []
-        cost, events = measured(command, _environment(home or work), timeout)
+        cost, events = measured(command, command_environment(home or work), timeout)
         transcript = json.loads((work / "transcript.json").read_text())
         stages = _stage_seconds(events)
     words = [_spoken(word, "word") for word in transcript["word_segments"]]
@@ -61,7 +61,7 @@ def stenoflow(
     )
 
 
-def _environment(home: Path) -> dict[str, str]:
+def command_environment(home: Path) -> dict[str, str]:
     """A home of its own, so that nothing is taken from a cache. Joined weights are shared: joining them is no work of the run."""
     models = Path(os.environ.get("STENO_MODELS_DIR") or _ROOT / ".cache" / "models")
     elsewhere = {"PREFECT_API_URL", "PREFECT_API_KEY", "STENO_STORE", "STENO_SCRATCH"}

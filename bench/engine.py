@@ -1,0 +1,126 @@
+"""Stenoflow's engine stage by stage, without orchestration: `python -m bench.engine AUDIO [--model base] --output FILE`.
+
+One process runs the stages one after the other and writes what each took: wall and CPU seconds, of loading and of work. Then it
+clusters again with other numbers of speakers, on the same embeddings and on those of an hour (the recording's, repeated).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speech.schema import RuntimeOptions, StageName
+from speech.stages import STAGES, run_stage
+
+HOUR = 3600.0
+_ORDER: tuple[StageName, ...] = ("segment", "embed", "cluster", "asr", "align")
+
+
+class Clock:
+    """Wall and CPU seconds by name, in order."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.spent[name] = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+
+
+def measure(audio: Path, model: str, folder: Path) -> dict[str, Any]:
+    """What each stage took on `audio`; artifacts go to `folder`."""
+    from speech.audio import normalise
+
+    clock = Clock()
+    runtime = RuntimeOptions(
+        models_dir=os.environ.get("STENO_MODELS_DIR") or str(Path(__file__).resolve().parents[1] / ".cache" / "models"),
+        offline=True,
+        device="cpu",
+        threads=int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0)),
+    )
+    files = {"audio": folder / "audio.flac"} | {STAGES[stage].output: folder / stage for stage in _ORDER}
+    with clock.timing("imports"):
+        for module in ("onnxruntime", "faster_whisper", "scipy.cluster.hierarchy", "scipy.optimize"):
+            importlib.import_module(module)
+    with clock.timing("load models"):
+        _load(model, runtime)
+    with clock.timing("decode"):
+        info = normalise(audio, files["audio"], max_duration=86_400.0)
+    for stage in _ORDER:
+        spec = STAGES[stage]
+        params = {"model": model} if stage == "asr" else {}
+        with clock.timing(stage):
+            run_stage(
+                stage, {kind: files[kind] for kind in spec.inputs}, params, runtime, files[spec.output], lambda done: None
+            )
+    again = _reclustered(files, runtime, folder, info.duration)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"duration": info.duration, "threads": runtime.threads, "stages": clock.spent, "again": again, "peak_bytes": peak}
+
+
+def _load(model: str, runtime: RuntimeOptions) -> None:
+    from speech.models import resolve_asr, resolve_diarization
+    from speech.networks import load_embedder, load_segmenter
+    from speech.whisper import load_whisper
+
+    voices = resolve_diarization("auto", models_dir=runtime.models_path, offline=True)
+    load_segmenter(voices, runtime.models_path, runtime)
+    load_embedder(voices, runtime.models_path, runtime)
+    load_whisper(resolve_asr(model, None, models_dir=runtime.models_path, offline=True), runtime.models_path, runtime)
+
+
+def _reclustered(files: dict[str, Path], runtime: RuntimeOptions, folder: Path, duration: float) -> dict[str, dict[str, float]]:
+    """Diarizing again with other numbers of speakers, embeddings kept: of this recording, and of an hour."""
+    clock = Clock()
+    hour = files | {"segmentation": folder / "hour-segmentation", "embeddings": folder / "hour-embeddings"}
+    _repeated(files, hour, max(1, round(HOUR / duration)))
+    for name, inputs in (("this recording", files), ("an hour", hour)):
+        for count in (2, 4):
+            with clock.timing(f"{name}, {count} speakers"):
+                kinds = {kind: inputs[kind] for kind in STAGES["cluster"].inputs}
+                run_stage("cluster", kinds, {"num_speakers": count}, runtime, folder / "again", lambda done: None)
+    return clock.spent
+
+
+def _repeated(files: dict[str, Path], hour: dict[str, Path], times: int) -> None:
+    """The segmentation and embeddings of the recording played `times` times; noise keeps the embeddings from being equal."""
+    from speech.embedding import Embeddings
+    from speech.segmentation import Segmentation
+
+    one, voices = Segmentation.load(files["segmentation"]), Embeddings.load(files["embeddings"])
+    activity = np.concatenate([one.activity] * times)
+    chunks = len(activity)
+    length = round((chunks - 1) * 2.5 / one.frame_step) + activity.shape[1]
+    speech = np.resize(one.speech, length)
+    one._replace(activity=activity, speech=speech, samples=one.samples * times).save(hour["segmentation"])
+    vectors = np.concatenate([voices.vectors] * times)
+    noise = np.random.default_rng(0).standard_normal(vectors.shape).astype(np.float32)
+    scale = 0.1 * float(np.nanstd(vectors))
+    Embeddings(vectors + scale * noise, voices.model).save(hour["embeddings"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.engine")
+    parser.add_argument("audio", type=Path)
+    parser.add_argument("--model", default="base", help="base or tiny.en")
+    parser.add_argument("--output", type=Path, required=True)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asked.output.write_text(json.dumps(measure(asked.audio, asked.model, Path(folder))))
+
+
+if __name__ == "__main__":
+    main()
