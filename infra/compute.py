@@ -160,6 +160,14 @@ def get_compute(settings: StenoSettings | None = None, backend: str | None = Non
     return ShardedCompute(LocalCompute(store), store, settings.shards, workers=settings.compute.workers, one_machine=True)
 
 
+def warm_up(settings: StenoSettings) -> None:
+    """Import what stages will need, where they are computed in this process."""
+    if settings.compute.backend == "local":
+        from speech.runtime import import_libraries
+
+        import_libraries()
+
+
 def larger_steps(stage: StageName, settings: StenoSettings, backend: str | None = None) -> int:
     """How many larger GPUs there are for the stage, where it is computed."""
     from infra.on_modal import gpus

@@ -93,7 +93,7 @@ def load_segmenter(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -
 
 def load_embedder(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> Embedder:
     """The speaker-embedding network of a diarization model, loaded once per process."""
-    device, threads = resolve_device(runtime), cpu_threads(runtime)
+    device, threads = resolve_device(runtime), cpu_threads(runtime, beside=True)
     return load_once(
         ("embedder", model.name, model.revision, device, threads), lambda: _embedder(model, models_dir, device, threads)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -30,11 +31,22 @@ def load_once(key: tuple[Any, ...], load: Callable[[], Model]) -> Model:
     return model
 
 
-def cpu_threads(runtime: RuntimeOptions) -> int:
-    """Threads for one stage: as asked, or the cores this process may use, shared by the two branches that run at once."""
+def import_libraries() -> None:
+    """Import what the stages on a CPU will, a second's work, while there is something else to wait for. What is missing is left
+    for the stage that needs it to report."""
+    for module in ("soundfile", "av", "onnxruntime", "faster_whisper", "scipy.cluster.hierarchy", "scipy.optimize"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+
+
+def cpu_threads(runtime: RuntimeOptions, *, beside: bool = False) -> int:
+    """Threads for one stage: as asked, or the cores this process may use; half of them for what runs `beside` the words.
+
+    The branch of the words takes several times as long as that of the speakers, and is alone for most of that time.
+    """
     if runtime.threads:
         return runtime.threads
-    return max(1, available_cores() // 2)
+    return max(1, available_cores() // 2) if beside else available_cores()
 
 
 def available_cores() -> int:

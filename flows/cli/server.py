@@ -9,6 +9,7 @@ ends. It writes to the database under PREFECT_HOME, where `prefect server start`
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import socket
 import subprocess
@@ -152,13 +153,19 @@ def start(*, verbose: bool = False) -> TemporaryServer | None:
 
 def _serve(descriptor: int) -> None:
     """The child: serve Prefect's API on the inherited socket until standard input, held by the parent, closes."""
+    # Importing Prefect's server makes a million objects that stay: looking for garbage among them is a tenth of the start.
+    gc.disable()
     import uvicorn
 
     from flows.cli.sqlite import write_in_turn
 
     write_in_turn()
+    from prefect.server.api.server import create_app
+
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    config = uvicorn.Config(create_app(), log_level="error", lifespan="on")
+    gc.freeze()
+    gc.enable()
     server = uvicorn.Server(config)
 
     def end_with_parent() -> None:

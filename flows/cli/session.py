@@ -127,7 +127,8 @@ async def ready(session: Session, table: StageTable) -> Callable[[TranscribeRequ
         await asyncio.to_thread(import_flow)
         if session.server is not None:
             table.note = "starting Prefect (the first time, its database is made)"
-            await asyncio.to_thread(session.server.wait)
+            # With the command's own imports done, a core is idle until the server answers.
+            await asyncio.gather(asyncio.to_thread(session.server.wait), asyncio.to_thread(import_engine))
         from flows.settled import Ledger
 
         session.ledger = Ledger()
@@ -138,6 +139,13 @@ def import_flow() -> Callable[[TranscribeRequest], Any]:
     from flows.transcribe import transcribe as transcribe_flow
 
     return transcribe_flow
+
+
+def import_engine() -> None:
+    from infra.compute import warm_up
+    from infra.settings import get_settings
+
+    warm_up(get_settings())
 
 
 @contextlib.contextmanager

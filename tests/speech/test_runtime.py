@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -93,12 +94,19 @@ def test_a_failed_load_is_tried_again() -> None:
     assert load_once(("failing",), lambda: "loaded") == "loaded"
 
 
-def test_threads_are_what_was_asked_for_or_half_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cpu_threads(RuntimeOptions(threads=3)) == 3
+def test_threads_are_what_was_asked_for_or_the_cores_or_half_of_them_beside_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cpu_threads(RuntimeOptions(threads=3)) == cpu_threads(RuntimeOptions(threads=3), beside=True) == 3
     monkeypatch.setattr(runtime, "available_cores", lambda: 8)
-    assert cpu_threads(RuntimeOptions()) == 4
+    assert cpu_threads(RuntimeOptions()) == 8
+    assert cpu_threads(RuntimeOptions(), beside=True) == 4
     monkeypatch.setattr(runtime, "available_cores", lambda: 1)
-    assert cpu_threads(RuntimeOptions()) == 1
+    assert cpu_threads(RuntimeOptions(), beside=True) == 1
+
+
+def test_importing_ahead_forgives_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    runtime.import_libraries()
+    assert "faster_whisper" in sys.modules
 
 
 @pytest.mark.parametrize(
