@@ -71,7 +71,7 @@ STAGES: dict[StageName, StageSpec] = {
     "asr": StageSpec(1, ("audio", "segmentation"), "asr", AsrParams, "speech.asr:run", divisible=True),
     "align": StageSpec(2, ("audio", "asr"), "alignment", AlignParams, "speech.align:run", divisible=True),
     "embed": StageSpec(2, ("audio", "segmentation"), "embeddings", EmbedParams, "speech.embedding:run", divisible=True),
-    "cluster": StageSpec(2, ("segmentation", "embeddings"), "diarization", ClusterParams, "speech.diarize:run"),
+    "cluster": StageSpec(3, ("segmentation", "embeddings"), "diarization", ClusterParams, "speech.diarize:run"),
     "merge": StageSpec(2, ("audio", "asr", "alignment", "diarization"), "transcript", MergeParams, "speech.merge:run"),
 }
 
