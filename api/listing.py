@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from api import states, tags
 from api.auth import Caller
 from api.errors import Unprocessable
-from api.jobs import Jobs
 from api.runs import submitted_at
 from api.schemas import JobList, JobStatus, JobSummary
+
+if TYPE_CHECKING:
+    from api.jobs import Jobs
 
 _PAGE = 100
 _MOST_PAGES = 20

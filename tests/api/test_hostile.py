@@ -183,7 +183,7 @@ def test_the_service_is_well_and_its_log_holds_no_secret(guarded_api: GuardedApi
     assert live.get("/health").status_code == 200
     assert live.get("/health/ready").json()["status"] == "ready"
     log = live.log()
-    for secret in (SECRET, guarded_api.key, guarded_api.key.rpartition("-")[2], guarded_api.other):
+    for secret in (SECRET, guarded_api.key, guarded_api.key.split("-", 3)[3], guarded_api.other):
         assert secret not in log
     assert "Traceback" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]

@@ -29,7 +29,6 @@ def run(state: State[Any], **fields: Any) -> FlowRun:
         (Failed(name="Partial"), "failed"),
         (Cancelled(), "canceled"),
         (Crashed(timestamp=NOW - timedelta(minutes=5)), "failed"),
-        (Crashed(timestamp=NOW), None),  # an automation restarts it
         (Running(), None),
         (AwaitingRetry(), None),
     ],
@@ -37,6 +36,10 @@ def run(state: State[Any], **fields: Any) -> FlowRun:
 def test_what_has_come_to_its_end_is_told(state: State[Any], status: str | None) -> None:
     notice = notice_of(run(state))
     assert (notice.status if notice else None) == status
+
+
+def test_a_crash_that_an_automation_restarts_is_no_end() -> None:
+    assert notice_of(run(Crashed(timestamp=datetime.now(UTC)))) is None
 
 
 def test_what_nobody_asked_for_or_was_deleted_is_not_told() -> None:
