@@ -124,12 +124,14 @@ def test_a_run_whose_worker_and_process_were_killed_is_noticed_reported_and_rest
     assert state["message"] == RESTARTED
     told = until(lambda: [sent for sent in webhook.received if "lost call" in sent["subject"] and "Crashed" in sent["subject"]])
     assert "No sign of life" in told[0]["body"]
-    # Nobody is there to take it: that is reported as well.
-    until(lambda: [sent for sent in webhook.received if "lost call" in sent["subject"] and "Late" in sent["subject"]])
+    # Nobody is there to take another: that is reported as well.
+    waiting = on_sqlite.submit({"source": str(recording)})
+    until(lambda: [sent for sent in webhook.received if waiting in sent["body"] and "Late" in sent["subject"]])
 
     on_sqlite.plan()
     on_sqlite.restart_worker()
-    on_sqlite.wait(run, {"COMPLETED"})
+    for each in (run, waiting):
+        on_sqlite.wait(each, {"COMPLETED"})
     assert stages_since(on_sqlite, before) == Counter(["asr", "align", "merge"])
     assert on_sqlite.states(run).count("Crashed") == 1
 
