@@ -116,7 +116,9 @@ def test_a_run_whose_worker_and_process_were_killed_is_noticed_reported_and_rest
 ) -> None:
     on_sqlite.plan(seconds={"asr": 60})
     with noticed_within(on_sqlite, 25, ZOMBIES):
+        since = time.time()
         run = at_work(on_sqlite, {"source": str(recording), "name": "lost call"})
+        on_sqlite.wait_for_stage("cluster", "end", after=since)
         before = on_sqlite.executions()
         on_sqlite.kill_worker()
         on_sqlite.kill_flow(run)
