@@ -26,6 +26,8 @@ BY_HAND = "Retried by hand."
 """The message of the state of a run that a person has executed again outside of a worker."""
 BESIDE_OTHERS = "Its process died while it computed others as well; it is tried again alone."
 """The message of the state after a death that may have been another run's fault, which is therefore not counted."""
+BATCH_DIED = "The process of its batch died."
+"""The message of the state of a run whose own process outlived its batch's and stopped for that reason alone."""
 RESTARTS_WITHIN = timedelta(seconds=90)
 """A run whose process died is put back into the queue by an automation; only when that does not happen has it come to its end."""
 STATE_BY_AUTOMATION = "State changed by Automation"
@@ -58,7 +60,7 @@ async def refuse_after_crashes() -> None:
 def deaths(states: Sequence[State]) -> int:
     """How many executions never came to an end since the run last ended, was last retried by a person, or was not to blame.
 
-    The one under way, which is the last to have entered Running, does not count.
+    Neither the one under way, which is the last to have entered Running, nor one that stopped because its batch was gone counts.
     """
     begun = 0
     for state in sorted(states, key=lambda state: state.timestamp):
@@ -66,12 +68,13 @@ def deaths(states: Sequence[State]) -> int:
             begun += 1
         elif (state.is_final() and not state.is_crashed()) or retried_by_a_person(state) or state.message == BESIDE_OTHERS:
             begun = 0
+        elif state.message == BATCH_DIED:
+            begun = max(begun - 1, 0)
     return max(begun - 1, 0)
 
 
 def retried_by_a_person(state: State) -> bool:
     """Whether it is the state that somebody's retry put the run into, in the UI, the API or with `steno retry`."""
-    """Whether this state set the run going again because somebody wanted it."""
     message = state.message or ""
     return message == BY_HAND or (state.name == "AwaitingRetry" and not message.startswith(_BY_ITSELF))
 

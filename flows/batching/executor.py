@@ -102,9 +102,11 @@ def _leave(at_work: list[str]) -> None:
         from prefect import get_client
         from prefect.states import Crashed
 
+        from flows.attempts import BATCH_DIED
+
         with get_client(sync_client=True) as client:
             for run in at_work:
-                client.set_flow_run_state(UUID(run), Crashed(message="The process of its batch died."), force=True)
+                client.set_flow_run_state(UUID(run), Crashed(message=BATCH_DIED), force=True)
     os._exit(1)
 
 

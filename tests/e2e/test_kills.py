@@ -284,9 +284,7 @@ SLICE = [
     Case("flow", "in asr", "folder"),
     Case("worker", "in embed", "folder"),
     Case("server", "in asr", "folder"),
-    Case("flow", "in fetch", "s3"),
     Case("flow", "writing embed", "s3"),
-    Case("flow", "before merge", "s3"),
 ]
 MATRIX = [
     *(

@@ -314,7 +314,7 @@ async def until(happened: Any, patience: float = 120) -> None:
 @pytest.mark.timeout(900)
 def test_a_batch_under_fire_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """A slice of `bench.batch`: S3 with faults, a poison recording, errors that pass, the command killed and given again."""
-    outcome = bench.run(16, 1, 4, tmp_path, restarts=1)
+    outcome = bench.run(10, 1, 4, tmp_path, restarts=1)
     assert bench.problems(outcome) == []
     assert outcome.faults
 

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_engine import run_flow_async
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from flows.attempts import BY_HAND, RESTARTED, deaths
+from flows.attempts import BATCH_DIED, BESIDE_OTHERS, BY_HAND, RESTARTED, deaths
 from flows.execution import create_run, execute_here
 from flows.outcome import read_outcome
 from flows.request import TranscribeRequest
@@ -92,6 +92,8 @@ DIED = [Running(), Crashed()]
         ),
         ([Scheduled(), *DIED, Cancelled(), Running()], 0),
         ([*DIED, *DIED, Pending(message=BY_HAND), Running()], 0),
+        ([*DIED, Running(), Crashed(message=BATCH_DIED), Pending(), Running()], 1),
+        ([*DIED, *DIED, Pending(message=BESIDE_OTHERS), Running(), Running()], 1),
     ],
 )
 def test_deaths_are_counted_since_the_run_ended_or_a_person_retried_it(history: list[State[Any]], died: int) -> None:
