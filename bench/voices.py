@@ -192,23 +192,25 @@ def synthesised(sentences: Sequence[str]) -> list[Clip]:
     return [_spoken(voice, sentence, SynthesisConfig(volume=0.7)) for sentence in sentences]
 
 
-def _spoken(voice: Any, sentence: str, config: Any) -> Clip:
-    (chunk,) = voice.synthesize(sentence, config, include_alignments=True)
-    rate = chunk.sample_rate
+def _spoken(voice: Any, text: str, config: Any) -> Clip:
+    """The text in the voice; espeak may find several sentences in it, one chunk each."""
     spoken, start, at = list[tuple[float, float]](), None, 0
-    for piece in chunk.phoneme_alignments or ():
-        if piece.phoneme in "^$ ":
-            if start is not None:
-                spoken.append((start / rate, at / rate))
-                start = None
-        elif piece.phoneme.isalpha() and start is None:
-            start = at
-        at += int(piece.num_samples)
-    written = sentence.split()
+    chunks = list(voice.synthesize(text, config, include_alignments=True))
+    rate = chunks[0].sample_rate
+    for chunk in chunks:
+        for piece in chunk.phoneme_alignments or ():
+            if piece.phoneme in "^$ ":
+                if start is not None:
+                    spoken.append((start / rate, at / rate))
+                    start = None
+            elif piece.phoneme.isalpha() and start is None:
+                start = at
+            at += int(piece.num_samples)
+    written = text.split()
     words = tuple((word.strip(".,?!"), *span) for word, span in zip(written, spoken, strict=False))
-    samples = _resampled(chunk.audio_float_array.astype(np.float32), rate)
+    samples = _resampled(np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float32), rate)
     # espeak runs some words together ("of the"): then phonemes and words cannot be paired, and no time is claimed.
-    return Clip("joe", sentence, samples, words if len(spoken) == len(written) else None)
+    return Clip("joe", text, samples, words if len(spoken) == len(written) else None)
 
 
 # -- samples --------------------------------------------------------------------------------------------------------------

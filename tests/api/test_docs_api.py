@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-import wave
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.schemas import JobOptions, JobStatus
-from tests import media
 from tests.api.live import LiveApi
+from tests.guides import commands, shell, spoken
 
 GUIDE = Path(__file__).parents[2] / "docs" / "api.md"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,33 +18,9 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def prepared(live: LiveApi, folder: Path) -> dict[str, str]:
     """What the guide takes for granted, and the address that its URL stands for; the environment of its shell."""
-    samples = (media.speech()[14 * 16_000 : 24 * 16_000] * 32767).astype("<i2")
-    with wave.open(str(folder / "meeting.wav"), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(16_000)
-        out.writeframes(samples.tobytes())
+    spoken(folder / "meeting.wav")
     live.recording("interview.wav", seconds=2.0)
-    programs = folder / "programs"
-    programs.mkdir()
-    (programs / "steno").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flows.cli.main "$@"\n')
-    if shutil.which("curl") is None:
-        (programs / "curl").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.api.curl "$@"\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_"))}
-    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return inherited | {"PATH": path, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def shell(code: str, folder: Path, env: dict[str, str]) -> str:
-    """What the commands print; variables that they set are there for the next ones."""
-    kept = folder / "variables"
-    script = f"set -euo pipefail\nset -a\n{code}\nenv -0 > {kept}\n"
-    done = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
-    env.update(pair.split("=", 1) for pair in kept.read_text().split("\0") if "=" in pair)
-    return done.stdout
+    return commands(folder)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 from tests.deployed import QUICK, ROOT, migrated
 from tests.flows.test_cli import steno
+from tests.guides import commands, shell, spoken
 
 
 def gone(pids: set[int], timeout: float = 90) -> bool:
@@ -157,6 +159,57 @@ def test_nothing_is_left_when_up_itself_is_killed(up: Up) -> None:
     assert len(children) == 3
     up.process.kill()
     assert gone(children)
+
+
+def recipe(title: str) -> str:
+    """The commands that the README gives under a title, as they are pasted. Five lines at most."""
+    found = re.search(
+        rf"^\*\*{title}\*\*.*?^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert found
+    lines = [line.removeprefix("$ ") for line in found[1].splitlines()]
+    assert 0 < len(lines) <= 5
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_the_readme_says_to_paste_works(up: Up) -> None:
+    """An ad-hoc run, which fails for want of its recording; its retry; the nightly batch, which takes what is new."""
+    env = commands(up.folder) | {"PREFECT_HOME": str(up.folder / "prefect"), "STENO_HOME": str(up.folder / "home")}
+
+    def paste(title: str) -> str:
+        return shell(recipe(title).replace("4200", str(up.port)), up.folder, env)
+
+    def ended(run: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 200
+        while True:
+            found: dict[str, Any] = httpx.get(f"{up.api}/flow_runs/{run}", timeout=60, trust_env=False).json()
+            if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return found
+            assert time.monotonic() < deadline, found["state"]
+            time.sleep(0.5)
+
+    started = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", paste("Ad hoc"))
+    assert started
+    failed = ended(started[0])
+    assert (failed["state_type"], failed["name"]) == ("FAILED", "talk.mp3")
+    assert "talk.mp3" in failed["state"]["message"]
+
+    talk = spoken(up.folder / "talk.mp3")  # what a file holds is found by looking into it
+    paste("Retry")
+    assert ended(started[0])["state_type"] == "COMPLETED"
+
+    recordings = up.folder / "recordings"
+    recordings.mkdir()
+    talk.rename(recordings / "standup.wav")
+    os.utime(recordings / "standup.wav", (1_700_000_000, 1_700_000_000))
+    paste("Every night")
+    nightly = httpx.get(f"{up.api}/deployments/name/batch/nightly", timeout=60, trust_env=False).json()
+    assert [schedule["schedule"]["cron"] for schedule in nightly["schedules"]] == ["0 2 * * *"]
+    run = httpx.post(f"{up.api}/deployments/{nightly['id']}/create_flow_run", json={}, timeout=60, trust_env=False).json()
+    assert ended(run["id"])["state_type"] == "COMPLETED"
+    assert (up.folder / "standup.json").is_file()
 
 
 # -- keeping processes running ------------------------------------------------------------------------------------------
