@@ -169,7 +169,8 @@ class DeploySettings(BaseModel):
         default_factory=dict, description='Options of the nightly batch\'s recordings, as JSON: `{"language": "en"}`.'
     )
     nightly_output: str = Field(
-        ".", description="Folder or fsspec URL that the nightly batch writes to; a relative one is below the working directory."
+        ".",
+        description="Folder or fsspec URL that the nightly batch writes to; a relative one is below the work pool's, `transcripts` of STENO_HOME.",
     )
     gc_cron: str = Field(
         "30 4 * * *", description="When artifacts that have outlived their retention are removed; empty for never."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,15 @@ DETECTION_CHUNKS = 4
 SHARD_UNIT = 8
 """Chunks at a multiple of which shards are cut: the batch size unless another is asked for."""
 _WINDOW = 30 * SAMPLE_RATE
+HEARD_SHORTER = frozenset({"base"})
+"""Models that are given a chunk and some silence on a CPU, instead of silence up to Whisper's 30 s, which is less to compute. Those
+on which it was seen to make no more errors (docs/performance.md)."""
+MARGIN = 2.0
+"""Seconds of silence after the chunk, at least."""
+SHORTEST = 20.0
+"""Seconds that are heard at least: in windows of few seconds Whisper repeats itself."""
+_STEP = 2.0
+"""Seconds; chunks are heard in lengths of a multiple of this, so that there are enough of each to fill batches."""
 _REMEMBERED = 64
 _detected: dict[tuple[str, ...], tuple[str, float]] = {}
 """What the last recordings' languages were, so that the shards that one process decodes of a recording detect it once."""
@@ -106,12 +116,13 @@ class Transcriber:
         language, probability = self._language(recording, plan)
         tokenizer = self._tokenizer(language)
         segments: list[AsrSegment] = []
-        for first in range(begin, end, batch_size):
-            batch = plan[first : min(first + batch_size, end)]
+        done = 0
+        for batch in self._batches(plan[begin:end], batch_size):
             segments += self._batch(recording, batch, tokenizer)
-            progress((first + len(batch) - begin) / (end - begin))
+            done += len(batch)
+            progress(done / (end - begin))
         return Transcribed(
-            segments=tuple(segments),
+            segments=tuple(sorted(segments, key=lambda segment: segment.start)),
             language=language,
             language_probability=probability,
             multilingual=multilingual,
@@ -154,20 +165,40 @@ class Transcriber:
 
     # -- decoding -----------------------------------------------------------------------------------------------------
 
+    def _batches(self, chunks: Sequence[Chunk], batch_size: int) -> Iterator[Sequence[Chunk]]:
+        """Chunks that are heard at the same length, at most so many at a time."""
+        alike: dict[int, list[Chunk]] = {}
+        for chunk in chunks:
+            alike.setdefault(self._window(chunk), []).append(chunk)
+        for group in alike.values():
+            for first in range(0, len(group), batch_size):
+                yield group[first : first + batch_size]
+
+    def _window(self, chunk: Chunk) -> int:
+        """Samples that the encoder is given of the chunk and the silence after it.
+
+        On a GPU it is always all that it takes: there a result depends on what it is batched with, and shards have to agree.
+        """
+        if self.model.model.device != "cpu" or self.info.name not in HEARD_SHORTER:
+            return _WINDOW
+        heard = max(SHORTEST, math.ceil((chunk.end - chunk.start + MARGIN) / _STEP) * _STEP)
+        return min(_WINDOW, round(heard * SAMPLE_RATE))
+
     def _features(self, recording: Recording, batch: Sequence[Chunk]) -> NDArray[np.float32]:
-        """(batch, mel, 3000) log-mel of chunks padded with silence.
+        """(batch, mel, frames) log-mel of chunks, all of one window, padded with silence.
 
         The audio is padded rather than the features: a padding of zeros in the log-mel domain is loud noise to Whisper.
         """
         extract = self.model.feature_extractor
-        padded = np.zeros((len(batch), _WINDOW), dtype=np.float32)
+        window = self._window(batch[0])
+        padded = np.zeros((len(batch), window), dtype=np.float32)
         for row, chunk in zip(padded, batch, strict=True):
-            samples = recording.read(round(chunk.start * SAMPLE_RATE), round(chunk.end * SAMPLE_RATE))[:_WINDOW]
+            samples = recording.read(round(chunk.start * SAMPLE_RATE), round(chunk.end * SAMPLE_RATE))[:window]
             row[: len(samples)] = samples
-        return np.stack([extract(row, padding=0)[:, : _WINDOW // extract.hop_length] for row in padded]).astype(np.float32)
+        return np.stack([extract(row, padding=0)[:, : window // extract.hop_length] for row in padded]).astype(np.float32)
 
     def _encoded(self, recording: Recording, batch: Sequence[Chunk]) -> StorageView:
-        """(batch, 1500, dimension) what the encoder makes of the chunks; on a CPU, where it takes most of the time, no chunk is
+        """(batch, frames / 2, dimension) what the encoder makes of the chunks; on a CPU, where it takes most of the time, no chunk is
         encoded twice. What it makes of one there does not depend on what it is batched with."""
         known = [self._heard.pop(chunk.start, None) for chunk in batch]
         new = [chunk for chunk, part in zip(batch, known, strict=True) if part is None]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BeforeValidator
 
 from api.bodies import json_body
 from api.dependencies import CurrentCaller, TheJobs
@@ -30,6 +32,16 @@ RetryKey = Annotated[
         description="The same key with the same body makes no second new job.",
     ),
 ]
+
+
+def _written_out(value: Any) -> Any:
+    """Pydantic takes a number for seconds since 1970, which the document does not promise."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d{2}-\d{2}", value):
+        raise ValueError("give it as 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
 
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -67,8 +79,8 @@ async def list_jobs(
     status: Annotated[list[JobStatus] | None, Query(description="Any of these.")] = None,
     tag: Annotated[list[str] | None, Query(max_length=16, description="All of these.")] = None,
     metadata: Annotated[list[str] | None, Query(max_length=16, description="All of these, as `key=value`.")] = None,
-    created_after: Annotated[datetime | None, Query(description="Submitted at this time or later.")] = None,
-    created_before: Annotated[datetime | None, Query(description="Submitted at this time or earlier.")] = None,
+    created_after: Annotated[Moment | None, Query(description="Submitted at this time or later.")] = None,
+    created_before: Annotated[Moment | None, Query(description="Submitted at this time or earlier.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before.")] = None,
     wait: Wait = 0,

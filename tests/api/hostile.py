@@ -395,6 +395,7 @@ REQUESTS: dict[str, tuple[Callable[[GuardedApi], Parts], tuple[int, ...]]] = {
     "wait for ever": (asked("/transcribes?job_id=x&wait=1e9"), (422,)),
     "wait NaN": (asked(f"/transcribes/{_NOBODYS}?wait=nan"), (422,)),
     "date that is none": (asked("/transcribes?created_after=99999-01-01"), (422,)),
+    "number for a date": (asked("/transcribes?created_before=0.5"), (422,)),
     "no such address": (asked("/admin"), (404,)),
     "static files": (asked("/static/../../../etc/passwd"), (404,)),
     "another host's address": (asked("http://169.254.169.254/latest/meta-data/"), (400, 404)),

@@ -209,7 +209,7 @@ def test_what_the_readme_says_to_paste_works(up: Up) -> None:
     assert [schedule["schedule"]["cron"] for schedule in nightly["schedules"]] == ["0 2 * * *"]
     run = httpx.post(f"{up.api}/deployments/{nightly['id']}/create_flow_run", json={}, timeout=60, trust_env=False).json()
     assert ended(run["id"])["state_type"] == "COMPLETED"
-    assert (up.folder / "standup.json").is_file()
+    assert (up.folder / "home/transcripts/standup.json").is_file()
 
 
 # -- keeping processes running ------------------------------------------------------------------------------------------

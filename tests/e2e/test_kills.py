@@ -66,6 +66,10 @@ class Case:
         return {"in": "progress"}.get(self.moment.split()[0], self.moment.split()[0])
 
 
+_QUIET = 2.0
+"""Seconds."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """A run at its moment."""
@@ -150,6 +154,7 @@ class Stage:
         """A run for each case, all brought to their moments; then one kill, and a look at what is left."""
         with ThreadPoolExecutor(len(cases)) as pool:
             scenes = list(pool.map(self._begun, cases))
+            self._wait_until_quiet(scenes)
             self._kill(cases[0].process, [scene.pid for scene in scenes])
             for scene in scenes:
                 self._plan(scene.run, {})
@@ -193,6 +198,16 @@ class Stage:
                 return found[-1]
             time.sleep(0.02)
         raise AssertionError(f"{case}: the moment never came; worker: {self.deployed.tail('worker')}")
+
+    def _wait_until_quiet(self, scenes: list[Scene]) -> None:
+        """Nothing has ended for a while. A stage whose result is not yet in the store is not finished, and the log that
+        counts executions is written just before."""
+        runs, deadline = {scene.run for scene in scenes}, time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            ends = [line["at"] for line in self.deployed.events("end") if line["run"] in runs]
+            if time.time() - max(ends, default=0.0) > _QUIET:
+                return
+            time.sleep(0.1)
 
     def _kill(self, process: str, pids: list[int]) -> None:
         """Kill, and start again what `steno up` starts again."""
