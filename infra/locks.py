@@ -2,8 +2,8 @@
 
 On a folder a lock is flock(2) on a file: the kernel releases it when its holder dies, whichever way. (On NFS Linux turns
 it into a lock of the file server; mounted with `nolock` it holds on one machine only.) On S3 it is an object written on
-condition that there is none, renewed while it is held, and taken over by a conditional write once it was not renewed for
-the lease. A holder that was paused for longer than that has lost it: it touches the object no more, and its work is
+condition that there is none, renewed while it is held, and taken over by a conditional write once its holder was seen to be
+gone, on the holder's machine, or it was not renewed for the lease. A holder that was paused for longer than that has lost it: it touches the object no more, and its work is
 content-addressed, so the worst that happens is that a stage is computed twice. Elsewhere locks hold within the process.
 """
 
@@ -12,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
@@ -24,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from infra.processes import is_gone, this_process
 from infra.remote_errors import remote_status
 from infra.store import Store, storage_errors
 
@@ -189,6 +188,7 @@ class _Seen(NamedTuple):
 
     etag: str
     token: str
+    process: str
     age: float
     """Seconds since it was written, by the clock of the service."""
 
@@ -220,7 +220,7 @@ class _Leases:
             seen = self._look(key)
             if seen is not None and seen.token == lease.token:
                 etag = seen.etag  # it was written here: only the answer was lost
-            elif seen is not None and seen.age > self.lease:
+            elif seen is not None and (seen.age > self.lease or is_gone(seen.process)):
                 etag = self._write(lease, IfMatch=seen.etag)
             if etag is None:
                 return None
@@ -271,10 +271,10 @@ class _Leases:
     def _write(self, lease: _Lease, **condition: str) -> str | None:
         """Its new ETag; None when the condition does not hold. Every write has another body, hence another ETag."""
         bucket, key, _ = self._fs.split_path(lease.key)
-        body = json.dumps({"holder": lease.holder, "write": uuid.uuid4().hex}).encode()
+        told = {"token": lease.token, "process": lease.process}
         try:
             answer = self._fs.call_s3(
-                "put_object", Bucket=bucket, Key=key, Body=body, Metadata={"token": lease.token}, **condition
+                "put_object", Bucket=bucket, Key=key, Body=uuid.uuid4().hex.encode(), Metadata=told, **condition
             )
         except Exception as error:
             gone = isinstance(error, FileNotFoundError) and "IfMatch" in condition
@@ -292,14 +292,15 @@ class _Leases:
             return None
         now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
         age = (now - head["LastModified"]).total_seconds()
-        return _Seen(head["ETag"], head.get("Metadata", {}).get("token", ""), age)
+        told = head.get("Metadata", {})
+        return _Seen(head["ETag"], told.get("token", ""), told.get("process", ""), age)
 
 
 class _Lease:
     def __init__(self, leases: _Leases, key: str) -> None:
         self._leases, self.key = leases, key
         self.token = uuid.uuid4().hex
-        self.holder = f"{socket.gethostname()} {os.getpid()}"
+        self.process = this_process()
         self.guard = threading.Lock()
         self.etag, self.renewed_at = "", 0.0
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from infra.compute import get_store
+from infra.processes import is_gone, this_process
 from infra.settings import get_settings
 from speech.errors import TransientError
 from speech.schema import Frozen
@@ -37,7 +35,7 @@ class Lease(Frozen):
     run: str
     """The batch's flow run."""
     process: str
-    """Machine, boot, process and when it was started."""
+    """As `infra.processes` names it, and a word of this lease's own."""
     until: float
     """Seconds since 1970."""
 
@@ -84,7 +82,10 @@ async def _acquire(key: str, run: str) -> Lease:
     if found is not None and not _free(found, run):
         found = await _wait_until_free(key, found, run)
     lease = Lease(
-        campaign=found.campaign if found else uuid.uuid4().hex[:12], run=run, process=_process(), until=time.time() + seconds
+        campaign=found.campaign if found else uuid.uuid4().hex[:12],
+        run=run,
+        process=this_process(),
+        until=time.time() + seconds,
     )
     await asyncio.to_thread(_write, key, lease)
     await asyncio.sleep(_SETTLE)
@@ -114,7 +115,7 @@ def _busy(run: str) -> BatchBusy:
 
 def _free(lease: Lease, run: str) -> bool:
     """Run out, its process gone, or that of an earlier execution of the same run, which Prefect has ended."""
-    return lease.until <= time.time() or lease.run == run or _dead(lease.process)
+    return lease.until <= time.time() or lease.run == run or is_gone(lease.process)
 
 
 async def _renew(key: str, lease: Lease, holder: asyncio.Task[object]) -> None:
@@ -144,30 +145,3 @@ def _read(key: str) -> Lease | None:
 
 def _write(key: str, lease: Lease) -> None:
     get_store().write_record(_name(key), lease.model_dump_json().encode())
-
-
-def _process() -> str:
-    return f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_started(os.getpid())}/{uuid.uuid4().hex[:8]}"
-
-
-def _dead(process: str) -> bool:
-    """Whether that process was one of this machine and is no more."""
-    host, boot, pid, started, _ = (process.split("/") + [""] * 5)[:5]
-    if (host, boot) != (socket.gethostname(), _boot()) or not boot or not started:
-        return False
-    return not pid.isdigit() or _started(int(pid)) != started
-
-
-def _boot() -> str:
-    """Empty where there is no /proc: then only time tells whether a process is gone."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
-def _started(pid: int) -> str:
-    """When the process was started, in ticks since boot; empty when there is none, or it is a zombie."""
-    with contextlib.suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    return ""

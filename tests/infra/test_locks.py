@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import processes
 from infra.leftovers import expired_locks
 from infra.locks import Lock, Locks
 from infra.store import Store
@@ -114,13 +115,27 @@ def holder(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> subp
     return process
 
 
-def test_a_killed_holder_does_not_keep_it(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_holder_killed_on_this_machine_does_not_keep_it_for_its_lease(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     process = holder(store, tmp_path, request)
-    locks = Locks(store, LEASE)
-    assert locks.try_acquire("a") is None
+    patient = Locks(store, 3600)
+    assert patient.try_acquire("a") is None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    soon(locks, "a").release()
+    soon(patient, "a").release()
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_a_holder_killed_on_another_machine_keeps_it_no_longer_than_its_lease(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holder(store, tmp_path, request)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    monkeypatch.setattr(processes, "_machine", lambda: ("another", "boot", "namespace"))
+    assert Locks(store, 3600).try_acquire("a") is None
+    soon(Locks(store, LEASE), "a").release()
 
 
 def test_a_holder_at_work_keeps_it_longer_than_a_lease(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
