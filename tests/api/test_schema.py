@@ -33,8 +33,12 @@ CONFIG = """
 [[operations]]
 include-path-regex = "^/v1/audio/"
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 504]
+
+[[operations]]
+include-path = "/health/ready"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
 """
-"""Without a worker, calls that wait for a transcript are told that it takes too long."""
+"""Without a worker, calls that wait for a transcript are told that it takes too long, and after a while the service is not ready."""
 
 
 @pytest.fixture

@@ -233,11 +233,13 @@ class Machine:
             "PREFECT_LOGGING_LEVEL": "INFO",
         }
         self.log = folder / f"{name}.log"
+        # The command quietens Prefect for all of its process; a test that called it here would take the log of this one as well.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_LOGGING_")}
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(source), str(folder / name / "out")],
             stdout=self.log.open("w"),
             stderr=subprocess.STDOUT,
-            env=os.environ | environment | variables,
+            env=inherited | environment | variables,
             cwd=Path(__file__).parents[2],
         )
 
