@@ -7,8 +7,8 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 UV_INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode
 LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
-# A file's tests stay together: they share servers and loaded models.
-TWO_AT_ONCE := --numprocesses 2 --dist loadfile
+# A file's tests stay together, and a folder's follow each other: they share servers, which end with the folder.
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 

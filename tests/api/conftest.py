@@ -13,7 +13,7 @@ from tests.api.live import LiveApi
 __all__ = ["guarded_api"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served_api(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[LiveApi]:
     with LiveApi.start(tmp_path_factory.mktemp("api"), {"STENO_MODELS_DIR": str(models_dir)}) as live:
         yield live

@@ -148,7 +148,7 @@ def guarded(home: Path) -> Iterator[GuardedApi]:
             yield GuardedApi(live, canary, server, made.secret, made.key.id, other.secret, other.key.id)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guarded_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedApi]:
     with guarded(tmp_path_factory.mktemp("guarded")) as found:
         yield found
