@@ -1,15 +1,19 @@
-"""What dividing a long recording gains: `python -m bench.sharding [--hours 2] [--model tiny.en] [--workers 2]`.
+"""What dividing a long recording gains: `python -m bench.sharding [--hours 2] [--model tiny.en] [--workers 2] [--containers 2]`.
 
 Each stage with a model runs undivided on one worker with one thread, then divided among `--workers` workers of one thread each,
 as `STENO_COMPUTE__WORKERS` does it. Printed are the wall seconds of both, the efficiency (speed-up by worker), what putting the
 shards together takes, and a projection for 64 workers: that serial part, a load of the model by each, and the largest shard.
 The artifacts of both are compared byte for byte. Run it on an idle machine with as many cores as workers.
+
+With `--containers` each stage is also divided among so many containers of the app, on a local server that speaks Modal's protocol:
+starting them, uploading and loading are in their seconds, and all share this machine's cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import sys
@@ -46,6 +50,8 @@ class Point:
     combining: float
     loading: float
     same: bool
+    in_containers: float | None = None
+    same_in_containers: bool = True
 
     @property
     def efficiency(self) -> float:
@@ -81,7 +87,7 @@ async def seconds(work: Callable[[ProgressSink], Awaitable[StageOutcome]]) -> tu
     return time.perf_counter() - began, outcome
 
 
-async def measure(audio: Path, model: str, workers: int, folder: Path, stages: list[str]) -> list[Point]:
+async def measure(audio: Path, model: str, workers: int, folder: Path, stages: list[str], containers: int = 0) -> list[Point]:
     import soundfile
 
     store = Store(str(folder / "store"), folder / "scratch")
@@ -101,6 +107,12 @@ async def measure(audio: Path, model: str, workers: int, folder: Path, stages: l
             local, store, short if duration < 2 * 600 else ShardSettings(threshold=0), workers=workers, one_machine=True
         )
         divided, together = await seconds(lambda report, job=job, sharded=sharded: sharded.run(job, report))
+        remote, elsewhere = None, together
+        if containers:
+            from infra.on_modal.compute import ModalCompute
+
+            called = ShardedCompute(ModalCompute(local, store, get_settings()), store, sharded.settings, workers=containers)
+            remote, elsewhere = await seconds(lambda report, job=job, called=called: called.run(job, report))
         points.append(
             Point(
                 stage=stage,
@@ -112,6 +124,8 @@ async def measure(audio: Path, model: str, workers: int, folder: Path, stages: l
                 combining=sharded.combining,
                 loading=whole.load_seconds,
                 same=whole.artifact == together.artifact,
+                in_containers=remote,
+                same_in_containers=whole.artifact == elsewhere.artifact,
             )
         )
         inputs = inputs | {whole.artifact.kind: whole.artifact} if stage == "segment" else inputs
@@ -131,20 +145,25 @@ def _items(store: Store, stage: str, artifact: ArtifactRef, inputs: dict[str, Ar
 
 
 def table(points: list[Point]) -> str:
-    workers = points[0].workers
+    workers, containers = points[0].workers, points[0].in_containers is not None
     lines = [
         f"| stage | 1 worker | {workers} workers | shards | efficiency | putting together | {MANY} workers, projected "
-        "| its efficiency | bytes |"
+        "| its efficiency | bytes |" + (" containers | bytes |" if containers else "")
     ]
-    lines.append("|" + " --- |" * 9)
+    lines.append("|" + " --- |" * (11 if containers else 9))
     for point in points:
         many = point.projected(MANY)
         lines.append(
             f"| {point.stage} | {point.alone:.1f} s | {point.divided:.1f} s | {point.shards} | {100 * point.efficiency:.0f} % "
             f"| {point.combining:.2f} s | {many:.1f} s | {100 * point.alone / (MANY * many):.0f} % "
-            f"| {'the same' if point.same else 'DIFFERENT'} |"
+            f"| {_sameness(point.same)} |"
+            + (f" {point.in_containers:.1f} s | {_sameness(point.same_in_containers)} |" if point.in_containers else "")
         )
     return "\n".join(lines)
+
+
+def _sameness(same: bool) -> str:
+    return "the same" if same else "DIFFERENT"
 
 
 def main() -> None:
@@ -152,12 +171,19 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0, help="length of the recording (default: %(default)s)")
     parser.add_argument("--model", default="tiny.en", help="Whisper weights (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="workers of one thread each (default: %(default)s)")
+    parser.add_argument("--containers", type=int, default=0, help="and containers (default: none)")
     parser.add_argument("--stages", default="segment,asr,embed", help="which stages; segment comes first")
     parser.add_argument("--output", type=Path, help="also write the points as JSON")
     asked = parser.parse_args()
     audio = tiled(build("sample").audio, asked.hours)
-    with tempfile.TemporaryDirectory() as folder:
-        points = asyncio.run(measure(audio, asked.model, asked.workers, Path(folder), asked.stages.split(",")))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        if asked.containers:
+            from tests.modal_app import deployed
+
+            stack.enter_context(deployed(get_settings().models_path))
+        points = asyncio.run(
+            measure(audio, asked.model, asked.workers, Path(folder), asked.stages.split(","), asked.containers)
+        )
     print(table(points))
     if asked.output:
         asked.output.write_text(json.dumps([dataclasses.asdict(point) for point in points], indent=1) + "\n")
