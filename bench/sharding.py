@@ -19,13 +19,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from bench.recordings import build, tiled
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.compute import LocalCompute, ProgressSink, StageJob
+from infra.compute import Compute, LocalCompute, StageJob
 from infra.settings import ShardSettings, get_settings
 from infra.sharding import ShardedCompute
 from infra.store import Store
@@ -81,9 +80,9 @@ def quiet(fraction: float) -> None:
     pass
 
 
-async def seconds(work: Callable[[ProgressSink], Awaitable[StageOutcome]]) -> tuple[float, StageOutcome]:
+async def seconds(compute: Compute, job: StageJob) -> tuple[float, StageOutcome]:
     began = time.perf_counter()
-    outcome = await work(quiet)
+    outcome = await compute.run(job, quiet)
     return time.perf_counter() - began, outcome
 
 
@@ -102,17 +101,17 @@ async def measure(audio: Path, model: str, workers: int, folder: Path, stages: l
         # Weights that are joined or converted once are no part of it.
         short = ShardSettings(threshold=0, min_seconds=duration / 4)
         print(f"{stage} …", file=sys.stderr, flush=True)
-        alone, whole = await seconds(lambda report, job=job, local=local: local.run(job, report))
+        alone, whole = await seconds(local, job)
         sharded = Timed(
             local, store, short if duration < 2 * 600 else ShardSettings(threshold=0), workers=workers, one_machine=True
         )
-        divided, together = await seconds(lambda report, job=job, sharded=sharded: sharded.run(job, report))
+        divided, together = await seconds(sharded, job)
         remote, elsewhere = None, together
         if containers:
             from infra.on_modal.compute import ModalCompute
 
             called = ShardedCompute(ModalCompute(local, store, get_settings()), store, sharded.settings, workers=containers)
-            remote, elsewhere = await seconds(lambda report, job=job, called=called: called.run(job, report))
+            remote, elsewhere = await seconds(called, job)
         points.append(
             Point(
                 stage=stage,
