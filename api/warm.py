@@ -17,6 +17,7 @@ from typing import Any
 from api.errors import Unavailable
 from infra import chunk_messages
 from infra.chunk_messages import Garbled, Message
+from infra.compute import runtime_of
 from infra.settings import StenoSettings
 
 RETRY_START = 5.0
@@ -118,15 +119,7 @@ async def _message(reader: asyncio.StreamReader) -> Message:
 
 def _greeting(settings: StenoSettings) -> dict[str, Any]:
     """What to load, and how to run it: alone on its cores, unlike the stages of a flow."""
-    compute = settings.compute
-    runtime = {
-        "device": compute.device,
-        "compute_type": compute.compute_type,
-        "threads": compute.threads,
-        "models_dir": str(settings.models_path),
-        "offline": settings.offline,
-    }
-    return {"params": {"model": settings.model}, "runtime": runtime}
+    return {"params": {"model": settings.model}, "runtime": runtime_of(settings).model_dump(mode="json")}
 
 
 class Pool:

@@ -160,12 +160,31 @@ def get_compute(settings: StenoSettings | None = None, backend: str | None = Non
     return ShardedCompute(LocalCompute(store), store, settings.shards, workers=settings.compute.workers, one_machine=True)
 
 
-def warm_up(settings: StenoSettings) -> None:
-    """Import what stages will need, where they are computed in this process."""
-    if settings.compute.backend == "local":
-        from speech.runtime import import_libraries
+def runtime_of(settings: StenoSettings) -> RuntimeOptions:
+    """How stages run on this machine."""
+    local = settings.compute
+    return RuntimeOptions(
+        device=local.device,
+        compute_type=local.compute_type,
+        threads=local.threads,
+        models_dir=str(settings.models_path),
+        offline=settings.offline,
+    )
 
-        import_libraries()
+
+def warm_up(settings: StenoSettings, model: str, language: str | None, *, diarize: bool, backend: str | None = None) -> None:
+    """Import and load what the stages of a recording will need, where they are computed in this process and the weights are on
+    this machine. What cannot be had is left for the stage that needs it to report."""
+    if (backend or settings.compute.backend) != "local":
+        return
+    from speech import ahead
+
+    ahead.import_libraries()
+    runtime = runtime_of(settings)
+    with contextlib.suppress(Exception):
+        ahead.load_voices(runtime, embedding=diarize, download=False)
+    with contextlib.suppress(Exception):
+        ahead.load_speech(settings.model if model == "auto" else model, runtime, language=language, download=False)
 
 
 def larger_steps(stage: StageName, settings: StenoSettings, backend: str | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -29,14 +28,6 @@ def load_once(key: tuple[Any, ...], load: Callable[[], Model]) -> Model:
             _loaded[key] = load()
         model: Model = _loaded[key]
     return model
-
-
-def import_libraries() -> None:
-    """Import what the stages on a CPU will, a second's work, while there is something else to wait for. What is missing is left
-    for the stage that needs it to report."""
-    for module in ("soundfile", "av", "onnxruntime", "faster_whisper", "scipy.cluster.hierarchy", "scipy.optimize"):
-        with contextlib.suppress(Exception):
-            importlib.import_module(module)
 
 
 def cpu_threads(runtime: RuntimeOptions, *, beside: bool = False) -> int:

@@ -15,13 +15,13 @@ from prefect.transactions import IsolationLevel
 
 from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.compute import get_store
+from infra.compute import get_store, runtime_of
 from infra.errors import StageTimeout
 from infra.keys import stage_key
 from infra.progress import logging_to
 from infra.settings import RetrySettings, StenoSettings, get_settings
 from infra.usage import in_use, noted
-from speech.schema import Frozen, RuntimeOptions, StageName
+from speech.schema import Frozen, StageName
 from speech.stages import STAGES
 from tasks.locking import StageLocks
 from tasks.records import RecordStorage, outcome_in
@@ -87,7 +87,7 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
         key=call.key,
         inputs=call.inputs,
         params=call.params,
-        runtime=_runtime(settings, batch_size),
+        runtime=runtime_of(settings).model_copy(update={"batch_size": batch_size}),
         fresh=call.again and attempts.count == 1,
         larger=attempts.larger,
     )
@@ -173,18 +173,6 @@ def pauses(retry: RetrySettings) -> list[float]:
 def time_limit(duration: float, settings: StenoSettings) -> float:
     """Seconds that one attempt at a stage may take on a recording of `duration` seconds."""
     return max(settings.timeout.floor, settings.timeout.factor * duration)
-
-
-def _runtime(settings: StenoSettings, batch_size: int) -> RuntimeOptions:
-    local = settings.compute
-    return RuntimeOptions(
-        batch_size=batch_size,
-        device=local.device,
-        compute_type=local.compute_type,
-        threads=local.threads,
-        models_dir=str(settings.models_path),
-        offline=settings.offline,
-    )
 
 
 def _attempt_detail(count: int, batch_size: int, asked: int) -> str:

@@ -39,23 +39,17 @@ def check_run(settings: StenoSettings) -> Check:
 
 def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
     """The stages that ran, in order."""
+    from infra.compute import runtime_of
     from speech.audio import normalise
     from speech.models import resolve_asr
-    from speech.schema import RuntimeOptions, StageName
+    from speech.schema import StageName
     from speech.stages import STAGES, run_stage
 
     source = folder / "tone.wav"
     _write_tone(source)
     files = {"audio": folder / "audio.flac"}
     normalise(source, files["audio"], max_duration=60.0)
-    runtime = RuntimeOptions(
-        batch_size=1,
-        device=settings.compute.device,
-        compute_type=settings.compute.compute_type,
-        threads=settings.compute.threads,
-        models_dir=str(settings.models_path),
-        offline=settings.offline,
-    )
+    runtime = runtime_of(settings).model_copy(update={"batch_size": 1})
     model = resolve_asr(settings.model, "en", models_dir=settings.models_path, offline=settings.offline).name
     given: dict[StageName, dict[str, str]] = {"asr": {"model": model, "language": "en"}, "align": {"model": "attention"}}
     done: list[str] = []

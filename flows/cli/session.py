@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.errors import INTERRUPTED
 
 if TYPE_CHECKING:
+    from asyncio import Task
+
     from rich.console import Console
 
     from flows.cli.progress import StageTable
@@ -51,6 +53,8 @@ class Session:
     """Of the task runs that ended here; there once Prefect is ready."""
     run_id: str = ""
     """The flow run's, once its first stage has begun."""
+    loading: Task[None] | None = None
+    """Of what the first recording's stages need; kept, for asyncio forgets tasks that nobody holds."""
     elsewhere: bool = False
     """Whether the run is a worker's, which goes on when this command is interrupted."""
 
@@ -112,8 +116,11 @@ def leave_unfinished_stages(session: Session) -> None:
     os._exit(INTERRUPTED)
 
 
-async def ready(session: Session, table: StageTable) -> Callable[[TranscribeRequest], Any]:
-    """The flow, and a Prefect API for it to talk to. Prefect is imported while its server starts.
+async def ready(
+    session: Session, table: StageTable, request: TranscribeRequest | None = None
+) -> Callable[[TranscribeRequest], Any]:
+    """The flow, and a Prefect API for it to talk to. Prefect is imported while its server starts, and then what the stages of
+    the `request` need.
 
     Raises ApiUnreachable.
     """
@@ -127,8 +134,10 @@ async def ready(session: Session, table: StageTable) -> Callable[[TranscribeRequ
         await asyncio.to_thread(import_flow)
         if session.server is not None:
             table.note = "starting Prefect (the first time, its database is made)"
-            # With the command's own imports done, a core is idle until the server answers.
-            await asyncio.gather(asyncio.to_thread(session.server.wait), asyncio.to_thread(import_engine))
+            # With the command's own imports done, a core is idle until the server answers. What is not loaded then goes on loading.
+            if request is not None:
+                session.loading = asyncio.create_task(asyncio.to_thread(warm_up, request))
+            await asyncio.to_thread(session.server.wait)
         from flows.settled import Ledger
 
         session.ledger = Ledger()
@@ -141,11 +150,14 @@ def import_flow() -> Callable[[TranscribeRequest], Any]:
     return transcribe_flow
 
 
-def import_engine() -> None:
-    from infra.compute import warm_up
+def warm_up(request: TranscribeRequest) -> None:
+    """Have what the run of this process will use in memory."""
+    import fastapi.encoders  # noqa: F401  Prefect imports it when it first writes down a run's parameters
+
+    from infra import compute
     from infra.settings import get_settings
 
-    warm_up(get_settings())
+    compute.warm_up(get_settings(), request.model, request.language, diarize=request.diarize, backend=request.compute)
 
 
 @contextlib.contextmanager

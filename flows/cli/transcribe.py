@@ -145,7 +145,7 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     session.table = table
     try:
         with drawn(session.console, table, keep=total == 1):
-            transcribe_flow = await ready(session, table)
+            transcribe_flow = await ready(session, table, request)
             with told(session, request.shown_as, table):
                 result = await transcribe_flow(as_kept(request))
     except Exception as error:

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
 import time
+from collections.abc import Callable
 from typing import Any
 
+from infra.compute import runtime_of
 from infra.on_modal.contract import weights_name
 from infra.settings import get_settings
+from speech import ahead
 from speech.errors import StenoError
 from speech.schema import RuntimeOptions
 
 
 def import_libraries() -> None:
     """What takes seconds to import and holds nothing of the machine, so that a memory snapshot may hold it."""
-    for module in ("torch", "ctranslate2", "onnxruntime", "av", "soundfile"):
-        importlib.import_module(module)
+    ahead.import_libraries(("torch", "ctranslate2", "onnxruntime", "av", "soundfile"))
 
 
 def load_speech() -> None:
     """The Whisper model that the settings name. What cannot be had is met by the call that asks for it, in a sentence."""
-    from speech.models import resolve_asr
-    from speech.whisper import load_whisper
-
-    runtime, settings = runtime_here(), get_settings()
-    try:
-        model = resolve_asr(settings.model, None, models_dir=settings.models_path, offline=settings.offline)
-        load_whisper(model, settings.models_path, runtime)
-    except StenoError:
-        return
-    commit()
+    _load(lambda: ahead.load_speech(get_settings().model, runtime_here()))
 
 
 def load_voices() -> None:
     """Segmentation and speaker embedding."""
-    from speech.models import resolve_diarization
-    from speech.networks import load_embedder, load_segmenter
+    _load(lambda: ahead.load_voices(runtime_here()))
 
-    runtime, settings = runtime_here(), get_settings()
+
+def _load(load: Callable[[], None]) -> None:
     try:
-        model = resolve_diarization("auto", models_dir=settings.models_path, offline=settings.offline)
-        load_segmenter(model, settings.models_path, runtime)
-        load_embedder(model, settings.models_path, runtime)
+        load()
     except StenoError:
         return
     commit()
@@ -100,14 +90,8 @@ def runtime_here() -> RuntimeOptions:
     """As `worker.serve` runs stages, so that what is loaded here is what they find."""
     settings = get_settings()
     many = settings.modal.inputs > 1
-    return RuntimeOptions(
-        device="auto",
-        threads=max(1, int(settings.modal.cpu / settings.modal.inputs)) if many else 0,
-        workers=settings.modal.inputs,
-        compute_type=settings.compute.compute_type,
-        models_dir=str(settings.models_path),
-        offline=settings.offline,
-    )
+    threads = max(1, int(settings.modal.cpu / settings.modal.inputs)) if many else 0
+    return runtime_of(settings).model_copy(update={"device": "auto", "threads": threads, "workers": settings.modal.inputs})
 
 
 def commit() -> None:

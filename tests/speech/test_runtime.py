@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from pathlib import Path
@@ -101,12 +100,6 @@ def test_threads_are_what_was_asked_for_or_the_cores_or_half_of_them_beside_the_
     assert cpu_threads(RuntimeOptions(), beside=True) == 4
     monkeypatch.setattr(runtime, "available_cores", lambda: 1)
     assert cpu_threads(RuntimeOptions(), beside=True) == 1
-
-
-def test_importing_ahead_forgives_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    runtime.import_libraries()
-    assert "faster_whisper" in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What stages will need, imported and loaded before they need it: while a container starts, or a command waits for Prefect."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Sequence
+
+from speech.schema import RuntimeOptions
+
+ON_CPU = ("soundfile", "av", "onnxruntime", "faster_whisper", "scipy.cluster.hierarchy", "scipy.optimize")
+"""A second's work."""
+
+
+def import_libraries(names: Sequence[str] = ON_CPU) -> None:
+    """Import them. What is missing is left for the stage that needs it to report."""
+    for module in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+
+
+def load_speech(model: str, runtime: RuntimeOptions, *, language: str | None = None, download: bool = True) -> None:
+    """The Whisper weights, unless they are on a hub and shall not be fetched now. Raises as `resolve_asr` and `load_whisper` do."""
+    from speech.models import resolve_asr
+    from speech.whisper import load_whisper
+
+    resolved = resolve_asr(model, language, models_dir=runtime.models_path, offline=runtime.offline)
+    if download or resolved.origin != "hub":
+        load_whisper(resolved, runtime.models_path, runtime)
+
+
+def load_voices(runtime: RuntimeOptions, *, embedding: bool = True, download: bool = True) -> None:
+    """Segmentation and, where speakers are wanted, their embedding; unless these weights are on a hub and shall not be fetched now.
+
+    Raises as `resolve_diarization` and the networks' loaders do.
+    """
+    from speech.models import resolve_diarization
+    from speech.networks import load_embedder, load_segmenter
+
+    resolved = resolve_diarization("auto", models_dir=runtime.models_path, offline=runtime.offline)
+    if download or resolved.origin != "hub":
+        load_segmenter(resolved, runtime.models_path, runtime)
+        if embedding:
+            load_embedder(resolved, runtime.models_path, runtime)
