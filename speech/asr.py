@@ -14,7 +14,7 @@ from speech.schema import AsrParams, AsrResult, RuntimeOptions, Shard
 from speech.segmentation import Segmentation
 from speech.shards import WHOLE
 from speech.stages import Progress
-from speech.whisper import Transcribed, Transcriber, load_whisper
+from speech.whisper import Transcribed, Transcriber, batches_at_once, load_whisper
 
 UNDETERMINED = "und"
 """Language of a recording in which nobody speaks (ISO 639-2)."""
@@ -60,7 +60,8 @@ def _transcribed(
     model = load_whisper(resolved, models_dir, runtime)
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
-        part = Transcriber(model, resolved.info, params).transcribe(recording, plan, runtime.batch_size, progress, shard)
+        transcriber = Transcriber(model, resolved.info, params, batches_at_once(runtime))
+        part = transcriber.transcribe(recording, plan, runtime.batch_size, progress, shard)
     facts = {"load_seconds": round(loaded, 3), "device": str(model.model.device), "batch_size": runtime.batch_size}
     return part, facts
 

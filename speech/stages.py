@@ -68,7 +68,7 @@ class StageSpec(NamedTuple):
 
 STAGES: dict[StageName, StageSpec] = {
     "segment": StageSpec(1, ("audio",), "segmentation", SegmentParams, "speech.segmentation:run", divisible=True),
-    "asr": StageSpec(2, ("audio", "segmentation"), "asr", AsrParams, "speech.asr:run", divisible=True),
+    "asr": StageSpec(3, ("audio", "segmentation"), "asr", AsrParams, "speech.asr:run", divisible=True),
     "align": StageSpec(2, ("audio", "asr"), "alignment", AlignParams, "speech.align:run", divisible=True),
     "embed": StageSpec(2, ("audio", "segmentation"), "embeddings", EmbedParams, "speech.embedding:run", divisible=True),
     "cluster": StageSpec(3, ("segmentation", "embeddings"), "diarization", ClusterParams, "speech.diarize:run"),

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 COMPRESSION_LIMIT = 2.4
 NO_SPEECH_LIMIT = 0.6
 LOGPROB_LIMIT = -1.0
@@ -51,15 +55,11 @@ DETECTION_CHUNKS = 4
 SHARD_UNIT = 8
 """Chunks at a multiple of which shards are cut: the batch size unless another is asked for."""
 _WINDOW = 30 * SAMPLE_RATE
-HEARD_SHORTER = frozenset({"base"})
-"""Models that are given a chunk and some silence on a CPU, instead of silence up to Whisper's 30 s, which is less to compute. Those
-on which it was seen to make no more errors (docs/performance.md)."""
-MARGIN = 2.0
-"""Seconds of silence after the chunk, at least."""
-SHORTEST = 20.0
-"""Seconds that are heard at least: in windows of few seconds Whisper repeats itself."""
-_STEP = 2.0
-"""Seconds; chunks are heard in lengths of a multiple of this, so that there are enough of each to fill batches."""
+AT_ONCE = 4
+"""Batches that are decoded beside each other on a CPU at most, each on its share of the cores. Beam search multiplies by matrices so
+small that a second thread makes it slower (docs/performance.md)."""
+CPU_BATCH = 2
+"""Chunks of a batch on a CPU at most: more save no time there, and as many on every machine give the same sums of floats."""
 _REMEMBERED = 64
 _detected: dict[tuple[str, ...], tuple[str, float]] = {}
 """What the last recordings' languages were, so that the shards that one process decodes of a recording detect it once."""
@@ -98,40 +98,57 @@ class Decoded:
 class Transcriber:
     """A loaded Whisper model with the options of one request."""
 
-    def __init__(self, model: WhisperModel, info: ModelInfo, params: AsrParams) -> None:
+    def __init__(self, model: WhisperModel, info: ModelInfo, params: AsrParams, at_once: int = 1) -> None:
         self.model = model
         self.info = info
         self.params = params
+        self.at_once = at_once
+        """Batches, or chunks to hear a language in, that the model is given at the same time."""
         self._heard: dict[float, NDArray[np.float32]] = {}
         """What the encoder made of the chunks that the language was detected on, by their start, until they are decoded."""
 
     def transcribe(
         self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress, shard: Shard = WHOLE
     ) -> Transcribed:
-        """The text of those of the planned chunks that are the shard's."""
+        """The text of those of the planned chunks that are the shard's. At most `batch_size` chunks are at work at any time."""
         multilingual, info = bool(self.model.model.is_multilingual), self.info
         begin, end = part_of(len(plan), shard, SHARD_UNIT)
         if begin == end:
             return Transcribed(segments=(), multilingual=multilingual, model=info)
-        language, probability = self._language(recording, plan)
+        language, probability = self._language(recording, plan, batch_size)
         tokenizer = self._tokenizer(language)
+        size = min(batch_size, CPU_BATCH) if self.model.model.device == "cpu" else batch_size
+        batches = [plan[first : min(first + size, end)] for first in range(begin, end, size)]
         segments: list[AsrSegment] = []
         done = 0
-        for batch in self._batches(plan[begin:end], batch_size):
-            segments += self._batch(recording, batch, tokenizer)
-            done += len(batch)
-            progress(done / (end - begin))
+        with closing(self._each(lambda batch: self._batch(recording, batch, tokenizer), batches, batch_size // size)) as found:
+            for batch, texts in zip(batches, found, strict=True):
+                segments += texts
+                done += len(batch)
+                progress(done / (end - begin))
         return Transcribed(
-            segments=tuple(sorted(segments, key=lambda segment: segment.start)),
+            segments=tuple(segments),
             language=language,
             language_probability=probability,
             multilingual=multilingual,
             model=info,
         )
 
+    def _each(self, work: Callable[[Item], Result], items: Sequence[Item], most: int) -> Generator[Result, None, None]:
+        """`work(item)` for each, in order, at most so many at once. When the results are no longer taken, no further item is begun."""
+        at_once = min(self.at_once, most, len(items))
+        if at_once < 2:
+            yield from map(work, items)
+            return
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="whisper")
+        try:
+            yield from pool.map(work, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
     # -- language -----------------------------------------------------------------------------------------------------
 
-    def _language(self, recording: Recording, plan: Sequence[Chunk]) -> tuple[str, float | None]:
+    def _language(self, recording: Recording, plan: Sequence[Chunk], most: int) -> tuple[str, float | None]:
         """The language asked for, or the likeliest over the chunks with most speech."""
         if not self.model.model.is_multilingual:
             return "en", None
@@ -144,16 +161,21 @@ class Transcriber:
         if key not in _detected:
             while len(_detected) >= _REMEMBERED:
                 _detected.pop(next(iter(_detected)), None)
-            _detected[key] = self._detect(longest, features)
+            _detected[key] = self._detect(longest, features, most)
         return _detected[key]
 
-    def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]]) -> tuple[str, float]:
-        total: dict[str, float] = {}
-        for chunk, part in zip(chunks, features, strict=True):
+    def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]], most: int) -> tuple[str, float]:
+        def heard(item: tuple[Chunk, NDArray[np.float32]]) -> list[tuple[str, float]]:
+            chunk, part = item
             encoded = self.model.encode(part)
             if encoded.device == "cpu" and encoded.dtype.name == "float32":
                 self._heard[chunk.start] = np.array(encoded)
-            for token, probability in self.model.model.detect_language(encoded)[0]:
+            found: list[tuple[str, float]] = self.model.model.detect_language(encoded)[0]
+            return found
+
+        total: dict[str, float] = {}
+        for chunk, found in zip(chunks, self._each(heard, list(zip(chunks, features, strict=True)), most), strict=True):
+            for token, probability in found:
                 total[token[2:-2]] = total.get(token[2:-2], 0.0) + probability * _speech(chunk)
         language = max(total, key=lambda code: total[code])
         return language, round(total[language] / sum(map(_speech, chunks)), 4)
@@ -165,40 +187,20 @@ class Transcriber:
 
     # -- decoding -----------------------------------------------------------------------------------------------------
 
-    def _batches(self, chunks: Sequence[Chunk], batch_size: int) -> Iterator[Sequence[Chunk]]:
-        """Chunks that are heard at the same length, at most so many at a time."""
-        alike: dict[int, list[Chunk]] = {}
-        for chunk in chunks:
-            alike.setdefault(self._window(chunk), []).append(chunk)
-        for group in alike.values():
-            for first in range(0, len(group), batch_size):
-                yield group[first : first + batch_size]
-
-    def _window(self, chunk: Chunk) -> int:
-        """Samples that the encoder is given of the chunk and the silence after it.
-
-        On a GPU it is always all that it takes: there a result depends on what it is batched with, and shards have to agree.
-        """
-        if self.model.model.device != "cpu" or self.info.name not in HEARD_SHORTER:
-            return _WINDOW
-        heard = max(SHORTEST, math.ceil((chunk.end - chunk.start + MARGIN) / _STEP) * _STEP)
-        return min(_WINDOW, round(heard * SAMPLE_RATE))
-
     def _features(self, recording: Recording, batch: Sequence[Chunk]) -> NDArray[np.float32]:
-        """(batch, mel, frames) log-mel of chunks, all of one window, padded with silence.
+        """(batch, mel, 3000) log-mel of chunks, padded with silence to Whisper's 30 s.
 
         The audio is padded rather than the features: a padding of zeros in the log-mel domain is loud noise to Whisper.
         """
         extract = self.model.feature_extractor
-        window = self._window(batch[0])
-        padded = np.zeros((len(batch), window), dtype=np.float32)
+        padded = np.zeros((len(batch), _WINDOW), dtype=np.float32)
         for row, chunk in zip(padded, batch, strict=True):
-            samples = recording.read(round(chunk.start * SAMPLE_RATE), round(chunk.end * SAMPLE_RATE))[:window]
+            samples = recording.read(round(chunk.start * SAMPLE_RATE), round(chunk.end * SAMPLE_RATE))[:_WINDOW]
             row[: len(samples)] = samples
-        return np.stack([extract(row, padding=0)[:, : window // extract.hop_length] for row in padded]).astype(np.float32)
+        return np.stack([extract(row, padding=0)[:, : _WINDOW // extract.hop_length] for row in padded]).astype(np.float32)
 
     def _encoded(self, recording: Recording, batch: Sequence[Chunk]) -> StorageView:
-        """(batch, frames / 2, dimension) what the encoder makes of the chunks; on a CPU, where it takes most of the time, no chunk is
+        """(batch, 1500, dimension) what the encoder makes of the chunks; on a CPU, where it takes most of the time, no chunk is
         encoded twice. What it makes of one there does not depend on what it is batched with."""
         known = [self._heard.pop(chunk.start, None) for chunk in batch]
         new = [chunk for chunk, part in zip(batch, known, strict=True) if part is None]
@@ -210,7 +212,7 @@ class Transcriber:
         rest = iter(np.array(encoded)[:, None] if encoded is not None else ())
         return StorageView.from_array(np.concatenate([next(rest) if part is None else part for part in known]))
 
-    def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Iterator[AsrSegment]:
+    def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> list[AsrSegment]:
         encoded = self._encoded(recording, batch)
         decoded = self._generate(encoded, len(batch), tokenizer)
         again = [i for i, item in enumerate(decoded) if item.repetitive]
@@ -220,8 +222,8 @@ class Transcriber:
                 decoded[i] = item
         spoken = [i for i, item in enumerate(decoded) if not item.silent]
         words = self._words(encoded, batch, decoded, tokenizer)
-        for i in spoken:
-            yield AsrSegment(
+        return [
+            AsrSegment(
                 start=batch[i].start,
                 end=batch[i].end,
                 text=decoded[i].text.strip(),
@@ -230,6 +232,8 @@ class Transcriber:
                 avg_logprob=round(decoded[i].avg_logprob, 4),
                 no_speech_prob=round(decoded[i].no_speech_prob, 4),
             )
+            for i in spoken
+        ]
 
     def _generate(self, encoded: Any, count: int, tokenizer: Tokenizer, *, strict: bool = False) -> list[Decoded]:
         """Beam search; `strict` forbids the repetitions that a first pass fell into."""
@@ -313,9 +317,15 @@ def _speech(chunk: Chunk) -> float:
     return sum(region.end - region.start for region in chunk.regions)
 
 
+def batches_at_once(runtime: RuntimeOptions) -> int:
+    """How many batches of one stage a loaded model decodes at the same time; one where other shards use it meanwhile."""
+    return min(cpu_threads(runtime), AT_ONCE) if runtime.workers == 1 and resolve_device(runtime) == "cpu" else 1
+
+
 def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> WhisperModel:
     """The Whisper weights in CTranslate2, loaded once per process: int8 on a CPU, float16 on a GPU, unless told otherwise."""
-    device, threads = resolve_device(runtime), cpu_threads(runtime)
+    device, at_once = resolve_device(runtime), batches_at_once(runtime)
+    threads, workers = cpu_threads(runtime) // at_once, max(runtime.workers, at_once)
     compute_type = runtime.compute_type if runtime.compute_type != "auto" else ("int8" if device == "cpu" else "float16")
 
     def load() -> WhisperModel:
@@ -327,8 +337,8 @@ def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> 
             device=device,
             compute_type=compute_type,
             cpu_threads=threads,
-            num_workers=runtime.workers,
+            num_workers=workers,
             local_files_only=True,
         )
 
-    return load_once(("whisper", model.name, model.revision, device, compute_type, threads, runtime.workers), load)
+    return load_once(("whisper", model.name, model.revision, device, compute_type, threads, workers), load)

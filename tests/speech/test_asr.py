@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,53 @@ def test_the_batch_size_changes_nothing(long_call: Path, transcribe: Transcribe)
     assert len(one.segments) >= 3
     assert [s.text for s in one.segments] == [s.text for s in three.segments] == [s.text for s in eight.segments]
     assert [s.words for s in one.segments] == [s.words for s in eight.segments]
+
+
+@pytest.mark.slow
+def test_batches_beside_each_other_give_the_same(
+    long_call: Path, transcribe: Transcribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = transcribe(long_call, model="base")
+    most, at_work, lock = 0, 0, threading.Lock()
+    decode = whisper.Transcriber._batch
+
+    def counted(*args: Any) -> Any:
+        nonlocal most, at_work
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        try:
+            return decode(*args)
+        finally:
+            with lock:
+                at_work -= 1
+
+    monkeypatch.setattr(whisper.Transcriber, "_batch", counted)
+    monkeypatch.setattr(whisper, "CPU_BATCH", 1)
+    monkeypatch.setattr("speech.asr.batches_at_once", lambda runtime: 2)
+    beside = transcribe(long_call, model="base")
+    assert most == 2
+    assert [s.text for s in beside.segments] == [s.text for s in alone.segments]
+    assert beside.language == alone.language
+
+
+def test_when_the_stage_is_cancelled_no_further_batch_is_begun() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.05)
+        return item
+
+    transcriber = whisper.Transcriber.__new__(whisper.Transcriber)
+    transcriber.at_once = 2
+    results = transcriber._each(work, range(20), 8)
+    assert next(results) == 0
+    results.close()
+    count = len(begun)
+    assert count < 6
+    time.sleep(0.2)
+    assert len(begun) == count
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from speech import runtime
 from speech.errors import GatedModel, OutOfMemory, Retry
 from speech.runtime import cpu_quota, cpu_threads, load_once, memory_errors_translated, resolve_device
 from speech.schema import RuntimeOptions
+from speech.whisper import batches_at_once
 
 
 class RunsOut(Exception):
@@ -100,6 +102,24 @@ def test_threads_are_what_was_asked_for_or_the_cores_or_half_of_them_beside_the_
     assert cpu_threads(RuntimeOptions(), beside=True) == 4
     monkeypatch.setattr(runtime, "available_cores", lambda: 1)
     assert cpu_threads(RuntimeOptions(), beside=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "cores", "at_once"),
+    [
+        ({"device": "cpu"}, 1, 1),
+        ({"device": "cpu"}, 2, 2),
+        ({"device": "cpu"}, 16, 4),
+        ({"device": "cpu", "threads": 3}, 16, 3),
+        ({"device": "cpu", "workers": 2}, 16, 1),
+        ({"device": "cuda"}, 16, 1),
+    ],
+)
+def test_batches_are_decoded_beside_each_other_on_the_cores_there_are(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], cores: int, at_once: int
+) -> None:
+    monkeypatch.setattr(runtime, "available_cores", lambda: cores)
+    assert batches_at_once(RuntimeOptions(**options)) == at_once
 
 
 @pytest.mark.parametrize(
