@@ -44,15 +44,22 @@ async def flow_seconds(folder: Path, first: int, count: int) -> tuple[float, flo
 @contextlib.contextmanager
 def environment(folder: Path, backend: str) -> Iterator[None]:
     """A home of its own, and a Prefect server of its own."""
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows.cli.server import TemporaryServer
     from infra.settings import get_settings
 
     os.environ |= {"STENO_HOME": str(folder / "home"), "STENO_COMPUTE__BACKEND": backend, "STENO_OFFLINE": "true"}
     os.environ |= {"PREFECT_LOGGING_LEVEL": "ERROR", "STENO_MODEL": "tiny.en"}
     get_settings.cache_clear()
-    with prefect_test_harness(server_startup_timeout=240):
-        yield
+    os.environ["PREFECT_HOME"] = str(folder / "prefect")
+    server = TemporaryServer()
+    try:
+        server.wait()
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            yield
+    finally:
+        server.stop()
 
 
 def measure(backend: str, recordings: int) -> str:
