@@ -127,6 +127,7 @@ async def measure(audio: Path, model: str, workers: int, folder: Path, stages: l
                 same_in_containers=whole.artifact == elsewhere.artifact,
             )
         )
+        print(table(points[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
         inputs = inputs | {whole.artifact.kind: whole.artifact} if stage == "segment" else inputs
     return points
 

@@ -116,8 +116,9 @@ def start(audio: Path, model: str, home: Path, timeout: float) -> dict[str, floa
         "imports alone, CPU": alone.cpu_seconds,
         "server alone": server.seconds,
         "server alone, CPU": server.cpu_seconds,
-        "command to first stage": first,
-        "first stage to transcript": ended - first,
+        "command to transcript": ended,
+        "… of it to the first stage": first,
+        "… of it from there on": ended - first,
         "transcript to exit": time.perf_counter() - began - ended,
         "all": time.perf_counter() - began,
     }

@@ -22,6 +22,7 @@ from infra.prices import total_cost
 from speech.errors import StageCancelled
 from tasks.align import align
 from tasks.asr import asr
+from tasks.calls import asr_call
 from tasks.cluster import cluster
 from tasks.embed import embed
 from tasks.export import Exported, Output, check_output, export
@@ -114,17 +115,7 @@ async def _words(
     log: RunLog, request: TranscribeRequest, recording: Recording, segmentation: ArtifactRef, models: Models
 ) -> _Text:
     """The branch of the words: asr, then align."""
-    text = await asr(
-        log,
-        recording,
-        segmentation,
-        models,
-        language=request.language,
-        task=request.task,
-        initial_prompt=request.initial_prompt,
-        hotwords=request.hotwords,
-        batch_size=request.batch_size,
-    )
+    text = await asr(log, asr_call(recording, segmentation, models, request))
     if not request.align:
         log.skip("align", "not asked for")
         return _Text(text.artifact, None, None)

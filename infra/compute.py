@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from infra import headstart
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind, StageOutcome
+from infra.progress import log_line
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from speech.errors import EngineMissing, StageCancelled
+from speech.registry import Resolved
 from speech.schema import Frozen, RuntimeOptions, Shard, StageName
 from speech.shards import WHOLE
 from speech.stages import STAGES, run_stage
@@ -112,9 +115,16 @@ class LocalCompute:
         self.grace = grace
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
-        return await in_thread(lambda report: self._run(job, report), progress, job.stage, self.grace)
+        begun = None if job.fresh or job.shard != WHOLE else headstart.begun(job.key)
+        if begun is not None:
+            outcome: StageOutcome | None = await in_thread(begun.result, progress, job.stage, self.grace)
+            if outcome is not None:
+                log_line(f"It was begun before Prefect's server answered, and took {outcome.seconds:.1f} s in all.")
+                return outcome
+        return await in_thread(lambda report: self.compute(job, report), progress, job.stage, self.grace)
 
-    def _run(self, job: StageJob, report: ProgressSink) -> StageOutcome:
+    def compute(self, job: StageJob, report: ProgressSink) -> StageOutcome:
+        """Compute it in this thread; StageCancelled when `report` raises it."""
         began = time.perf_counter()
         report(0.0)
         self.store.scratch.mkdir(parents=True, exist_ok=True)
@@ -172,19 +182,35 @@ def runtime_of(settings: StenoSettings) -> RuntimeOptions:
     )
 
 
-def warm_up(settings: StenoSettings, model: str, language: str | None, *, diarize: bool, backend: str | None = None) -> None:
-    """Import and load what the stages of a recording will need, where they are computed in this process and the weights are on
-    this machine. What cannot be had is left for the stage that needs it to report."""
-    if (backend or settings.compute.backend) != "local":
-        return
+def computes_here(settings: StenoSettings, backend: str | None = None) -> bool:
+    """Whether stages are computed in this process."""
+    return (backend or settings.compute.backend) == "local"
+
+
+def import_engine() -> None:
+    """Import what the stages will need. What is missing is left for the stage that needs it to report."""
     from speech import ahead
 
     ahead.import_libraries()
+
+
+def warm_up(settings: StenoSettings, model: str, language: str | None, *, diarize: bool) -> None:
+    """Load the weights that the stages of a recording will need and that are on this machine. What cannot be had is left for
+    the stage that needs it to report."""
+    from speech import ahead
+
     runtime = runtime_of(settings)
     with contextlib.suppress(Exception):
         ahead.load_voices(runtime, embedding=diarize, download=False)
     with contextlib.suppress(Exception):
         ahead.load_speech(settings.model if model == "auto" else model, runtime, language=language, download=False)
+
+
+def at_hand(*models: Resolved) -> bool:
+    """Whether these weights are on this machine."""
+    from speech import ahead
+
+    return all(ahead.at_hand(model) for model in models)
 
 
 def larger_steps(stage: StageName, settings: StenoSettings, backend: str | None = None) -> int:

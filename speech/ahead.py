@@ -6,6 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Sequence
 
+from speech.registry import Resolved
 from speech.schema import RuntimeOptions
 
 ON_CPU = ("soundfile", "av", "onnxruntime", "faster_whisper", "scipy.cluster.hierarchy", "scipy.optimize")
@@ -19,18 +20,25 @@ def import_libraries(names: Sequence[str] = ON_CPU) -> None:
             importlib.import_module(module)
 
 
+def at_hand(model: Resolved) -> bool:
+    """Whether its weights are on this machine."""
+    from speech.hub import hub_folder
+
+    return model.origin != "hub" or hub_folder(model) is not None
+
+
 def load_speech(model: str, runtime: RuntimeOptions, *, language: str | None = None, download: bool = True) -> None:
-    """The Whisper weights, unless they are on a hub and shall not be fetched now. Raises as `resolve_asr` and `load_whisper` do."""
+    """The Whisper weights, unless they would have to be fetched and shall not be. Raises as `resolve_asr` and `load_whisper` do."""
     from speech.models import resolve_asr
     from speech.whisper import load_whisper
 
     resolved = resolve_asr(model, language, models_dir=runtime.models_path, offline=runtime.offline)
-    if download or resolved.origin != "hub":
+    if download or at_hand(resolved):
         load_whisper(resolved, runtime.models_path, runtime)
 
 
 def load_voices(runtime: RuntimeOptions, *, embedding: bool = True, download: bool = True) -> None:
-    """Segmentation and, where speakers are wanted, their embedding; unless these weights are on a hub and shall not be fetched now.
+    """Segmentation and, where speakers are wanted, their embedding; unless these weights would have to be fetched and shall not be.
 
     Raises as `resolve_diarization` and the networks' loaders do.
     """
@@ -38,7 +46,7 @@ def load_voices(runtime: RuntimeOptions, *, embedding: bool = True, download: bo
     from speech.networks import load_embedder, load_segmenter
 
     resolved = resolve_diarization("auto", models_dir=runtime.models_path, offline=runtime.offline)
-    if download or resolved.origin != "hub":
+    if download or at_hand(resolved):
         load_segmenter(resolved, runtime.models_path, runtime)
         if embedding:
             load_embedder(resolved, runtime.models_path, runtime)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from infra.artifacts import ArtifactRef, StageOutcome
 from speech.registry import Resolved
 from speech.schema import AlignParams
+from tasks.calls import StageCall
 from tasks.models import argument, pinned
 from tasks.recording import Recording
 from tasks.report import RunLog
-from tasks.stage import StageCall, run_stage, stage_task
+from tasks.stage import run_stage, stage_task
 
 align_task = stage_task("align")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from infra.artifacts import ArtifactRef, StageOutcome
 from speech.schema import ClusterParams
+from tasks.calls import StageCall
 from tasks.models import Models, pinned
 from tasks.recording import Recording
 from tasks.report import RunLog
-from tasks.stage import StageCall, run_stage, stage_task
+from tasks.stage import run_stage, stage_task
 
 cluster_task = stage_task("cluster")
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from infra.artifacts import ArtifactRef, StageOutcome
 from speech.schema import MergeParams
+from tasks.calls import StageCall
 from tasks.recording import Recording
 from tasks.report import RunLog
-from tasks.stage import StageCall, run_stage, stage_task
+from tasks.stage import run_stage, stage_task
 
 merge_task = stage_task("merge")
 

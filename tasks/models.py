@@ -30,7 +30,7 @@ async def resolve_models(
     A typing error, a gated or a missing model is met here, in milliseconds. Raises UnknownModel, InvalidOption,
     ModelUnavailable, GatedModel.
     """
-    return await asyncio.to_thread(_resolve, get_settings(), model, language, align_model, align, task)
+    return await asyncio.to_thread(resolve, get_settings(), model, language, align_model, align=align, task=task)
 
 
 async def resolve_aligner(align_model: str, language: str, asr: Resolved, *, spoken: bool) -> Resolved:
@@ -54,7 +54,10 @@ def pinned(model: Resolved) -> str:
     return f"{model.kind}:{model.name}@{model.revision}"
 
 
-def _resolve(settings: StenoSettings, model: str, language: str | None, align_model: str, align: bool, task: Task) -> Models:
+def resolve(
+    settings: StenoSettings, model: str, language: str | None, align_model: str, *, align: bool, task: Task = "transcribe"
+) -> Models:
+    """As `resolve_models`, in this thread."""
     name = settings.model if model == "auto" else model
     asr = resolve_asr(name, language, models_dir=settings.models_path, offline=settings.offline, task=task)
     if align and (language or align_model != "auto"):

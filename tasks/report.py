@@ -28,9 +28,6 @@ from tasks.graph import STAGES_IN_ORDER, after, edges, no_chance_edges
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
 
-SHOWN_AS = {"cluster": "diarize"}
-"""Stages whose public name differs from the engine's."""
-
 
 class StageReport(Frozen):
     """What one stage of one run did."""

@@ -14,53 +14,21 @@ from prefect.context import TaskRunContext
 from prefect.transactions import IsolationLevel
 
 from infra import compute
-from infra.artifacts import ArtifactRef, StageOutcome
+from infra.artifacts import StageOutcome
 from infra.compute import get_store, runtime_of
 from infra.errors import StageTimeout
-from infra.keys import stage_key
 from infra.progress import logging_to
 from infra.settings import RetrySettings, StenoSettings, get_settings
 from infra.usage import in_use, noted
-from speech.schema import Frozen, StageName
-from speech.stages import STAGES
+from speech.schema import StageName
+from tasks.calls import SHOWN_AS, StageCall
 from tasks.locking import StageLocks
 from tasks.records import RecordStorage, outcome_in
-from tasks.report import SHOWN_AS, RunLog, current_attempts, defects_contained, progress_of, run_id, started
+from tasks.report import RunLog, current_attempts, defects_contained, progress_of, run_id, started
 from tasks.stopping import ends_cancelled
 
 _MAX_HALVINGS = 8
 """A batch is at most 256."""
-
-
-class StageCall(Frozen):
-    """All that a computed stage is asked."""
-
-    stage: StageName
-    inputs: dict[str, ArtifactRef]
-    """By kind."""
-    params: dict[str, Any]
-    models: dict[str, str]
-    """Role to pinned revision."""
-    duration: float
-    """Seconds of audio, which the time-out is scaled to."""
-    batch_size: int = 8
-    backend: str | None = None
-    """Where it is computed; as the settings say when left out. No part of the key."""
-    again: bool = False
-    """It is computed although its result is cached. No part of the key."""
-    label: str = ""
-    """What tells this task run from its siblings in Prefect's views: the model."""
-
-    @property
-    def key(self) -> str:
-        # `model` only says where the weights are found; what they are is pinned in `models`.
-        params = {name: value for name, value in self.params.items() if name != "model"}
-        hashes = {kind: ref.sha256 for kind, ref in self.inputs.items()}
-        return stage_key(self.stage, STAGES[self.stage].version, hashes, params, self.models)
-
-    @property
-    def shown_as(self) -> str:
-        return SHOWN_AS.get(self.stage, self.stage)
 
 
 @dataclass

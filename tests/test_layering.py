@@ -56,7 +56,7 @@ NEVER = {
     "api": {"modal"} | ENGINE,
 }
 EXCEPTIONS = {
-    ("tasks/fetch.py", "speech.audio"): "fetching ends in the normalised recording",
+    ("tasks/decoding.py", "speech.audio"): "fetching ends in the normalised recording",
 }
 LOOKS_INTO_THE_ENGINE = ("flows/cli/doctor.py", "flows/cli/deep.py", "flows/cli/checks.py", "flows/cli/models.py")
 """What checks an installation reads any module of the engine, inside functions."""

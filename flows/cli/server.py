@@ -9,6 +9,7 @@ ends. It writes to the database under PREFECT_HOME, where `prefect server start`
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import socket
@@ -18,8 +19,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from flows.cli.schema import KnownSchema
 from infra.errors import ApiUnreachable
 
 START_TIMEOUT = 180.0
@@ -162,11 +164,18 @@ def _serve(descriptor: int) -> None:
     write_in_turn()
     from prefect.server.api.server import create_app
 
+    schema, unchecked = _schema()
     listener = socket.socket(fileno=descriptor)
     config = uvicorn.Config(create_app(), log_level="error", lifespan="on")
     gc.freeze()
     gc.enable()
-    server = uvicorn.Server(config)
+
+    class Noting(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            schema.note()
+
+    server = Noting(config)
 
     def end_with_parent() -> None:
         while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
@@ -176,7 +185,26 @@ def _serve(descriptor: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    server.run(sockets=[listener])
+    with unchecked:
+        server.run(sockets=[listener])
+
+
+def _schema() -> tuple[KnownSchema, contextlib.AbstractContextManager[Any]]:
+    """What is known of the database, and settings that leave out what is known to be done: migrations, and Prefect's own blocks."""
+    import prefect
+    from prefect.settings import (
+        PREFECT_API_BLOCKS_REGISTER_ON_START,
+        PREFECT_API_DATABASE_CONNECTION_URL,
+        PREFECT_API_DATABASE_MIGRATE_ON_START,
+        temporary_settings,
+    )
+
+    schema = KnownSchema(str(PREFECT_API_DATABASE_CONNECTION_URL.value()), prefect.__version__)
+    if not schema.current():
+        return schema, contextlib.nullcontext()
+    return schema, temporary_settings(
+        {PREFECT_API_DATABASE_MIGRATE_ON_START: False, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from flows.cli.ahead import Ahead
     from flows.cli.progress import StageTable
     from flows.cli.server import TemporaryServer
     from flows.request import TranscribeRequest
@@ -55,6 +56,8 @@ class Session:
     """The flow run's, once its first stage has begun."""
     loading: Task[None] | None = None
     """Of what the first recording's stages need; kept, for asyncio forgets tasks that nobody holds."""
+    ahead: Ahead | None = None
+    """What is computed while the server starts."""
     elsewhere: bool = False
     """Whether the run is a worker's, which goes on when this command is interrupted."""
 
@@ -119,8 +122,7 @@ def leave_unfinished_stages(session: Session) -> None:
 async def ready(
     session: Session, table: StageTable, request: TranscribeRequest | None = None
 ) -> Callable[[TranscribeRequest], Any]:
-    """The flow, and a Prefect API for it to talk to. Prefect is imported while its server starts, and then what the stages of
-    the `request` need.
+    """The flow, and a Prefect API for it to talk to. While its server starts, Prefect is imported, and the `request` begun with.
 
     Raises ApiUnreachable.
     """
@@ -131,11 +133,12 @@ async def ready(
 
         table.note = "starting"
         session.server = server.start(verbose=session.display.verbose)
+        if session.server is not None and request is not None:
+            await asyncio.to_thread(begin_ahead, session, request)
         await asyncio.to_thread(import_flow)
         if session.server is not None:
             table.note = "starting Prefect (the first time, its database is made)"
-            # With the command's own imports done, a core is idle until the server answers. What is not loaded then goes on loading.
-            if request is not None:
+            if session.ahead is not None and request is not None:
                 session.loading = asyncio.create_task(asyncio.to_thread(warm_up, request))
             await asyncio.to_thread(session.server.wait)
         from flows.settled import Ledger
@@ -150,14 +153,27 @@ def import_flow() -> Callable[[TranscribeRequest], Any]:
     return transcribe_flow
 
 
+def begin_ahead(session: Session, request: TranscribeRequest) -> None:
+    """Begin with the first stages of the `request`, where they are computed in this process; returns when Prefect may be imported."""
+    from infra.compute import computes_here
+    from infra.settings import get_settings
+
+    settings = get_settings()
+    if computes_here(settings, request.compute):
+        from flows.cli.ahead import Ahead
+
+        session.ahead = Ahead(request, settings)
+        session.ahead.wait()
+
+
 def warm_up(request: TranscribeRequest) -> None:
-    """Have what the run of this process will use in memory."""
-    import fastapi.encoders  # noqa: F401  Prefect imports it when it first writes down a run's parameters
+    """Have in memory what the stages of the run will use, and what Prefect imports when it first writes down a run's parameters."""
+    import fastapi.encoders  # noqa: F401
 
     from infra import compute
     from infra.settings import get_settings
 
-    compute.warm_up(get_settings(), request.model, request.language, diarize=request.diarize, backend=request.compute)
+    compute.warm_up(get_settings(), request.model, request.language, diarize=request.diarize)
 
 
 @contextlib.contextmanager

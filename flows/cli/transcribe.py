@@ -152,6 +152,9 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
         if partial := partial_result(error):
             print_result(partial, as_json=display.as_json, quiet=display.quiet)
         return _fail(error, request, display, total)
+    finally:
+        if session.ahead is not None:
+            session.ahead.stop()
     print_result(result, as_json=display.as_json, quiet=display.quiet)
     return 0
 

@@ -493,6 +493,9 @@ def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path:
     with contextlib.closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
         assert database.execute("select distinct state_type from flow_run").fetchall() == [("COMPLETED",)]
         assert database.execute("select distinct state_type from task_run").fetchall() == [("COMPLETED",)]
+        # What was computed while the first run's server started is its stages' own work, once, and their logs say so.
+        ahead = "select count(*) from log where message like 'It was begun before Prefect''s server answered%'"
+        assert database.execute(ahead).fetchone() == (2,)
 
 
 @pytest.mark.slow

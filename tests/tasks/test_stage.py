@@ -11,8 +11,9 @@ from infra.artifacts import ArtifactRef
 from infra.compute import ProgressSink, in_thread
 from infra.settings import RetrySettings, StenoSettings
 from speech.errors import OutOfMemory, StageCancelled
+from tasks.calls import StageCall
 from tasks.report import Attempts
-from tasks.stage import StageCall, pauses, time_limit
+from tasks.stage import pauses, time_limit
 
 AUDIO = ArtifactRef(kind="audio", path="artifacts/audio/aa/aa.flac", sha256="aa", bytes=1, meta={"duration": 1.0})
 

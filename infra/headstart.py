@@ -1,0 +1,101 @@
+"""Work that is begun before the run that will ask for it is there: a command does not wait idly for Prefect's server.
+
+What is begun goes by the key under which it will be asked for. Asking takes it over; what was asked for first is not begun any
+more, so that nothing is computed twice. An error is nobody's until somebody asks, who then computes it as if nothing had been begun.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any, Generic, TypeVar
+
+from speech.errors import StageCancelled
+
+T = TypeVar("T")
+
+_LOOK = 0.2
+"""Seconds between two looks at whether the one who waits was cancelled."""
+
+
+class Begun(Generic[T]):
+    """One piece of work, at work in another thread or done."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._future: Future[T] = Future()
+        self._stopped = stopped
+        self._fraction = 0.0
+
+    def perform(self, work: Callable[[Callable[[float], None]], T]) -> T:
+        """Do it in this thread, for whoever asks; `work` is handed where to report the fraction done."""
+        try:
+            result = work(self._report)
+        except BaseException as error:
+            self._future.set_exception(error)
+            raise
+        self._future.set_result(result)
+        return result
+
+    def _report(self, fraction: float) -> None:
+        if self._stopped.is_set():
+            raise StageCancelled("It was begun ahead of its run, which is not wanted any more.")
+        self._fraction = fraction
+
+    def result(self, report: Callable[[float], None]) -> T | None:
+        """What came of it, when it is done; None when it failed. Blocks.
+
+        When `report` raises, the work is stopped, and the error passed on once it has ended.
+        """
+        while not wait([self._future], _LOOK).done:
+            try:
+                report(self._fraction)
+            except BaseException:
+                self._stopped.set()
+                wait([self._future])
+                raise
+        return None if self._future.exception() is not None else self._future.result()
+
+
+class HeadStart:
+    """What was begun, and what was asked for, since it was made."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._begun: dict[str, Begun[Any]] = {}
+        self._asked: set[str] = set()
+        self._stopped = threading.Event()
+
+    def begin(self, key: str) -> Begun[Any] | None:
+        """Announce the work of that key; None when it is not wanted any more, or somebody else's already."""
+        with self._guard:
+            if key in self._asked or self._stopped.is_set():
+                return None
+            begun = self._begun[key] = Begun(self._stopped)
+            return begun
+
+    def take(self, key: str) -> Begun[Any] | None:
+        """The work of that key, if it was begun. Only the first who asks gets it."""
+        with self._guard:
+            self._asked.add(key)
+            return self._begun.pop(key, None)
+
+    def stop(self) -> None:
+        """End it at its next report, and begin nothing more."""
+        self._stopped.set()
+
+
+_current: HeadStart | None = None
+
+
+def use(head_start: HeadStart | None) -> None:
+    """Have the stages of this process look there first; what an earlier one has at work is stopped."""
+    global _current  # noqa: PLW0603
+    if _current is not None:
+        _current.stop()
+    _current = head_start
+
+
+def begun(key: str) -> Begun[Any] | None:
+    """What was begun under that key, handed over."""
+    return _current.take(key) if _current is not None else None

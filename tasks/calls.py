@@ -1,0 +1,93 @@
+"""What a computed stage is asked, and the key that follows from it. Needs no Prefect."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from infra.artifacts import ArtifactRef
+from infra.keys import stage_key
+from speech.schema import AsrParams, Frozen, SegmentParams, StageName
+from speech.stages import STAGES
+from tasks.models import Models, argument, pinned
+from tasks.recording import Recording
+
+SHOWN_AS = {"cluster": "diarize"}
+"""Stages whose public name differs from the engine's."""
+
+
+class StageCall(Frozen):
+    """All that a computed stage is asked."""
+
+    stage: StageName
+    inputs: dict[str, ArtifactRef]
+    """By kind."""
+    params: dict[str, Any]
+    models: dict[str, str]
+    """Role to pinned revision."""
+    duration: float
+    """Seconds of audio, which the time-out is scaled to."""
+    batch_size: int = 8
+    backend: str | None = None
+    """Where it is computed; as the settings say when left out. No part of the key."""
+    again: bool = False
+    """It is computed although its result is cached. No part of the key."""
+    label: str = ""
+    """What tells this task run from its siblings in Prefect's views: the model."""
+
+    @property
+    def key(self) -> str:
+        # `model` only says where the weights are found; what they are is pinned in `models`.
+        params = {name: value for name, value in self.params.items() if name != "model"}
+        hashes = {kind: ref.sha256 for kind, ref in self.inputs.items()}
+        return stage_key(self.stage, STAGES[self.stage].version, hashes, params, self.models)
+
+    @property
+    def shown_as(self) -> str:
+        return SHOWN_AS.get(self.stage, self.stage)
+
+
+class AsrOptions(Protocol):
+    """Of a request, what its words depend on."""
+
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def task(self) -> Literal["transcribe", "translate"]: ...
+    @property
+    def initial_prompt(self) -> str | None: ...
+    @property
+    def hotwords(self) -> str | None: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
+def segment_call(recording: Recording, models: Models) -> StageCall:
+    """Who is active when."""
+    return StageCall(
+        stage="segment",
+        inputs={"audio": recording.audio},
+        params=SegmentParams(model=argument(models.diarization)).model_dump(mode="json"),
+        models={"segmentation": pinned(models.diarization)},
+        duration=recording.duration,
+        label=models.diarization.name,
+    )
+
+
+def asr_call(recording: Recording, segmentation: ArtifactRef, models: Models, asked: AsrOptions) -> StageCall:
+    """The words."""
+    params = AsrParams(
+        model=argument(models.asr),
+        language=asked.language,
+        task=asked.task,
+        initial_prompt=asked.initial_prompt or None,
+        hotwords=asked.hotwords or None,
+    )
+    return StageCall(
+        stage="asr",
+        inputs={"audio": recording.audio, "segmentation": segmentation},
+        params=params.model_dump(mode="json"),
+        models={"asr": pinned(models.asr)},
+        duration=recording.duration,
+        batch_size=asked.batch_size,
+        label=models.asr.name,
+    )

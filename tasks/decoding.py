@@ -1,0 +1,117 @@
+"""From the bytes of a recording to the normalised audio that every stage reads. Needs no Prefect."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.artifacts import ArtifactRef
+from infra.compute import ProgressSink, engine_required, get_store
+from infra.errors import StorageFull
+from infra.names import output_stem
+from infra.settings import get_settings
+from speech.errors import MediaTooLong
+from speech.schema import Frozen
+from tasks.recording import Recording
+
+if TYPE_CHECKING:
+    from infra.sources import Fetched
+
+DECODER_VERSION = 1
+"""Raised when the same bytes decode to other samples."""
+
+
+class FetchCall(Frozen):
+    source: str
+    label: str
+    """For people: without credentials and query."""
+    allow_truncated: bool = False
+    again: bool = False
+    """Decode although these bytes were decoded before."""
+    max_duration: float | None = None
+    """Seconds that this run's recording may last; the settings' cap when it is lower, or there is no other."""
+
+    @property
+    def longest(self) -> float:
+        cap = get_settings().limits.max_duration
+        return cap if self.max_duration is None else min(cap, self.max_duration)
+
+    def recording(self, audio: ArtifactRef, *, reused: bool) -> Recording:
+        return Recording(
+            audio=audio,
+            name=self.label,
+            stem=output_stem(self.label),
+            duration=audio.meta["duration"],
+            warnings=tuple(audio.meta.get("warnings", ())),
+            reused=reused,
+        )
+
+
+def record_of(sha256: str, call: FetchCall) -> str:
+    """The key under which is kept what bytes of that hash decode to."""
+    return f"decoded-{sha256}-v{DECODER_VERSION}{'-truncated' if call.allow_truncated else ''}"
+
+
+def known_audio(record: str, call: FetchCall) -> ArtifactRef | None:
+    """The audio that these bytes gave before, if it is still there and may be used under today's cap."""
+    store = get_store()
+    content = store.read_record(record)
+    try:
+        ref = ArtifactRef.model_validate_json(content) if content else None
+    except ValueError:
+        return None  # damaged; it is written anew
+    if ref is None or not store.holds(ref):
+        return None
+    if ref.meta["duration"] > call.longest:
+        raise MediaTooLong(
+            f"The recording lasts {ref.meta['duration']:.0f} s, above the cap of {call.longest:.0f} s ({_limit(call)})."
+        )
+    return ref
+
+
+def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
+    """The audio, in the store. Raises MediaError and its kinds, StorageFull."""
+    with engine_required(), limit_named(call):
+        from speech.audio import normalise
+
+        target = folder / "normalised.flac"
+        info = normalise(
+            fetched.path,
+            target,
+            max_duration=call.longest,
+            allow_truncated=call.allow_truncated,
+            name=call.label,
+            progress=report,
+        )
+    meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}
+    return get_store().put(target, "audio", sha256=info.sha256, meta=meta)
+
+
+@contextlib.contextmanager
+def limit_named(call: FetchCall) -> Iterator[None]:
+    """Say which limit a recording is too long for; the engine knows of no settings."""
+    try:
+        yield
+    except MediaTooLong as error:
+        raise MediaTooLong(f"{error.message.removesuffix('.')}, or raise {_limit(call)}.") from None
+
+
+def _limit(call: FetchCall) -> str:
+    """What a recording's length is limited by."""
+    return "STENO_LIMITS__MAX_DURATION" if call.longest != call.max_duration else "the limit that this run was given"
+
+
+@contextlib.contextmanager
+def no_space_translated() -> Iterator[None]:
+    """A full disk, met while decoding, as our own error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                "No space left for the recording; free some, or point STENO_SCRATCH and STENO_STORE elsewhere."
+            ) from error
+        raise
