@@ -10,18 +10,26 @@ import pytest
 
 from infra.settings import StenoSettings, get_settings
 from infra.telemetry import hush
+from tests.prefect_home import prefect_home
 
 hush()
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server with a database of its own, started once: start-up is slow."""
     from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
-    with temporary_settings({PREFECT_LOGGING_LEVEL: "WARNING"}), prefect_test_harness(server_startup_timeout=240):
-        yield
+    home = prefect_home(tmp_path_factory.mktemp("prefect"))
+    (home / "prefect.db").rename(home / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(home))
+        with (
+            temporary_settings({PREFECT_LOGGING_LEVEL: "WARNING"}),
+            utilities.prefect_test_harness(server_startup_timeout=240),
+        ):
+            yield
 
 
 @pytest.fixture

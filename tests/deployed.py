@@ -14,9 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
-import sqlite3
 import sys
 import time
 import uuid
@@ -34,6 +32,7 @@ from deployments.processes import Child
 from deployments.up import server_environment, worker_environment
 from infra.settings import StenoSettings
 from tests import stub_compute
+from tests.prefect_home import prefect_home
 
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T")
@@ -95,9 +94,10 @@ class Deployed:
         )
         deployed.plan()
         try:
-            with migrated(environment):
-                deployed.server.start()
-                processes.wait_healthy(url, deployed.server, 180)
+            if environment.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite").startswith("sqlite"):
+                prefect_home(Path(environment["PREFECT_HOME"]))
+            deployed.server.start()
+            processes.wait_healthy(url, deployed.server, 180)
             deployed.deploy()
             if worker:
                 deployed.worker.start()
@@ -336,29 +336,6 @@ def _environment(home: Path, url: str, ui: bool) -> dict[str, str]:
         "STUB_PLAN": str(home / "plan.json"),
         **QUICK,
     }
-
-
-@contextlib.contextmanager
-def migrated(env: dict[str, str]) -> Iterator[None]:
-    """Start from a copy of an empty database with all tables, kept for the next time: making them takes most of a start."""
-    import prefect
-
-    kept = ROOT / ".cache" / f"prefect-{prefect.__version__}.db"
-    database = Path(env["PREFECT_HOME"]) / "prefect.db"
-    if database.exists() or not env.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite").startswith("sqlite"):
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    if kept.exists():
-        shutil.copy(kept, database)
-        yield
-        return
-    yield
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    aside = kept.with_suffix(f".{os.getpid()}")
-    with contextlib.closing(sqlite3.connect(database)) as source, contextlib.closing(sqlite3.connect(aside)) as copy:
-        source.backup(copy)
-    aside.replace(kept)
 
 
 def _kill(child: Child) -> None:

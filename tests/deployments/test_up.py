@@ -28,9 +28,10 @@ from deployments.up import database_url, server_environment
 from infra.errors import PortTaken, ProcessKeepsEnding
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
-from tests.deployed import QUICK, ROOT, migrated
+from tests.deployed import QUICK, ROOT
 from tests.flows.test_cli import steno
 from tests.guides import commands, shell, spoken
+from tests.prefect_home import prefect_home
 
 
 def gone(pids: set[int], timeout: float = 90) -> bool:
@@ -114,10 +115,10 @@ class Up:
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
     with contextlib.ExitStack() as stack:
-        with migrated({"PREFECT_HOME": str(tmp_path / "prefect")}):
-            up = Up(tmp_path)
-            stack.callback(up.kill)
-            up.wait_until_said("Ctrl-C stops everything")
+        prefect_home(tmp_path / "prefect")
+        up = Up(tmp_path)
+        stack.callback(up.kill)
+        up.wait_until_said("Ctrl-C stops everything")
         yield up
 
 

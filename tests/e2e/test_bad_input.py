@@ -20,6 +20,7 @@ import pytest
 
 from flows.cli.errors import worst
 from tests.media import make_case
+from tests.prefect_home import prefect_home
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +43,9 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One home for all: Prefect makes its database once, and packaged weights are joined once."""
+    """One home for all: packaged weights are joined once."""
     folder = tmp_path_factory.mktemp("homes")
-    return {"STENO_HOME": str(folder / "steno"), "PREFECT_HOME": str(folder / "prefect")}
+    return {"STENO_HOME": str(folder / "steno"), "PREFECT_HOME": str(prefect_home(folder / "prefect"))}
 
 
 def steno(homes: dict[str, str], output: Path, *args: str, wrapper: tuple[str, ...] = (), **variables: str) -> Done:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests import stub_compute
-from tests.deployed import Deployed, migrated
+from tests.deployed import Deployed
+from tests.prefect_home import prefect_home
 from tests.stage_double import recording
 
 pytestmark = pytest.mark.slow
@@ -166,14 +167,13 @@ def test_a_run_of_the_command_line_is_retried_from_another_folder_and_without_a_
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "STENO_"))}
     env = inherited | {
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(prefect_home(tmp_path / "prefect")),
         "STENO_HOME": str(tmp_path / "steno"),
         "STENO_COMPUTE__BACKEND": stub_compute.BACKEND,
         "STUB_PLAN": str(plan),
     }
     recording(tmp_path / "here" / "talk.wav")
-    with migrated(env):
-        failed = steno("transcribe", "talk.wav", "-o", "out", env=env, folder=tmp_path / "here")
+    failed = steno("transcribe", "talk.wav", "-o", "out", env=env, folder=tmp_path / "here")
     assert failed.returncode == 7, failed.stderr
     plan.write_text(json.dumps({"log": str(log)}))
     mark = Since(log)

@@ -36,6 +36,7 @@ from infra.progress import StageEvent
 from infra.settings import ComputeSettings
 from speech.errors import GatedModel
 from tests.media import make_case
+from tests.prefect_home import prefect_home
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_", "HF_"))}
 
@@ -243,7 +244,7 @@ def test_the_temporary_server_ends_with_a_killed_command(tmp_path: Path) -> None
     code = "from flows.cli.server import TemporaryServer\ns = TemporaryServer()\nprint(s._process.pid, flush=True)\ninput()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        env=CLEAN | {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=CLEAN | {"PREFECT_HOME": str(prefect_home(tmp_path)), "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -439,7 +440,8 @@ def test_models_lists_what_is_here_and_what_is_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_ends_the_run_as_cancelled_and_leaves_nothing_behind(tmp_path: Path) -> None:
     source = make_case("speech", tmp_path)
-    variables = {"STENO_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "prefect"), "STENO_OFFLINE": "1"}
+    prefect = prefect_home(tmp_path / "prefect")
+    variables = {"STENO_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(prefect), "STENO_OFFLINE": "1"}
     with subprocess.Popen(
         [
             sys.executable,
@@ -479,6 +481,7 @@ def test_ctrl_c_ends_the_run_as_cancelled_and_leaves_nothing_behind(tmp_path: Pa
 def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path: Path) -> None:
     source = make_case("speech", tmp_path)
     arguments = ("transcribe", str(source), "-m", "tiny.en", "-f", "json,srt")
+    prefect_home(tmp_path / "prefect")
     first = steno(*arguments, "-o", "first", folder=tmp_path, STENO_OFFLINE="1")
     assert (first.returncode, first.stderr) == (0, "")
     lines = first.stdout.splitlines()

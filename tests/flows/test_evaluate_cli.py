@@ -18,6 +18,7 @@ from flows.evaluation.files import flat
 from flows.evaluation.report import described, summary
 from flows.evaluation.result import Comparison, Delta, Overall, Row
 from speech.scoring import DiarizationErrors, Scores, TimeErrors, WordErrors
+from tests.prefect_home import prefect_home
 from tests.stage_double import TEXT, recording
 
 WORDS = WordErrors(substitutions=1, deletions=0, insertions=1, reference_words=20)
@@ -153,7 +154,7 @@ def test_the_command_scores_what_it_can_and_ends_with_the_failures_code(tmp_path
         env=clean
         | {
             "STENO_HOME": str(tmp_path / "home"),
-            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PREFECT_HOME": str(prefect_home(tmp_path / "prefect")),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
             "STENO_COMPUTE__BACKEND": "tests.stub_compute:compute",
             "STENO_BATCH__SETTLE_SECONDS": "0",
