@@ -1,7 +1,8 @@
-"""Stenoflow's engine stage by stage, without orchestration: `python -m bench.engine AUDIO [--model base] --output FILE`.
+"""Stenoflow's engine stage by stage, without orchestration: `python -m bench.engine AUDIO [--model base] [--device cpu] --output FILE`.
 
 One process runs the stages one after the other and writes what each took: wall and CPU seconds, of loading and of work. Then it
 clusters again with other numbers of speakers, on the same embeddings and on those of an hour (the recording's, repeated).
+Memory is the process's resident peak; on a GPU also the most that was taken of its memory, looked at twenty times a second.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import json
 import os
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from speech.schema import RuntimeOptions, StageName
+from speech.schema import AsrResult, RuntimeOptions, StageName
 from speech.stages import STAGES, run_stage
 
 HOUR = 3600.0
@@ -40,7 +42,36 @@ class Clock:
         self.spent[name] = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
-def measure(audio: Path, model: str, folder: Path) -> dict[str, Any]:
+class GpuMemory:
+    """The most bytes of a GPU's memory that were taken since the context was entered; 0 on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self.peak = 0
+        self._used = device == "cuda"
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        import torch
+
+        before = torch.cuda.mem_get_info()[0]
+        while not self._over.wait(0.05):
+            self.peak = max(self.peak, before - torch.cuda.mem_get_info()[0])
+
+    def __enter__(self) -> GpuMemory:
+        if self._used:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._used:
+            self._thread.join()
+
+
+def measure(
+    audio: Path, model: str, folder: Path, device: Literal["cpu", "cuda"] = "cpu", batch_size: int | None = None
+) -> dict[str, Any]:
     """What each stage took on `audio`; artifacts go to `folder`."""
     from speech.audio import normalise
 
@@ -48,7 +79,8 @@ def measure(audio: Path, model: str, folder: Path) -> dict[str, Any]:
     runtime = RuntimeOptions(
         models_dir=os.environ.get("STENO_MODELS_DIR") or str(Path(__file__).resolve().parents[1] / ".cache" / "models"),
         offline=True,
-        device="cpu",
+        device=device,
+        batch_size=batch_size,
         threads=int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0)),
     )
     files = {"audio": folder / "audio.flac"} | {STAGES[stage].output: folder / stage for stage in _ORDER}
@@ -59,16 +91,26 @@ def measure(audio: Path, model: str, folder: Path) -> dict[str, Any]:
         _load(model, runtime)
     with clock.timing("decode"):
         info = normalise(audio, files["audio"], max_duration=86_400.0)
+    facts: dict[str, dict[str, Any]] = {}
     for stage in _ORDER:
         spec = STAGES[stage]
         params = {"model": model} if stage == "asr" else {}
+        inputs = {kind: files[kind] for kind in spec.inputs}
         with clock.timing(stage):
-            run_stage(
-                stage, {kind: files[kind] for kind in spec.inputs}, params, runtime, files[spec.output], lambda done: None
-            )
+            facts[stage] = run_stage(stage, inputs, params, runtime, files[spec.output], lambda done: None)
     again = _reclustered(files, runtime, folder, info.duration)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"duration": info.duration, "threads": runtime.threads, "stages": clock.spent, "again": again, "peak_bytes": peak}
+    text = AsrResult.model_validate_json(files[STAGES["asr"].output].read_bytes())
+    return {
+        "duration": info.duration,
+        "device": facts["asr"]["device"],
+        "threads": runtime.threads,
+        "batch_size": facts["asr"]["batch_size"],
+        "stages": clock.spent,
+        "again": again,
+        "peak_bytes": peak,
+        "text": " ".join(segment.text for segment in text.segments),
+    }
 
 
 def _load(model: str, runtime: RuntimeOptions) -> None:
@@ -116,10 +158,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.engine")
     parser.add_argument("audio", type=Path)
     parser.add_argument("--model", default="base", help="base or tiny.en")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batch-size", type=int, help="chunks decoded at once; found out when left out")
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        asked.output.write_text(json.dumps(measure(asked.audio, asked.model, Path(folder))))
+    with tempfile.TemporaryDirectory() as folder, GpuMemory(asked.device) as memory:
+        found = measure(asked.audio, asked.model, Path(folder), asked.device, asked.batch_size)
+    asked.output.write_text(json.dumps(found | {"peak_gpu_bytes": memory.peak}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Memory against length: `python -m bench.memory [--hours 3] [--model tiny.en]`.
+"""Memory against length: `python -m bench.memory [--hours 3] [--model base]`.
 
 Transcribes ten seconds, ten minutes and `--hours` hours of the same telephone call (tiled), each through the command line in
 a process and a home of its own, and prints the peak memory of the process tree. What ten seconds take is the models' and the
@@ -94,7 +94,7 @@ def growth(points: Sequence[Point]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--hours", type=float, default=3.0, help="length of the long recording (default: %(default)s)")
-    parser.add_argument("--model", default="tiny.en", help="Whisper weights (default: %(default)s)")
+    parser.add_argument("--model", default="base", help="Whisper weights (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="also write the points as JSON")
     parser.add_argument("--timeout", type=float, default=6 * 3600, help="seconds for one run")
     asked = parser.parse_args()

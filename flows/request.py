@@ -49,8 +49,11 @@ class TranscribeOptions(Frozen):
     model: str = Field(
         "auto", description="Whisper model: a size (`base`, `large-v3`), a hub id, or a folder; `auto` takes the default."
     )
-    batch_size: int = Field(
-        8, ge=1, le=256, description="Chunks of audio decoded at once; less needs less memory, the text is the same."
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Chunks of audio decoded at once; as many as a GPU's memory holds, or 8 on a CPU, when left out.",
     )
     task: Literal["transcribe", "translate"] = Field(
         "transcribe", description="Keep the spoken language, or translate to English."

@@ -29,6 +29,7 @@ class TranscribeResult(Frozen):
     degraded: bool = False
     """Speakers were asked for and could not be had; `error` says why."""
     total_seconds: float
+    """Of the run, and of what a command did for it before Prefect's server was there."""
     cost: float | None = None
     """Dollars in this run, by the tables of `infra.prices`; None where a stage's price is not known."""
     error: str | None = None

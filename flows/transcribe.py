@@ -16,6 +16,7 @@ from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import ended_early, running
 from flows.served import with_types
 from flows.usage import recomputing_what_is_lost
+from infra import headstart
 from infra.artifacts import ArtifactRef
 from infra.errors import ArtifactMissing, Quarantined
 from infra.prices import total_cost
@@ -99,7 +100,8 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     ).artifact
     exported = await export(log, transcript, output, recording)
 
-    result = _result(log, recording, transcript, exported, failure=failure, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began + headstart.seconds_before(began)
+    result = _result(log, recording, transcript, exported, failure=failure, seconds=seconds)
     await keep_outcome(outcome_of(run_id(), result))
     await publish_report(result)
     return result

@@ -7,6 +7,7 @@ more, so that nothing is computed twice. An error is nobody's until somebody ask
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
@@ -23,6 +24,7 @@ class Begun(Generic[T]):
     """One piece of work, at work in another thread or done."""
 
     def __init__(self, stopped: threading.Event) -> None:
+        self.moment = time.perf_counter()
         self._future: Future[T] = Future()
         self._stopped = stopped
         self._fraction = 0.0
@@ -64,6 +66,8 @@ class HeadStart:
         self._guard = threading.Lock()
         self._begun: dict[str, Begun[Any]] = {}
         self._asked: set[str] = set()
+        self._taken: list[tuple[float, float]] = []
+        """When each that was handed over was begun, and when it was asked for."""
         self._stopped = threading.Event()
 
     def begin(self, key: str) -> Begun[Any] | None:
@@ -78,7 +82,15 @@ class HeadStart:
         """The work of that key, if it was begun. Only the first who asks gets it."""
         with self._guard:
             self._asked.add(key)
-            return self._begun.pop(key, None)
+            begun = self._begun.pop(key, None)
+            if begun is not None:
+                self._taken.append((begun.moment, time.perf_counter()))
+            return begun
+
+    def seconds_before(self, moment: float) -> float:
+        """How long before `moment` (of `time.perf_counter`) the first piece was begun of those that were handed over since."""
+        with self._guard:
+            return max([moment - began for began, taken in self._taken if taken >= moment], default=0.0)
 
     def stop(self) -> None:
         """End it at its next report, and begin nothing more."""
@@ -99,3 +111,8 @@ def use(head_start: HeadStart | None) -> None:
 def begun(key: str) -> Begun[Any] | None:
     """What was begun under that key, handed over."""
     return _current.take(key) if _current is not None else None
+
+
+def seconds_before(moment: float) -> float:
+    """How much earlier than at `moment` the work of a run began, that has asked since then for what was begun; 0 when for nothing."""
+    return _current.seconds_before(moment) if _current is not None else 0.0

@@ -9,6 +9,7 @@ from typing import Any
 
 from speech import chunks as planning
 from speech.audio import Recording
+from speech.memory import chunks_at_once
 from speech.models import resolve_asr
 from speech.schema import AsrParams, AsrResult, RuntimeOptions, Shard
 from speech.segmentation import Segmentation
@@ -61,8 +62,9 @@ def _transcribed(
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
         transcriber = Transcriber(model, resolved.info, params, batches_at_once(runtime))
-        part = transcriber.transcribe(recording, plan, runtime.batch_size, progress, shard)
-    facts = {"load_seconds": round(loaded, 3), "device": str(model.model.device), "batch_size": runtime.batch_size}
+        batch_size = runtime.batch_size or chunks_at_once(model, resolved.info, params.beam_size, runtime.workers)
+        part = transcriber.transcribe(recording, plan, batch_size, progress, shard)
+    facts = {"load_seconds": round(loaded, 3), "device": str(model.model.device), "batch_size": batch_size}
     return part, facts
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SAMPLE_RATE = 16_000
+USUAL_BATCH = 8
+"""Chunks decoded at once where nothing else is asked for or found, as in WhisperX."""
 """Samples per second of every normalised recording."""
 
 StageName = Literal["segment", "asr", "align", "embed", "cluster", "merge"]
@@ -219,7 +221,8 @@ class MergeParams(Frozen):
 class RuntimeOptions(Frozen):
     """How a stage is run here; never part of its key."""
 
-    batch_size: int = 8
+    batch_size: int | None = None
+    """Chunks decoded at once; None: as many as the memory of a GPU holds (`speech.memory`), USUAL_BATCH on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = "auto"
     threads: int = 0

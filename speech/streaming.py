@@ -27,6 +27,7 @@ from speech.networks import WINDOW, load_embedder, load_segmenter
 from speech.registry import PACKAGED_DIARIZATION, Resolved
 from speech.schema import (
     SAMPLE_RATE,
+    USUAL_BATCH,
     AlignResult,
     AsrParams,
     AsrResult,
@@ -205,7 +206,7 @@ def _transcribed(
         hotwords=session.params.hotwords,
     )
     transcriber = Transcriber(load_whisper(model, runtime.models_path, runtime), model.info, params)
-    return transcriber.transcribe(recording, plan, runtime.batch_size, _ignore)
+    return transcriber.transcribe(recording, plan, runtime.batch_size or USUAL_BATCH, _ignore)
 
 
 def _doubtful(found: Transcribed, plan: Sequence[Chunk]) -> bool:

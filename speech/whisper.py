@@ -25,6 +25,7 @@ from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import (
     SAMPLE_RATE,
+    USUAL_BATCH,
     AsrParams,
     AsrSegment,
     AsrWord,
@@ -52,8 +53,8 @@ LOGPROB_LIMIT = -1.0
 """OpenAI Whisper's thresholds (`whisper/transcribe.py`); WhisperX accepts them and ignores them."""
 DETECTION_CHUNKS = 4
 """The chunks with most speech decide the language together."""
-SHARD_UNIT = 8
-"""Chunks at a multiple of which shards are cut: the batch size unless another is asked for."""
+SHARD_UNIT = USUAL_BATCH
+"""Chunks at a multiple of which shards are cut: a shard's batches are full, but for its last."""
 _WINDOW = 30 * SAMPLE_RATE
 AT_ONCE = 4
 """Batches that are decoded beside each other on a CPU at most, each on its share of the cores. Beam search multiplies by matrices so

@@ -14,7 +14,9 @@ from tasks.stage import run_stage, stage_task
 align_task = stage_task("align")
 
 
-async def align(log: RunLog, recording: Recording, text: ArtifactRef, aligner: Resolved, *, batch_size: int) -> StageOutcome:
+async def align(
+    log: RunLog, recording: Recording, text: ArtifactRef, aligner: Resolved, *, batch_size: int | None
+) -> StageOutcome:
     """The words of `text` with their times, from wav2vec2 or from Whisper's own cross-attention."""
     params = AlignParams(model=argument(aligner))
     call = StageCall(

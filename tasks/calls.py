@@ -26,7 +26,8 @@ class StageCall(Frozen):
     """Role to pinned revision."""
     duration: float
     """Seconds of audio, which the time-out is scaled to."""
-    batch_size: int = 8
+    batch_size: int | None = None
+    """Chunks decoded at once; None where that is found out. No part of the key."""
     backend: str | None = None
     """Where it is computed; as the settings say when left out. No part of the key."""
     again: bool = False
@@ -58,7 +59,7 @@ class AsrOptions(Protocol):
     @property
     def hotwords(self) -> str | None: ...
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int | None: ...
 
 
 def segment_call(recording: Recording, models: Models) -> StageCall:

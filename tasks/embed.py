@@ -14,7 +14,7 @@ embed_task = stage_task("embed")
 
 
 async def embed(
-    log: RunLog, recording: Recording, segmentation: ArtifactRef, models: Models, *, batch_size: int
+    log: RunLog, recording: Recording, segmentation: ArtifactRef, models: Models, *, batch_size: int | None
 ) -> StageOutcome:
     """The costly half of diarization; it knows nothing of how many speakers are asked for."""
     call = StageCall(

@@ -22,7 +22,7 @@ from infra.errors import ArtifactMissing, StageFailed
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
-from speech.schema import Frozen
+from speech.schema import USUAL_BATCH, Frozen
 from tasks.costs import Costs
 from tasks.graph import STAGES_IN_ORDER, after, edges, no_chance_edges
 
@@ -74,8 +74,8 @@ class Attempts:
     larger_steps: int = 0
     """How many there are where the stage is computed."""
 
-    def begin(self, batch_size: int) -> int:
-        """Count an execution; the batch size to run it with."""
+    def begin(self, batch_size: int | None) -> int | None:
+        """Count an execution; the batch size to run it with, None where the stage finds one."""
         self.count += 1
         self.batch_size = self.batch_size or batch_size
         return self.batch_size
@@ -95,8 +95,9 @@ class Attempts:
     def _with_less(self) -> bool:
         """Halve the batch, down to one; where there are larger GPUs only twice, and then take the next. False at the end."""
         halve = not self.larger_steps or self.halved < _HALVINGS_BEFORE_A_LARGER_GPU
-        if halve and self.batch_size and self.batch_size > 1:
-            self.batch_size //= 2
+        tried = self.batch_size or USUAL_BATCH
+        if halve and tried > 1:
+            self.batch_size = tried // 2
             self.halved += 1
             return True
         if self.larger >= self.larger_steps:

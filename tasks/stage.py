@@ -143,6 +143,6 @@ def time_limit(duration: float, settings: StenoSettings) -> float:
     return max(settings.timeout.floor, settings.timeout.factor * duration)
 
 
-def _attempt_detail(count: int, batch_size: int, asked: int) -> str:
+def _attempt_detail(count: int, batch_size: int | None, asked: int | None) -> str:
     detail = f"attempt {count}" if count > 1 else ""
     return f"{detail} with batch {batch_size}".strip() if batch_size != asked else detail

@@ -54,19 +54,20 @@ def free_port() -> int:
 class Up:
     """`steno up` in a process of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, models: Path) -> None:
         self.port = free_port()
         self.folder = folder
         self.output = folder / "up.log"
         env = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_"))}
         env |= QUICK | {
             "STENO_HOME": str(folder / "home"),
+            "STENO_MODELS_DIR": str(models),
             "PREFECT_HOME": str(folder / "prefect"),
             "PYTHONPATH": str(ROOT),
         }
         with self.output.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port), *options],
+                [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port)],
                 env=env,
                 stdout=log,
                 stderr=log,
@@ -113,10 +114,10 @@ class Up:
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
+def up(tmp_path: Path, models_dir: Path) -> Iterator[Up]:
     with contextlib.ExitStack() as stack:
         prefect_home(tmp_path / "prefect")
-        up = Up(tmp_path)
+        up = Up(tmp_path, models_dir)
         stack.callback(up.kill)
         up.wait_until_said("Ctrl-C stops everything")
         yield up

@@ -42,10 +42,11 @@ class Done(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One home for all: packaged weights are joined once."""
+def homes(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> dict[str, str]:
+    """One home for all."""
     folder = tmp_path_factory.mktemp("homes")
-    return {"STENO_HOME": str(folder / "steno"), "PREFECT_HOME": str(prefect_home(folder / "prefect"))}
+    own = {"STENO_HOME": str(folder / "steno"), "PREFECT_HOME": str(prefect_home(folder / "prefect"))}
+    return own | {"STENO_MODELS_DIR": str(models_dir)}
 
 
 def steno(homes: dict[str, str], output: Path, *args: str, wrapper: tuple[str, ...] = (), **variables: str) -> Done:

@@ -478,11 +478,12 @@ def test_ctrl_c_ends_the_run_as_cancelled_and_leaves_nothing_behind(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path: Path) -> None:
+def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path: Path, models_dir: Path) -> None:
     source = make_case("speech", tmp_path)
+    variables = {"STENO_OFFLINE": "1", "STENO_MODELS_DIR": str(models_dir)}
     arguments = ("transcribe", str(source), "-m", "tiny.en", "-f", "json,srt")
     prefect_home(tmp_path / "prefect")
-    first = steno(*arguments, "-o", "first", folder=tmp_path, STENO_OFFLINE="1")
+    first = steno(*arguments, "-o", "first", folder=tmp_path, **variables)
     assert (first.returncode, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
     assert re.fullmatch(r"speech\.wav: english, 30\.0 s, 2 speakers, \d+ words; took .+ \([\d.]+ × real time\)", lines[0]), (
@@ -490,7 +491,7 @@ def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path:
     )
     assert lines[1:] == ["  first/speech.json", "  first/speech.srt"]
 
-    again = steno(*arguments, "-o", "second", folder=tmp_path, STENO_OFFLINE="1")
+    again = steno(*arguments, "-o", "second", folder=tmp_path, **variables)
     assert again.stdout.splitlines()[0].endswith("6 of 6 stages reused")
     assert (tmp_path / "first" / "speech.srt").read_text() == (tmp_path / "second" / "speech.srt").read_text()
     with contextlib.closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
@@ -502,7 +503,7 @@ def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path:
 
 
 @pytest.mark.slow
-def test_doctor_runs_every_model_when_asked(tmp_path: Path) -> None:
-    done = steno("doctor", "--deep", "--json", folder=tmp_path, STENO_OFFLINE="1")
+def test_doctor_runs_every_model_when_asked(tmp_path: Path, models_dir: Path) -> None:
+    done = steno("doctor", "--deep", "--json", folder=tmp_path, STENO_OFFLINE="1", STENO_MODELS_DIR=str(models_dir))
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["finding"].startswith("segment, asr, align, embed, cluster, merge")

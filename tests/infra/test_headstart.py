@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,9 +72,12 @@ async def test_a_stage_that_was_begun_is_taken_over(head_start: HeadStart, local
     worker = threading.Thread(target=begun.perform, args=(work,))
     worker.start()
     threading.Timer(0.5, going_on.set).start()
+    asked = time.perf_counter()
     with logging_to(lines.append):
         outcome = await backend.run(job("k"), fractions.append)
     worker.join()
+    assert headstart.seconds_before(asked) == asked - begun.moment > 0
+    assert headstart.seconds_before(time.perf_counter()) == 0, "another run did not ask for it"
     assert outcome == OUTCOME
     assert computed == []
     assert 0.5 in fractions

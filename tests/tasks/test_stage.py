@@ -65,6 +65,13 @@ def test_out_of_memory_halves_the_batch_to_one_where_there_is_no_larger_gpu() ->
     assert (sizes, attempts.larger) == ([4, 2, 1], 0)
 
 
+def test_out_of_memory_of_a_batch_that_the_stage_found_is_answered_with_half_the_usual_one() -> None:
+    attempts = Attempts()
+    assert attempts.begin(None) is None
+    assert attempts.again_after(OutOfMemory("too large"))
+    assert attempts.begin(None) == 4
+
+
 def test_out_of_memory_takes_larger_gpus_after_two_halvings() -> None:
     attempts = Attempts(larger_steps=2)
     attempts.begin(8)

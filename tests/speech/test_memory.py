@@ -1,0 +1,68 @@
+"""How many chunks are decoded at once where the request names no number."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from faster_whisper import WhisperModel
+
+from speech import memory, runtime
+from speech.memory import MOST, chunks_at_once, chunks_that_fit, model_width
+from speech.models import resolve_asr
+from speech.schema import USUAL_BATCH, ModelInfo, RuntimeOptions
+from speech.whisper import load_whisper
+
+LARGE = 1280
+GB = 10**9
+
+
+@pytest.fixture(scope="module")
+def tiny(models_dir: Path, runtime: RuntimeOptions) -> tuple[WhisperModel, ModelInfo]:
+    resolved = resolve_asr("tiny.en", "en", models_dir=models_dir, offline=True)
+    return load_whisper(resolved, models_dir, runtime), resolved.info
+
+
+def test_a_gpu_takes_what_its_free_memory_holds() -> None:
+    fitting = [chunks_that_fit(free * GB, LARGE, beam_size=5) for free in (0, 1, 5, 10, 20, 140)]
+    assert fitting == sorted(fitting)
+    assert (fitting[0], fitting[-1]) == (1, MOST)
+    # faster-whisper's large-v2 in half precision decodes batches of eight with a beam of five in 6 GB, of which its weights are 3
+    # (its README's table): the estimate is of the longest texts, and must not be far above that.
+    assert 3 <= fitting[2] <= 8
+
+
+def test_smaller_models_and_beams_leave_room_for_more_and_wider_numbers_for_less() -> None:
+    def fitting(width: int = 768, beam_size: int = 5, value_bytes: int = 2) -> int:
+        return chunks_that_fit(4 * GB, width, beam_size, value_bytes)
+
+    assert fitting(LARGE) < fitting(1024) < fitting() < fitting(512)
+    assert fitting(beam_size=5) < fitting(beam_size=1)
+    assert fitting(value_bytes=4) < fitting(value_bytes=2)
+    assert chunks_that_fit(4 * GB, 640, 5) < fitting()  # of a width that nobody knows: as deep as the deepest
+
+
+def test_the_width_is_asked_of_the_model(tiny: tuple[WhisperModel, ModelInfo]) -> None:
+    assert model_width(tiny[0]) == 384
+
+
+def test_a_cpu_takes_the_usual_batch(tiny: tuple[WhisperModel, ModelInfo]) -> None:
+    assert chunks_at_once(*tiny, beam_size=5) == USUAL_BATCH
+
+
+def test_memory_is_looked_at_once_while_none_is_held(
+    tiny: tuple[WhisperModel, ModelInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loaded model as it would be on a GPU, and a GPU whose memory the first recording fills."""
+    _, info = tiny
+    free = iter([2 * GB, 0])
+    cuda = SimpleNamespace(mem_get_info=lambda: (next(free), 16 * GB))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(runtime, "_loaded", {})
+    monkeypatch.setattr(memory, "model_width", lambda model: 384)
+    on_gpu = SimpleNamespace(model=SimpleNamespace(device="cuda", compute_type="float16"))
+    first, second = (chunks_at_once(on_gpu, info, beam_size=5) for _ in range(2))  # type: ignore[arg-type]
+    assert first == second == chunks_that_fit(2 * GB, 384, 5) > USUAL_BATCH
+    assert chunks_at_once(on_gpu, info, beam_size=5, workers=2) == first // 2  # type: ignore[arg-type]
