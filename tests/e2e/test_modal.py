@@ -252,7 +252,7 @@ async def test_a_run_that_was_killed_finds_its_call_again(server: ModalServer, h
     """SIGKILL to the orchestrator during ASR, which goes on without it; the next run takes its result."""
     from prefect.settings import PREFECT_API_URL
 
-    asked = request(call(tmp_path / "call.wav", seconds=24.0, seed=7))
+    asked = request(bursts(tmp_path / "talk.wav", 16))
     before = len(server.calls)
     env = server.environ(PREFECT_API_URL=str(PREFECT_API_URL.value()))
     orchestrator = await asyncio.create_subprocess_exec(sys.executable, "-c", _RUN, asked.model_dump_json(), env=env)
@@ -275,7 +275,8 @@ async def test_cancelling_the_run_in_prefect_ends_its_input(server: ModalServer,
     from prefect import get_client
     from prefect.states import Cancelled
 
-    source, before = call(tmp_path / "call.wav", seconds=24.0, seed=8), len(server.calls)
+    # Longer than a fast machine transcribes in the time that a cancellation needs to get there.
+    source, before = bursts(tmp_path / "talk.wav", 40), len(server.calls)
     async with get_client() as client:
         running = asyncio.create_task(transcribe(request(source), return_state=True))
         await until(lambda: any(each["state"] == "running" for each in server.calls_of("asr")[-1:]), seconds=120)

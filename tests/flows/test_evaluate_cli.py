@@ -55,7 +55,7 @@ def test_variants_are_named_options() -> None:
     request = parsed("calls", "--variant", "hints: hotwords=Steno flow, batch-size=4", "--variant", "plain:")
     assert {label: (options.hotwords, options.batch_size) for label, options in request.systems.items()} == {
         "hints": ("Steno flow", 4),
-        "plain": (None, 8),
+        "plain": (None, None),
     }
     with pytest.raises(click.BadParameter, match="is not NAME:OPTION=VALUE"):
         parsed("calls", "--variant", "hotwords=Stenoflow")

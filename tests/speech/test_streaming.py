@@ -93,7 +93,10 @@ def test_a_speaker_keeps_the_name_from_piece_to_piece(spoken: Spoken) -> None:
         if not any(name == owners[word[0]] and start < word[2] and word[1] < end for name, start, end in truth)
         and any(start < word[2] and word[1] < end for _, start, end in truth)
     ]
-    assert len(wrong) <= 0.06 * len(found)
+    # Whoever has only just begun to speak may be taken for the other; nobody is later on. (Word times, and with them a word or
+    # two at either side of a change, differ with how a processor rounds.)
+    assert [word for word in wrong if any(start + 1.0 <= word[1] < end for _, start, end in truth)] == []
+    assert len(wrong) <= 0.1 * len(found)
 
 
 @pytest.mark.slow
