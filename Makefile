@@ -59,6 +59,7 @@ bench: .venv/voices.stamp ## Print accuracy, speed and memory tables beside Whis
 	$(BIN)/python -m bench.accuracy
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.several
 
 screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)
 	$(BIN)/python -m bench.screenshots

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bench import several
 from bench.accuracy import Row
 from bench.recordings import Truth
 from bench.speed import Results, ratios, spread, stages, starting, table
@@ -60,3 +61,11 @@ def test_the_tables_hold_every_system_stage_and_part(results: Results) -> None:
 def test_without_measurements_nothing_is_claimed() -> None:
     empty = Results(TRUTH)
     assert ratios(empty) == stages(empty) == starting(empty) == ""
+
+
+def test_a_batch_is_compared_with_a_command_for_each() -> None:
+    ways = [several.Way("a command for each", 60.0, 90.0, 10**9), several.Way("one batch, 2 at a time", 40.0, 50.0, 2 * 10**9)]
+    assert several.table(ways, 600.0).splitlines()[2:] == [
+        "| a command for each | 60 | 90 | 10.0 | 1.00 | 1.00 |",
+        "| one batch, 2 at a time | 40 | 50 | 15.0 | 2.00 | 1.50 |",
+    ]
