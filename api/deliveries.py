@@ -1,17 +1,20 @@
-"""What became of telling a caller that a job has ended: runs of `notify`, as callers see them."""
+"""Telling a caller that a job has ended: whom, and what became of it (runs of `notify`, as callers see them)."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from api.auth import Caller
+from api.cursor import Cursor
 from api.errors import Conflict, JobNotFound
-from api.listing import Cursor
 from api.runs import Runs, submitted_at
 from api.schemas import DeliveryStatus, WebhookDeliveries, WebhookDelivery
-from flows.webhooks import ATTEMPT, GIVEN_UP, OF_JOB, TO_OWNER, Notice
+from flows.webhooks import ATTEMPT, GIVEN_UP, OF_JOB, TO_OWNER, Notice, subscription_tags
+from infra.compute import get_store
+from infra.webhooks import subscribe
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -31,6 +34,12 @@ _SAID: dict[DeliveryStatus, str] = {
     "canceled": "Canceled by an operator.",
 }
 """Where the run's own message is Prefect's, which may quote anything."""
+
+
+async def tags_for(url: str, caller: Caller) -> list[str]:
+    """The tags that say whom to tell of a job's end. Raises the store's errors."""
+    store = await asyncio.to_thread(get_store)
+    return subscription_tags(await asyncio.to_thread(subscribe, store, caller.key_id, url))
 
 
 async def listed(

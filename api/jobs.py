@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import deliveries, guard, limits, metrics, states, tags, webhooks
+from api import deliveries, guard, limits, metrics, states, tags
 from api.auth import Caller
 from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
 from api.problems import unprocessable
@@ -75,7 +75,7 @@ class Jobs:
         payload = payload_of(body, upload)
         marks = tags.of_job(caller.key_id, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
         if body.webhook_url is not None:
-            marks += await webhooks.tags_for(body.webhook_url, caller)
+            marks += await deliveries.tags_for(body.webhook_url, caller)
         run = await self._created(request, marks, payload, run_key(caller, idempotency_key))
         metrics.SUBMITTED.inc()
         return run

@@ -1,15 +1,13 @@
-"""Lists of jobs: filters, and a cursor that stays true while new jobs come in."""
+"""Lists of jobs, by filters and page by page."""
 
 from __future__ import annotations
 
-import base64
-import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from api import states, tags
 from api.auth import Caller
+from api.cursor import Cursor, utc
 from api.errors import Unprocessable
 from api.runs import submitted_at
 from api.schemas import JobList, JobStatus, JobSummary
@@ -29,26 +27,6 @@ class Filters(NamedTuple):
     """As `key=value`."""
     created_after: datetime | None = None
     created_before: datetime | None = None
-
-
-class Cursor(NamedTuple):
-    """Where a list goes on: at this time, without these jobs, which were made at it and have been given."""
-
-    before: datetime
-    given: frozenset[UUID]
-
-    def __str__(self) -> str:
-        content = [self.before.isoformat(), sorted(map(str, self.given))]
-        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Raises Unprocessable."""
-        try:
-            before, given = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
-            return cls(_utc(datetime.fromisoformat(before)), frozenset(UUID(one) for one in given))
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            raise Unprocessable("cursor: take it as `next_cursor` gave it.", code="invalid_cursor") from None
 
 
 async def listed(jobs: Jobs, caller: Caller, filters: Filters, *, limit: int, cursor: str | None) -> JobList:
@@ -92,14 +70,7 @@ def _filter(caller: Caller, filters: Filters) -> dict[str, Any]:
 
 
 def _created(filters: Filters, place: Cursor | None) -> dict[str, Any]:
-    ends = [moment for moment in (_utc(filters.created_before), place.before if place else None) if moment is not None]
-    span = {"after_": _utc(filters.created_after), "before_": min(ends, default=None)}
+    ends = [moment for moment in (utc(filters.created_before), place.before if place else None) if moment is not None]
+    span = {"after_": utc(filters.created_after), "before_": min(ends, default=None)}
     known = {name: moment.isoformat() for name, moment in span.items() if moment is not None}
     return {"expected_start_time": known} if known else {}
-
-
-def _utc(moment: Any) -> Any:
-    """A time without a zone is UTC."""
-    if isinstance(moment, datetime) and moment.tzinfo is None:
-        return moment.replace(tzinfo=UTC)
-    return moment

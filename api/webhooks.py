@@ -1,4 +1,4 @@
-"""Telling callers that a job has ended: subscriptions when it is submitted, and what became of the deliveries.
+"""Routes of the webhooks: what was told of jobs that ended, and telling it once more.
 
 Nothing of it lives in this process: subscriptions and secrets are in the store, deliveries are Prefect's runs of `notify`, and
 couriers (`deployments.courier`) make and execute them.
@@ -6,30 +6,19 @@ couriers (`deployments.courier`) make and execute them.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query
 
 from api import deliveries
-from api.auth import Caller
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import problems
 from api.schemas import DeliveryStatus, WebhookDeliveries, WebhookDelivery, WebhookMessage
-from flows.webhooks import subscription_tags
-from infra.compute import get_store
-from infra.webhooks import subscribe
 
 router = APIRouter(tags=["webhooks"])
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Deliveries on a page.")]
 PageCursor = Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before.")]
-
-
-async def tags_for(url: str, caller: Caller) -> list[str]:
-    """The tags that say whom to tell of the job's end. Raises the store's errors."""
-    store = await asyncio.to_thread(get_store)
-    return subscription_tags(await asyncio.to_thread(subscribe, store, caller.key_id, url))
 
 
 @router.get("/webhooks", responses=problems(422))

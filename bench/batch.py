@@ -31,7 +31,9 @@ from typing import Any
 import psutil
 
 from infra.artifacts import StageOutcome
-from infra.compute import LocalCompute, ProgressSink, StageJob, get_store
+from infra.compute import get_store
+from infra.jobs import ProgressSink, StageJob
+from infra.local import LocalCompute
 from infra.settings import StenoSettings
 from speech.errors import TransientError
 

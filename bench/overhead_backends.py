@@ -13,7 +13,9 @@ from typing import Any
 import modal as modal_client
 
 from infra.artifacts import StageOutcome
-from infra.compute import Compute, LocalCompute, ProgressSink, StageJob, get_store
+from infra.compute import get_store
+from infra.jobs import Compute, ProgressSink, StageJob
+from infra.local import LocalCompute
 from infra.on_modal import contract
 from infra.on_modal.image import container_env
 from infra.settings import StenoSettings, get_settings

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.demo import sample_recording
 from infra.artifacts import StageOutcome
-from infra.compute import LocalCompute, ProgressSink, StageJob, get_store
+from infra.compute import get_store
+from infra.jobs import ProgressSink, StageJob
+from infra.local import LocalCompute
 from infra.settings import StenoSettings
 from speech.errors import TransientError
 from tests.deployed import Deployed

@@ -24,7 +24,8 @@ from typing import Any
 
 from bench.recordings import build, tiled
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.compute import Compute, LocalCompute, StageJob
+from infra.jobs import Compute, StageJob
+from infra.local import LocalCompute
 from infra.settings import ShardSettings, get_settings
 from infra.sharding import ShardedCompute
 from infra.store import Store

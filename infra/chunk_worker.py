@@ -20,7 +20,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from infra.chunk_messages import Garbled, Message, packed, read
-from infra.compute import engine_required
+from infra.jobs import engine_required
 from infra.telemetry import hush
 from speech.errors import InputError, Retry, StenoError
 from speech.schema import RuntimeOptions

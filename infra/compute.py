@@ -1,146 +1,18 @@
-"""The seam: run a stage, here or on a remote worker, the same way.
-
-`Compute.run` is awaitable and takes references, never audio. It computes: whether a stage needs computing at all is
-the orchestrator's question (its cache), and so are retries.
-"""
+"""Where stages are computed, by the settings: here or on Modal, divided or not; and the store that their artifacts are in."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from infra import headstart
-from infra.artifacts import SUFFIXES, ArtifactRef, Kind, StageOutcome
-from infra.progress import log_line
+from infra.jobs import Compute
+from infra.local import LocalCompute
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from speech.errors import EngineMissing, StageCancelled
 from speech.registry import Resolved
-from speech.schema import Frozen, RuntimeOptions, Shard, StageName
-from speech.shards import WHOLE
-from speech.stages import STAGES, run_stage
-
-ProgressSink = Callable[[float], None]
-"""Told the fraction done, 0…1; called from worker threads."""
-
-T = TypeVar("T")
-
-STOP_GRACE = 30.0
-"""Seconds that a cancelled stage is given to reach its next batch before it is no longer waited for."""
-
-# Stages keep their own threads: the event loop's default pool also resolves host names and reads records.
-_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="stage")
-
-_RUN_FACTS = ("load_seconds", "device", "batch_size")
-
-
-class StageJob(Frozen):
-    """One stage to compute."""
-
-    stage: StageName
-    key: str
-    inputs: dict[str, ArtifactRef]
-    """By kind."""
-    params: dict[str, Any]
-    runtime: RuntimeOptions
-    shard: Shard = WHOLE
-    fresh: bool = False
-    """Use nothing that an earlier attempt left: no shard, no call."""
-    larger: int = 0
-    """How often memory did not suffice for the smallest batch: a remote backend takes a GPU that much larger."""
-
-    @property
-    def output(self) -> Kind:
-        """Kind of the artifact that it leaves."""
-        kind: Any = STAGES[self.stage].output if self.shard == WHOLE else "shard"
-        return kind  # type: ignore[no-any-return]
-
-
-class Compute(Protocol):
-    async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome: ...
-
-
-async def in_thread(work: Callable[[ProgressSink], T], progress: ProgressSink, name: str, grace: float = STOP_GRACE) -> T:
-    """Run `work(report)` in a thread of its own and return its result; the event loop stays free.
-
-    When the awaiting task is cancelled, the next `report` raises StageCancelled inside `work`, and this returns only
-    once `work` has ended, or after `grace` seconds, when it is left to end by itself.
-    """
-    cancelled = threading.Event()
-
-    def report(fraction: float) -> None:
-        if cancelled.is_set():
-            raise StageCancelled(f"The {name} stage was cancelled.")
-        progress(min(max(fraction, 0.0), 1.0))
-
-    running = asyncio.get_running_loop().run_in_executor(_threads, work, report)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        cancelled.set()
-        running.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({running}, timeout=grace)
-        raise
-
-
-@contextlib.contextmanager
-def engine_required() -> Iterator[None]:
-    """Say in one sentence that the speech engine is not installed, where its import fails."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise EngineMissing(
-            f"The speech engine is not installed here ({error.name} is missing); install `stenoflow[engine]`."
-        ) from error
-
-
-class LocalCompute:
-    """Runs stages in threads of this process, so that models are loaded once and the event loop stays free.
-
-    Cancelling the awaiting task stops the stage at its next batch, and `run` returns only when it has stopped.
-    """
-
-    def __init__(self, store: Store, grace: float = STOP_GRACE) -> None:
-        self.store = store
-        self.grace = grace
-
-    async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
-        begun = None if job.fresh or job.shard != WHOLE else headstart.begun(job.key)
-        if begun is not None:
-            outcome: StageOutcome | None = await in_thread(begun.result, progress, job.stage, self.grace)
-            if outcome is not None:
-                log_line(f"It was begun before Prefect's server answered, and took {outcome.seconds:.1f} s in all.")
-                return outcome
-        return await in_thread(lambda report: self.compute(job, report), progress, job.stage, self.grace)
-
-    def compute(self, job: StageJob, report: ProgressSink) -> StageOutcome:
-        """Compute it in this thread; StageCancelled when `report` raises it."""
-        began = time.perf_counter()
-        report(0.0)
-        self.store.scratch.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{job.stage}-", dir=self.store.scratch)))
-            inputs: Mapping[str, Path] = {name: stack.enter_context(self.store.local(ref)) for name, ref in job.inputs.items()}
-            output = folder / f"output{SUFFIXES[job.output]}"
-            with engine_required():
-                meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report, job.shard)
-            facts = {name: meta.pop(name) for name in _RUN_FACTS if name in meta}
-            artifact = self.store.put(output, job.output, meta=meta)
-        report(1.0)
-        return StageOutcome(
-            artifact=artifact, seconds=round(time.perf_counter() - began, 3), backend="local", key=job.key, **facts
-        )
-
+from speech.schema import RuntimeOptions, StageName
 
 _opened: tuple[StenoSettings, Store] | None = None
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from infra.artifacts import SUFFIXES, StageOutcome
-from infra.compute import Compute, ProgressSink, StageJob, engine_required, in_thread
+from infra.jobs import Compute, ProgressSink, StageJob, engine_required, in_thread
 from infra.settings import ShardSettings
 from infra.store import Store
 from speech.errors import Retry, StenoError

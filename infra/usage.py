@@ -15,14 +15,11 @@ import logging
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from infra.errors import OutputNotWritable, StorageFull
 from speech.errors import TransientError
 from speech.schema import Frozen
-
-if TYPE_CHECKING:
-    from infra.store import Store
 
 USES = "uses"
 CONDEMNED = "condemned"
@@ -34,6 +31,15 @@ _CLAIM_SECONDS = 86_400.0
 _PAUSE = 0.2
 
 _log = logging.getLogger(__name__)
+
+
+class Records(Protocol):
+    """What is asked of a store (`infra.store.Store`)."""
+
+    def read_record(self, name: str) -> bytes | None: ...
+    def write_record(self, name: str, content: bytes) -> None: ...
+    def delete_record(self, name: str) -> None: ...
+    def exists(self, path: str) -> bool: ...
 
 
 class Use(Frozen):
@@ -67,7 +73,7 @@ class Use(Frozen):
 class RunUse:
     """Keeps one run's use up to date; one request for everything that was named since the last."""
 
-    def __init__(self, store: Store, run: str, retention_days: float | None) -> None:
+    def __init__(self, store: Records, run: str, retention_days: float | None) -> None:
         self._store = store
         self._use = Use(run=run, retention=None if retention_days is None else retention_days * 86_400.0)
         self._keys: dict[str, None] = {}
@@ -148,7 +154,7 @@ def noted(*artifacts: str) -> None:
         use.note(*artifacts)
 
 
-def read_use(store: Store, name: str) -> Use | None:
+def read_use(store: Records, name: str) -> Use | None:
     """The use of that name; None where there is none, or it is damaged."""
     content = store.read_record(f"{USES}/{name}")
     try:
@@ -157,11 +163,11 @@ def read_use(store: Store, name: str) -> Use | None:
         return None
 
 
-def write_use(store: Store, use: Use) -> None:
+def write_use(store: Records, use: Use) -> None:
     store.write_record(f"{USES}/{use.run}", use.model_dump_json().encode())
 
 
-def claimed(store: Store, path: str) -> bool:
+def claimed(store: Records, path: str) -> bool:
     """Keep an artifact that is already there from being collected; False when it is about to be, and must be written again.
 
     The claim is written before the collector's list is read, and the collector reads the uses after writing its list: one
@@ -179,7 +185,7 @@ def claimed(store: Store, path: str) -> bool:
     return store.exists(path)
 
 
-def condemned(store: Store) -> frozenset[str]:
+def condemned(store: Records) -> frozenset[str]:
     """What a collector at work is about to delete."""
     content = store.read_record(CONDEMNED)
     try:
@@ -189,9 +195,9 @@ def condemned(store: Store) -> frozenset[str]:
         return frozenset()
 
 
-def condemn(store: Store, paths: Iterable[str]) -> None:
+def condemn(store: Records, paths: Iterable[str]) -> None:
     store.write_record(CONDEMNED, json.dumps({"at": time.time(), "paths": sorted(paths)}).encode())
 
 
-def pardon(store: Store) -> None:
+def pardon(store: Records) -> None:
     store.delete_record(CONDEMNED)

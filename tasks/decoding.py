@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.artifacts import ArtifactRef
-from infra.compute import ProgressSink, engine_required, get_store
+from infra.compute import get_store
 from infra.errors import StorageFull
+from infra.jobs import ProgressSink, engine_required
 from infra.names import output_stem
 from infra.settings import get_settings
 from speech.errors import MediaTooLong

@@ -15,8 +15,9 @@ from prefect.cache_policies import NO_CACHE
 
 from infra import outputs
 from infra.artifacts import ArtifactRef
-from infra.compute import ProgressSink, get_store, in_thread
+from infra.compute import get_store
 from infra.errors import OutputNotWritable, StorageFull
+from infra.jobs import ProgressSink, in_thread
 from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
 from speech.errors import StenoError, TransientError

@@ -13,8 +13,9 @@ from prefect.cache_policies import NO_CACHE
 
 from infra import headstart
 from infra.artifacts import ArtifactRef
-from infra.compute import ProgressSink, get_store, in_thread
+from infra.compute import get_store
 from infra.handles import revealed
+from infra.jobs import ProgressSink, in_thread
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from infra.usage import in_use, noted

@@ -12,7 +12,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from infra.compute import ProgressSink, in_thread
+from infra.jobs import ProgressSink, in_thread
 from infra.listing import Entry, Item, Refused, entries
 from infra.listing.manifests import OWN_COLUMNS
 from infra.names import output_stem

@@ -17,8 +17,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.annotations import quote
 
 from infra.artifacts import StageOutcome
-from infra.compute import ProgressSink
 from infra.errors import ArtifactMissing, StageFailed
+from infra.jobs import ProgressSink
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError

@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.compute import ProgressSink, engine_required, get_store, in_thread
+from infra.compute import get_store
+from infra.jobs import ProgressSink, engine_required, in_thread
 from infra.prices import Rented, own_cost, rented_cost, total_cost
 from infra.settings import StenoSettings, get_settings
 from speech.schema import Frozen, Transcript

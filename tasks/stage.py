@@ -17,6 +17,7 @@ from infra import compute
 from infra.artifacts import StageOutcome
 from infra.compute import get_store, runtime_of
 from infra.errors import StageTimeout
+from infra.jobs import StageJob
 from infra.progress import logging_to
 from infra.settings import RetrySettings, StenoSettings, get_settings
 from infra.usage import in_use, noted
@@ -50,7 +51,7 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     attempts.larger_steps = compute.larger_steps(call.stage, settings, call.backend)
     batch_size = attempts.begin(call.batch_size)
     started(call.shown_as, detail=_attempt_detail(attempts.count, batch_size, call.batch_size))
-    job = compute.StageJob(
+    job = StageJob(
         stage=call.stage,
         key=call.key,
         inputs=call.inputs,

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from infra.compute import StageJob
+from infra.jobs import StageJob
 from infra.store import Store
 from speech.stages import STAGES
 

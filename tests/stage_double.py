@@ -1,6 +1,6 @@
 """A compute backend whose models are stood in for, so that orchestration can be tested without any.
 
-It stands at the one seam there is for that (`infra.compute.Compute`). Its artifacts are real ones of the engine's
+It stands at the one seam there is for that (`infra.jobs.Compute`). Its artifacts are real ones of the engine's
 schema, and merging is the engine's own.
 """
 
@@ -20,7 +20,8 @@ import soundfile
 
 from infra import compute
 from infra.artifacts import SUFFIXES, StageOutcome
-from infra.compute import LocalCompute, ProgressSink, StageJob
+from infra.jobs import ProgressSink, StageJob
+from infra.local import LocalCompute
 from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Diarization, ModelInfo, Region, Segment, Turn, Word
 from speech.stages import STAGES
 

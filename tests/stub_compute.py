@@ -30,7 +30,9 @@ from typing import Any
 import infra.errors
 import speech.errors
 from infra.artifacts import StageOutcome
-from infra.compute import LocalCompute, ProgressSink, StageJob, get_store
+from infra.compute import get_store
+from infra.jobs import ProgressSink, StageJob
+from infra.local import LocalCompute
 from infra.settings import StenoSettings
 from tests import slow_writes
 from tests.stage_double import stand_in

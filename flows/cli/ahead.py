@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from infra import compute, headstart
 from infra.artifacts import StageOutcome
-from infra.compute import LocalCompute, StageJob
 from infra.headstart import HeadStart
+from infra.jobs import StageJob
+from infra.local import LocalCompute
 from infra.names import STDIN, scheme_of
 from infra.settings import StenoSettings
 from infra.sharding import shard_count

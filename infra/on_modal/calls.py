@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from infra.compute import ProgressSink
+from infra.jobs import ProgressSink
 from infra.on_modal.channel import INTERVAL, MOST
 from infra.on_modal.contract import RemoteAnswer, RemoteEvent, calls_name, claim, events_name
 from infra.on_modal.errors import modal_errors

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import StageOutcome
-from infra.compute import Compute, ProgressSink, StageJob
 from infra.errors import ArtifactMissing
+from infra.jobs import Compute, ProgressSink, StageJob
 from infra.on_modal.calls import Calls
 from infra.on_modal.contract import METHODS, RemoteAnswer, RemoteCall, code_fingerprint
 from infra.on_modal.errors import rebuilt

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.artifacts import StageOutcome
-from infra.compute import StageJob
+from infra.jobs import StageJob
 from infra.settings import ModalSettings
 from speech.schema import Frozen, StageName
 

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import StageOutcome
-from infra.compute import LocalCompute, StageJob
 from infra.errors import ModalNotDeployed, WorkerLost
+from infra.jobs import StageJob
+from infra.local import LocalCompute
 from infra.on_modal.channel import Channel
 from infra.on_modal.contract import (
     RemoteAnswer,

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from infra import compute, headstart
+from infra import headstart
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.compute import LocalCompute, StageJob
 from infra.headstart import HeadStart
+from infra.jobs import StageJob
+from infra.local import LocalCompute
 from infra.progress import logging_to
 from infra.store import Store
 from speech.errors import StageCancelled
@@ -50,7 +51,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LocalCompute
         computed.append(job.key)
         return OUTCOME.model_copy(update={"key": job.key, "seconds": 9.0})
 
-    monkeypatch.setattr(compute.LocalCompute, "compute", run_stage)
+    monkeypatch.setattr(LocalCompute, "compute", run_stage)
     return LocalCompute(Store(str(tmp_path / "store"), tmp_path / "scratch")), computed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.compute import ProgressSink, StageJob
+from infra.jobs import ProgressSink, StageJob
 from infra.settings import ShardSettings
 from infra.sharding import ShardedCompute, shard_count
 from infra.store import Store

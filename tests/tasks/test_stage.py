@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from infra.artifacts import ArtifactRef
-from infra.compute import ProgressSink, in_thread
+from infra.jobs import ProgressSink, in_thread
 from infra.settings import RetrySettings, StenoSettings
 from speech.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall

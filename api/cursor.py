@@ -1,0 +1,38 @@
+"""Where a list goes on: true also when new things come in between two pages."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from api.errors import Unprocessable
+
+
+class Cursor(NamedTuple):
+    """Where a list goes on: at this time, without these jobs, which were made at it and have been given."""
+
+    before: datetime
+    given: frozenset[UUID]
+
+    def __str__(self) -> str:
+        content = [self.before.isoformat(), sorted(map(str, self.given))]
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Raises Unprocessable."""
+        try:
+            before, given = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+            return cls(utc(datetime.fromisoformat(before)), frozenset(UUID(one) for one in given))
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            raise Unprocessable("cursor: take it as `next_cursor` gave it.", code="invalid_cursor") from None
+
+
+def utc(moment: Any) -> Any:
+    """A time without a zone is UTC."""
+    if isinstance(moment, datetime) and moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    return moment

@@ -1,0 +1,91 @@
+"""The seam: one stage to run, and what runs it, here or on a remote worker, the same way.
+
+`Compute.run` is awaitable and takes references, never audio. It computes: whether a stage needs computing at all is
+the orchestrator's question (its cache), and so are retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from infra.artifacts import ArtifactRef, Kind, StageOutcome
+from speech.errors import EngineMissing, StageCancelled
+from speech.schema import Frozen, RuntimeOptions, Shard, StageName
+from speech.shards import WHOLE
+from speech.stages import STAGES
+
+ProgressSink = Callable[[float], None]
+"""Told the fraction done, 0…1; called from worker threads."""
+
+T = TypeVar("T")
+
+STOP_GRACE = 30.0
+"""Seconds that a cancelled stage is given to reach its next batch before it is no longer waited for."""
+
+# Stages keep their own threads: the event loop's default pool also resolves host names and reads records.
+_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="stage")
+
+
+class StageJob(Frozen):
+    """One stage to compute."""
+
+    stage: StageName
+    key: str
+    inputs: dict[str, ArtifactRef]
+    """By kind."""
+    params: dict[str, Any]
+    runtime: RuntimeOptions
+    shard: Shard = WHOLE
+    fresh: bool = False
+    """Use nothing that an earlier attempt left: no shard, no call."""
+    larger: int = 0
+    """How often memory did not suffice for the smallest batch: a remote backend takes a GPU that much larger."""
+
+    @property
+    def output(self) -> Kind:
+        """Kind of the artifact that it leaves."""
+        kind: Any = STAGES[self.stage].output if self.shard == WHOLE else "shard"
+        return kind  # type: ignore[no-any-return]
+
+
+class Compute(Protocol):
+    async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome: ...
+
+
+async def in_thread(work: Callable[[ProgressSink], T], progress: ProgressSink, name: str, grace: float = STOP_GRACE) -> T:
+    """Run `work(report)` in a thread of its own and return its result; the event loop stays free.
+
+    When the awaiting task is cancelled, the next `report` raises StageCancelled inside `work`, and this returns only
+    once `work` has ended, or after `grace` seconds, when it is left to end by itself.
+    """
+    cancelled = threading.Event()
+
+    def report(fraction: float) -> None:
+        if cancelled.is_set():
+            raise StageCancelled(f"The {name} stage was cancelled.")
+        progress(min(max(fraction, 0.0), 1.0))
+
+    running = asyncio.get_running_loop().run_in_executor(_threads, work, report)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancelled.set()
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({running}, timeout=grace)
+        raise
+
+
+@contextlib.contextmanager
+def engine_required() -> Iterator[None]:
+    """Say in one sentence that the speech engine is not installed, where its import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EngineMissing(
+            f"The speech engine is not installed here ({error.name} is missing); install `stenoflow[engine]`."
+        ) from error
