@@ -50,7 +50,7 @@ def model_width(model: WhisperModel) -> int:
 
 
 def chunks_that_fit(free: int, width: int, beam_size: int, value_bytes: int = 2) -> int:
-    """Chunks whose decoding takes at most `_SHARE` of `free` bytes, 1 to MOST.
+    """Chunks whose decoding takes at most `_SHARE` of `free` bytes, 1 to MOST; above the usual batch a multiple of it, as shards are.
 
     A chunk takes the keys and values of every decoder layer, over the encoder's frames once and over the tokens once per beam, and
     while it is encoded one layer's attention and its widest states.
@@ -58,4 +58,5 @@ def chunks_that_fit(free: int, width: int, beam_size: int, value_bytes: int = 2)
     layers = _DECODER_LAYERS.get(width, max(_DECODER_LAYERS.values()))
     keys_and_values = 2 * layers * width * (_ENCODER_FRAMES + beam_size * _TOKENS)
     encoding = width // _HEAD_WIDTH * _ENCODER_FRAMES**2 + 8 * width * _ENCODER_FRAMES
-    return int(min(max(free * _SHARE // (value_bytes * (keys_and_values + encoding)), 1), MOST))
+    fitting = int(min(max(free * _SHARE // (value_bytes * (keys_and_values + encoding)), 1), MOST))
+    return fitting if fitting < USUAL_BATCH else fitting - fitting % USUAL_BATCH

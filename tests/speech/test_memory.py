@@ -32,15 +32,16 @@ def test_a_gpu_takes_what_its_free_memory_holds() -> None:
     # faster-whisper's large-v2 in half precision decodes batches of eight with a beam of five in 6 GB, of which its weights are 3
     # (its README's table): the estimate is of the longest texts, and must not be far above that.
     assert 3 <= fitting[2] <= 8
+    assert [size % USUAL_BATCH for size in fitting if size > USUAL_BATCH] == [0, 0], "shards fill them"
 
 
 def test_smaller_models_and_beams_leave_room_for_more_and_wider_numbers_for_less() -> None:
     def fitting(width: int = 768, beam_size: int = 5, value_bytes: int = 2) -> int:
         return chunks_that_fit(4 * GB, width, beam_size, value_bytes)
 
-    assert fitting(LARGE) < fitting(1024) < fitting() < fitting(512)
-    assert fitting(beam_size=5) < fitting(beam_size=1)
-    assert fitting(value_bytes=4) < fitting(value_bytes=2)
+    assert fitting(LARGE) < fitting(1024) < fitting(512)
+    assert fitting(1024, beam_size=5) < fitting(1024, beam_size=1)
+    assert fitting(1024, value_bytes=4) < fitting(1024, value_bytes=2)
     assert chunks_that_fit(4 * GB, 640, 5) < fitting()  # of a width that nobody knows: as deep as the deepest
 
 
