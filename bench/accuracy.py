@@ -23,6 +23,7 @@ from bench.metrics import backwards, without_speaker, without_time
 from bench.peers import Outcome, SystemFailed
 from bench.recordings import Recording, Truth, build_all
 from bench.systems import stenoflow
+from bench.tables import markdown
 from speech.scoring import (
     Spoken,
     diarization_errors,
@@ -176,7 +177,7 @@ def _milliseconds(mean: float | None, median: float | None) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     lines = [[name for name, _ in _COLUMNS], ["---"] * len(_COLUMNS), *([show(row) for _, show in _COLUMNS] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def ratios(rows: Sequence[Row]) -> str:

@@ -26,7 +26,7 @@ from speech.schema import AsrResult, RuntimeOptions, StageName
 from speech.stages import STAGES, run_stage
 
 HOUR = 3600.0
-_ORDER: tuple[StageName, ...] = ("segment", "embed", "cluster", "asr", "align")
+ORDER: tuple[StageName, ...] = ("segment", "embed", "cluster", "asr", "align")
 
 
 class Clock:
@@ -83,7 +83,7 @@ def measure(
         batch_size=batch_size,
         threads=int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0)),
     )
-    files = {"audio": folder / "audio.flac"} | {STAGES[stage].output: folder / stage for stage in _ORDER}
+    files = {"audio": folder / "audio.flac"} | {STAGES[stage].output: folder / stage for stage in ORDER}
     with clock.timing("imports"):
         for module in ("onnxruntime", "faster_whisper", "scipy.cluster.hierarchy", "scipy.optimize"):
             importlib.import_module(module)
@@ -92,7 +92,7 @@ def measure(
     with clock.timing("decode"):
         info = normalise(audio, files["audio"], max_duration=86_400.0)
     facts: dict[str, dict[str, Any]] = {}
-    for stage in _ORDER:
+    for stage in ORDER:
         spec = STAGES[stage]
         params = {"model": model} if stage == "asr" else {}
         inputs = {kind: files[kind] for kind in spec.inputs}

@@ -13,40 +13,29 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.accuracy import machine
+from bench.engine import ORDER
 from bench.meeting import meeting
-from bench.peers import SystemFailed, quiet_environment, run_quietly
+from bench.peers import SystemFailed
 from bench.recordings import load_truth
+from bench.speed import engine
+from bench.tables import markdown
 from bench.voices import SpeechUnavailableError
 from speech.scoring import word_errors
-
-_STAGES = ("segment", "embed", "cluster", "asr", "align")
-
-
-def engine(audio: Path, model: str, device: str, batch_size: int | None, timeout: float) -> dict[str, Any]:
-    """One run of `bench.engine`. Raises SystemFailed."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "engine.json")
-        command = [sys.executable, "-m", "bench.engine", str(audio), "--model", model, "--device", device]
-        command += ["--batch-size", str(batch_size)] if batch_size else []
-        run_quietly([*command, "--output", str(output)], quiet_environment(), timeout)
-        found: dict[str, Any] = json.loads(output.read_text())
-        return found
 
 
 def work(run: dict[str, Any]) -> float:
     """Seconds of all stages, models loaded."""
-    return sum(run["stages"][stage]["seconds"] for stage in _STAGES)
+    return sum(run["stages"][stage]["seconds"] for stage in ORDER)
 
 
 def table(rounds: Sequence[dict[str, dict[str, Any]]], truth_text: str, language: str) -> str:
     """The medians over all rounds, as Markdown; the first run of a round is what its others are compared with."""
-    lines = [["run", *_STAGES, "all, s", "× real time", "× the CPU's", "loading, s", "WER %", "GPU memory, GB"]]
+    lines = [["run", *ORDER, "all, s", "× real time", "× the CPU's", "loading, s", "WER %", "GPU memory, GB"]]
     lines.append(["---"] * len(lines[0]))
     for name in rounds[0]:
         runs = [found[name] for found in rounds]
@@ -60,7 +49,7 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]], truth_text: str, language
         lines.append(
             [
                 f"{name}, batch {runs[0]['batch_size']}",
-                *(f"{middle(run['stages'][stage]['seconds'] for run in runs):.2f}" for stage in _STAGES),
+                *(f"{middle(run['stages'][stage]['seconds'] for run in runs):.2f}" for stage in ORDER),
                 f"{middle(map(work, runs)):.1f}",
                 f"{pace:.1f}",
                 f"{ratio:.1f}",
@@ -69,7 +58,7 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]], truth_text: str, language
                 f"{memory / 1e9:.2f}" if memory else "–",
             ]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def gpu_name(device: str) -> str:
@@ -107,7 +96,7 @@ def main() -> None:
         for name, device, size in plan:
             print(f"{audio.stem}: {name} …", file=sys.stderr, flush=True)
             try:
-                found[name] = engine(audio, asked.model, device, size, asked.timeout)
+                found[name] = engine(audio, asked.model, asked.timeout, device, size)
             except SystemFailed as error:
                 sys.exit(f"{name}: {error}")
         rounds.append(found)

@@ -22,6 +22,7 @@ from bench.memory import clip
 from bench.peers import SystemFailed
 from bench.speed import used_home
 from bench.systems import command_environment, measured, stenoflow
+from bench.tables import markdown
 from bench.voices import SpeechUnavailableError
 
 
@@ -75,7 +76,7 @@ def table(ways: Sequence[Way], audio_seconds: float) -> str:
             ways[0].seconds / way.seconds,
         ]
         lines.append([way.name, *(f"{number:.{places}f}" for number, places in zip(numbers, (0, 0, 1, 2, 2), strict=True))])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def main() -> None:
@@ -90,16 +91,12 @@ def main() -> None:
         whole = meeting(min(11.0, asked.count * asked.seconds / 60))
         length = whole.truth().duration / asked.count
         recordings = [clip(whole.audio, number * length, (number + 1) * length) for number in range(asked.count)]
-        ways = []
+        print(f"{asked.count} recordings of {length:.0f} s …", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("alone", *asked.concurrency):
-                print(f"{asked.count} recordings of {length:.0f} s: {name} …", file=sys.stderr, flush=True)
-                home = used_home(Path(folder, str(name)), asked.model, asked.timeout)
-                ways.append(
-                    alone(recordings, asked.model, home, asked.timeout)
-                    if name == "alone"
-                    else together(recordings, name, asked.model, home, asked.timeout)
-                )
+            ways = [alone(recordings, asked.model, used_home(Path(folder, "alone"), asked.model, asked.timeout), asked.timeout)]
+            for number in asked.concurrency:
+                home = used_home(Path(folder, str(number)), asked.model, asked.timeout)
+                ways.append(together(recordings, number, asked.model, home, asked.timeout))
     except (SpeechUnavailableError, SystemFailed) as error:
         sys.exit(str(error))
     print(f"{asked.count} recordings of {length:.0f} s, {os.cpu_count()} cores\n")

@@ -30,6 +30,7 @@ from bench.peers import PEERS, SystemFailed, quiet_environment, run_quietly
 from bench.peers import run as run_peer
 from bench.recordings import Truth, build
 from bench.systems import command_environment, measured, stenoflow
+from bench.tables import markdown
 from bench.voices import SpeechUnavailableError
 
 SYSTEMS = ("stenoflow", "engine", *PEERS)
@@ -75,11 +76,12 @@ def _forget(home: Path) -> None:
     shutil.rmtree(home / "steno", ignore_errors=True)
 
 
-def engine(audio: Path, model: str, timeout: float) -> dict[str, Any]:
-    """`bench.engine` in a process of its own."""
+def engine(audio: Path, model: str, timeout: float, device: str = "cpu", batch_size: int | None = None) -> dict[str, Any]:
+    """`bench.engine` in a process of its own. Raises SystemFailed."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "engine.json")
         command = [sys.executable, "-m", "bench.engine", str(audio), "--model", model, "--output", str(output)]
+        command += ["--device", device, *(["--batch-size", str(batch_size)] if batch_size else [])]
         run_quietly(command, quiet_environment(), timeout)
         found: dict[str, Any] = json.loads(output.read_text())
         return found
@@ -162,7 +164,7 @@ def table(results: Results) -> str:
             values = [found for row in rows if (found := value(row)) is not None]
             cells.append(spread(values, shape) if values else "–")
         lines.append([system, *cells])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def ratios(results: Results) -> str:
@@ -202,7 +204,7 @@ def stages(results: Results) -> str:
             wall = [run[kind][name]["seconds"] for run in results.engine]
             minute = "–" if prefix else f"{statistics.median(cpu) / duration * 60:.2f}"
             lines.append([prefix + name, spread(cpu, "{:.2f}"), minute, spread(wall, "{:.2f}")])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def starting(results: Results) -> str:
@@ -212,11 +214,7 @@ def starting(results: Results) -> str:
     lines = [["part", "seconds"], ["---"] * 2]
     for part in results.starts[0]:
         lines.append([part, spread([run[part] for run in results.starts], "{:.1f}")])
-    return _markdown(lines)
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def main() -> None:

@@ -42,10 +42,11 @@ def get_compute(settings: StenoSettings | None = None, backend: str | None = Non
     return ShardedCompute(LocalCompute(store), store, settings.shards, workers=settings.compute.workers, one_machine=True)
 
 
-def runtime_of(settings: StenoSettings) -> RuntimeOptions:
+def runtime_of(settings: StenoSettings, batch_size: int | None = None) -> RuntimeOptions:
     """How stages run on this machine."""
     local = settings.compute
     return RuntimeOptions(
+        batch_size=batch_size,
         device=local.device,
         compute_type=local.compute_type,
         threads=local.threads,

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SAMPLE_RATE = 16_000
+"""Samples per second of every normalised recording."""
 USUAL_BATCH = 8
 """Chunks decoded at once where nothing else is asked for or found, as in WhisperX."""
-"""Samples per second of every normalised recording."""
 
 StageName = Literal["segment", "asr", "align", "embed", "cluster", "merge"]
 Timing = Literal["wav2vec2", "attention", "interpolated"]

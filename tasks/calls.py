@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol
 
 from infra.artifacts import ArtifactRef
+from infra.jobs import StageJob
 from infra.keys import stage_key
-from speech.schema import AsrParams, Frozen, SegmentParams, StageName
+from speech.schema import AsrParams, Frozen, RuntimeOptions, SegmentParams, StageName
 from speech.stages import STAGES
 from tasks.models import Models, argument, pinned
 from tasks.recording import Recording
@@ -45,6 +46,18 @@ class StageCall(Frozen):
     @property
     def shown_as(self) -> str:
         return SHOWN_AS.get(self.stage, self.stage)
+
+    def job(self, runtime: RuntimeOptions, *, fresh: bool = False, larger: int = 0) -> StageJob:
+        """What a backend is given to compute it."""
+        return StageJob(
+            stage=self.stage,
+            key=self.key,
+            inputs=self.inputs,
+            params=self.params,
+            runtime=runtime,
+            fresh=fresh,
+            larger=larger,
+        )
 
 
 class AsrOptions(Protocol):

@@ -17,7 +17,6 @@ from infra import compute
 from infra.artifacts import StageOutcome
 from infra.compute import get_store, runtime_of
 from infra.errors import StageTimeout
-from infra.jobs import StageJob
 from infra.progress import logging_to
 from infra.settings import RetrySettings, StenoSettings, get_settings
 from infra.usage import in_use, noted
@@ -51,15 +50,8 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     attempts.larger_steps = compute.larger_steps(call.stage, settings, call.backend)
     batch_size = attempts.begin(call.batch_size)
     started(call.shown_as, detail=_attempt_detail(attempts.count, batch_size, call.batch_size))
-    job = StageJob(
-        stage=call.stage,
-        key=call.key,
-        inputs=call.inputs,
-        params=call.params,
-        runtime=runtime_of(settings).model_copy(update={"batch_size": batch_size}),
-        fresh=call.again and attempts.count == 1,
-        larger=attempts.larger,
-    )
+    fresh = call.again and attempts.count == 1
+    job = call.job(runtime_of(settings, batch_size), fresh=fresh, larger=attempts.larger)
     backend = compute.get_compute(settings, call.backend)
     limit = time_limit(call.duration, settings)
     scope = asyncio.timeout(limit)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from infra import compute, headstart
 from infra.artifacts import StageOutcome
 from infra.headstart import HeadStart
-from infra.jobs import StageJob
 from infra.local import LocalCompute
 from infra.names import STDIN, scheme_of
 from infra.settings import StenoSettings
@@ -104,13 +103,7 @@ class Ahead:
     def _computed(self, call: StageCall) -> StageOutcome | None:
         """The stage's outcome; None when it was computed before, is about to be, or is one to divide."""
         store = compute.get_store(self.settings)
-        job = StageJob(
-            stage=call.stage,
-            key=call.key,
-            inputs=call.inputs,
-            params=call.params,
-            runtime=compute.runtime_of(self.settings).model_copy(update={"batch_size": call.batch_size}),
-        )
+        job = call.job(compute.runtime_of(self.settings, call.batch_size))
         if shard_count(job, self.settings.shards) > 1 or store.read_record(job.key) is not None:
             return None
         begun = self.head_start.begin(job.key)

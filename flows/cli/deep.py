@@ -49,7 +49,7 @@ def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
     _write_tone(source)
     files = {"audio": folder / "audio.flac"}
     normalise(source, files["audio"], max_duration=60.0)
-    runtime = runtime_of(settings).model_copy(update={"batch_size": 1})
+    runtime = runtime_of(settings, batch_size=1)
     model = resolve_asr(settings.model, "en", models_dir=settings.models_path, offline=settings.offline).name
     given: dict[StageName, dict[str, str]] = {"asr": {"model": model, "language": "en"}, "align": {"model": "attention"}}
     done: list[str] = []

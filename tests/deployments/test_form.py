@@ -48,4 +48,4 @@ def test_optional_numbers_are_numbers_with_bounds_and_choices_are_choices() -> N
     assert properties["task"]["enum"] == ["transcribe", "translate"]
     assert properties["redo_from"]["enum"][0] == "fetch"
     assert {"english", "en", "french"} <= set(properties["language"]["enum"])
-    assert properties["batch_size"]["maximum"] == 256
+    assert properties["batch_size"]["maximum"] == 256 and "default" not in properties["batch_size"]
