@@ -46,7 +46,7 @@ def speech_regions(segmentation: Segmentation) -> list[Region]:
     """Where someone speaks, none overlapping."""
     starts, ends = _hysteresis(segmentation.speech)
     begin = np.maximum(segmentation.frame_time(starts) - segmentation.frame_step / 2, 0.0)
-    finish = np.minimum(segmentation.frame_time(ends) - segmentation.frame_step / 2, segmentation.duration)
+    finish = np.minimum(segmentation.frame_time(ends) - segmentation.frame_step / 2, segmentation.last_millisecond)
     return [
         Region(start=round(float(b), 3), end=round(float(f), 3))
         for b, f in zip(begin, finish, strict=True)
@@ -58,7 +58,7 @@ def _chunk(groups: Sequence[Sequence[Region]], i: int, segmentation: Segmentatio
     """The i-th group as a chunk, padded no further than half way to its neighbours."""
     first, last = groups[i][0].start, groups[i][-1].end
     before = groups[i - 1][-1].end if i else -first
-    after = groups[i + 1][0].start if i + 1 < len(groups) else 2 * segmentation.duration - last
+    after = groups[i + 1][0].start if i + 1 < len(groups) else 2 * segmentation.last_millisecond - last
     start, end = max(first - PADDING, (before + first) / 2), min(last + PADDING, (last + after) / 2)
     return Chunk(start=round(start, 3), end=round(end, 3), regions=_voiced(segmentation, first, last))
 

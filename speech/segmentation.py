@@ -72,6 +72,11 @@ class Segmentation(NamedTuple):
     def duration(self) -> float:
         return self.samples / SAMPLE_RATE
 
+    @property
+    def last_millisecond(self) -> float:
+        """Seconds: the latest time in whole milliseconds that is not behind the last sample."""
+        return self.samples * 1000 // SAMPLE_RATE / 1000
+
     def chunk_frame(self, chunk: int) -> int:
         """The recording's frame at which a chunk begins."""
         return chunk_frame(chunk, self.frame_step)

@@ -51,6 +51,14 @@ def text(result: AsrResult) -> str:
     return " ".join(segment.text for segment in result.segments)
 
 
+def test_a_recording_that_ends_within_a_word_is_transcribed_whatever_its_length(
+    recorded: Callable[..., Path], transcribe: Transcribe
+) -> None:
+    odd = transcribe(recorded(media.speech()[: 17 * RATE + 9]))  # nine samples are more than half a millisecond
+    assert odd.segments[-1].end == 17.0
+    assert odd.segments[-1].words
+
+
 def test_text_of_a_call(call: Path, transcribe: Transcribe) -> None:
     result = transcribe(call)
     assert jiwer.wer(" ".join(truth.words()), " ".join(truth.normal(text(result)))) <= 0.12
