@@ -2,14 +2,17 @@
 
 Transcribes ten seconds, ten minutes and `--hours` hours of the same telephone call (tiled), each through the command line in
 a process and a home of its own, and prints the peak memory of the process tree. What ten seconds take is the models' and the
-libraries' share; the rest is what a recording's length costs.
+libraries' share; the rest is what a recording's length costs. `--turns` measures only how speakers' turns are made of a
+segmentation of that many hours and sixty speakers, in which no model runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,13 +94,39 @@ def growth(points: Sequence[Point]) -> str:
     )
 
 
+def turns(hours: float, speakers: int) -> str:
+    """What making turns of a made-up segmentation takes beyond the segmentation itself: memory and seconds, in a sentence."""
+    import numpy as np
+
+    from speech.diarize import labelled_turns
+    from speech.schema import ClusterParams
+    from speech.segmentation import Segmentation
+
+    random = np.random.default_rng(0)
+    chunks = int(hours * 3600 / 2.5)
+    activity = np.repeat(random.random((chunks, 31, 3)) < 0.4, 19, axis=1)
+    segmentation = Segmentation(activity, np.zeros(1, np.float32), 0.016875, 0.0619375, int(hours * 3600 * 16_000))
+    labels = random.integers(-1, speakers, (chunks, 3))
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    found, _ = labelled_turns(segmentation, labels, speakers, ClusterParams())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (
+        f"{len(found)} turns of {speakers} speakers in {hours:g} h: {(peak - before) * 1024 / 1e9:.2f} GB, "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--hours", type=float, default=3.0, help="length of the long recording (default: %(default)s)")
     parser.add_argument("--model", default="base", help="Whisper weights (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="also write the points as JSON")
     parser.add_argument("--timeout", type=float, default=6 * 3600, help="seconds for one run")
+    parser.add_argument("--turns", action="store_true", help="measure only how turns are made of a long segmentation")
     asked = parser.parse_args()
+    if asked.turns:
+        print(turns(asked.hours, 60))
+        return
 
     sample = build("sample").audio
     recordings = {

