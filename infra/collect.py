@@ -5,7 +5,6 @@ Beside runs: see `infra.usage` for why a run never loses what it uses. Beside an
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import defaultdict
@@ -17,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from infra import usage
 from infra.collected import Collected
+from infra.keys import SHARDS
 from infra.leftovers import abort_uploads, expired_locks, stale_parts
 from infra.locks import get_locks
 from infra.scratch import sweep
@@ -29,11 +29,8 @@ DAY = 86_400.0
 _AT_ONCE = 16
 _BATCH = 200
 """Artifacts that are condemned together: a run that needs one of them waits until the batch is through."""
-SHARDS = "shards/"
-"""Records of parts of stages; all others of stages are in no folder."""
 _DATED = ("runs", "done", "handles")
 """Folders of records that STENO_RETENTION__RECORD_DAYS is about."""
-_PATH = re.compile(r"artifacts/[a-z]+/[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]+")
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -75,15 +72,24 @@ class Inventory:
         return dict(found)
 
     @cached_property
-    def users(self) -> dict[str, list[Use]]:
-        """Artifact → uses that name it, or the key of a record that leads to it."""
-        led_to: dict[str, set[str]] = defaultdict(set)
+    def led_to(self) -> dict[str, set[str]]:
+        """Stage's key, or another record's name → artifacts, those of its shards included."""
+        found: dict[str, set[str]] = defaultdict(set)
         for record, paths in self.points_to.items():
             for part in record.split("/"):
-                led_to[part] |= paths
+                found[part] |= paths
+        return dict(found)
+
+    def named_by(self, use: Use) -> set[str]:
+        """The artifacts that it names, or the key of a record that leads to them."""
+        return {*use.artifacts, *(path for key in use.keys for path in self.led_to.get(key, ()))}
+
+    @cached_property
+    def users(self) -> dict[str, list[Use]]:
+        """Artifact → uses that name it."""
         found: dict[str, list[Use]] = defaultdict(list)
         for _, use in self.uses.values():
-            for path in {*use.artifacts, *(path for key in use.keys for path in led_to.get(key, ()))}:
+            for path in self.named_by(use):
                 found[path].append(use)
         return dict(found)
 
@@ -150,14 +156,13 @@ class Collector:
         # Artifacts first: one that is written from now on is not among those that may go.
         artifacts = {file.path: file for file in self.store.files("artifacts")}
         records = [file.path.removeprefix("records/") for file in self.store.files("records")]
-        records = [name for name in records if "/" not in name or name.startswith(SHARDS)]
+        records = [name for name in records if "/" not in name or name.startswith(f"{SHARDS}/")]
         points_to = dict(zip(records, self._each(self.leads_to, records), strict=True))
         return Inventory(artifacts, points_to, self.uses({}))
 
     def leads_to(self, record: str) -> frozenset[str]:
         """The artifacts that the record names."""
-        content = self.store.read_record(record)
-        return frozenset(_PATH.findall(content.decode("utf-8", "replace"))) if content else frozenset()
+        return usage.paths_in(self.store.read_record(record))
 
     def uses(self, known: dict[str, Listed]) -> dict[str, Listed]:
         """All uses; those that have not changed since they were `known` are not read again."""
@@ -208,6 +213,10 @@ class Collector:
             return not self._fresh_orphan(inventory, path)
         if users and all(use.expired(self.now, self.grace) for use in users):
             return not self._fresh_orphan(inventory, path)
+        if unused_for >= self.grace and all(
+            record.startswith(f"{SHARDS}/") for record in inventory.records_of.get(path, ("",))
+        ):
+            return True  # of a stage that has not ended: it is retried soon, or not at all
         older_than = self.limits.older_than
         return older_than is not None and unused_for >= older_than and not self._fresh_orphan(inventory, path)
 
@@ -248,7 +257,7 @@ class Collector:
 
         def take(name: str) -> None:
             content = self.store.read_record(name)
-            if content and doomed.intersection(_PATH.findall(content.decode("utf-8", "replace"))):
+            if content and doomed & usage.paths_in(content):
                 self.store.delete_record(name)
                 with guard:
                     taken[name] = content
@@ -270,7 +279,7 @@ class Collector:
         led = self._each(lambda name: any(map(self.store.exists, self.leads_to(name))), lost)
         doomed = [name for name, there in zip(lost, led, strict=True) if not there]
         for name, (_, use) in inventory.uses.items():
-            if not use.active(self.now, self.grace) and (use.claim or not left.keys() & use.artifacts):
+            if not use.active(self.now, self.grace) and (use.claim or not left.keys() & inventory.named_by(use)):
                 doomed.append(f"{usage.USES}/{name}")
         if (days := self.settings.retention.record_days) is not None:
             for folder in _DATED:

@@ -50,7 +50,7 @@ class LocalCompute:
             with engine_required():
                 meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report, job.shard)
             facts = {name: meta.pop(name) for name in _RUN_FACTS if name in meta}
-            artifact = self.store.put(output, job.output, meta=meta)
+            artifact = self.store.put(output, job.output, meta=meta, by=job.key)
         report(1.0)
         return StageOutcome(
             artifact=artifact, seconds=round(time.perf_counter() - began, 3), backend="local", key=job.key, **facts

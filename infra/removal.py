@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from infra import usage
 from infra.collect import Collector, Inventory, Limits
+from infra.keys import SHARDS
 from infra.locks import get_locks
 from infra.settings import StenoSettings
 from infra.store import Store, StoredFile
@@ -40,7 +41,7 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     use = usage.read_use(store, run)
     if use is None:
         return
-    points_to = {key: collector.leads_to(key) for key in use.keys}
+    points_to = {record: collector.leads_to(record) for record in (*use.keys, *_shard_records(store, use))}
     paths = sorted({*use.artifacts, *(path for led in points_to.values() for path in led)})
     found = {path: StoredFile(path, 0, 0.0) for path in paths if store.exists(path)}
     inventory = Inventory(found, points_to, collector.uses({}))
@@ -48,7 +49,10 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     mine = [
         path
         for path in found
-        if all(other.run == run or (other.claim and other.beat < since) for other in inventory.users_of(path))
+        if all(
+            other.run == run or (other.claim and other.beat < since) or other.by in use.keys
+            for other in inventory.users_of(path)
+        )
     ]
     for path in mine:
         for claim in inventory.users_of(path):
@@ -57,3 +61,9 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     # What the run itself still holds by its retention must not spare anything.
     usage.write_use(store, use.model_copy(update={"ended": True, "retention": 0.0}))
     collector.remove(inventory, mine)
+
+
+def _shard_records(store: Store, use: usage.Use) -> list[str]:
+    """Of the stages that the run divided and did not finish."""
+    found = (file.path.removeprefix("records/") for file in store.files(f"records/{SHARDS}"))
+    return [record for record in found if record.split("/")[1] in use.keys]

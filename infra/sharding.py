@@ -1,8 +1,8 @@
 """Long recordings divided: a stage's shards mapped over the workers of any backend, and put together here.
 
-A shard is a stage job like any other, with an artifact and a record of its own (`records/shards/<stage key>/…`), so that a run
-that was killed computes only the shards that were not finished. Together they give the artifact of the undivided stage, byte
-for byte, under the same key: into how many shards a recording was divided changes nothing.
+A shard is a stage job like any other, with an artifact and a record of its own (`infra.keys.shard_record`), so that a run that
+was killed computes only the shards that were not finished. Together they give the artifact of the undivided stage, byte for
+byte, under the same key: into how many shards a recording was divided changes nothing. Then the shards are removed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import hashlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from infra.artifacts import SUFFIXES, StageOutcome
 from infra.jobs import Compute, ProgressSink, StageJob, engine_required, in_thread
+from infra.keys import SHARDS, shard_record, shards_folder
 from infra.settings import ShardSettings
 from infra.store import Store
+from infra.usage import claim_of, noted, paths_in
 from speech.errors import Retry, StenoError
 from speech.runtime import cpu_threads
 from speech.schema import RuntimeOptions, Shard
@@ -54,10 +56,10 @@ class ShardedCompute:
         began = time.perf_counter()
         shared = job.model_copy(update={"runtime": self._runtime(job.runtime)})
         jobs = [shard_job(shared, Shard(index=i, count=count)) for i in range(count)]
-        outcomes = await self._all(jobs, progress)
-        outcomes = await self._in_one_language(job, jobs, outcomes)
+        first = await self._all(job.key, jobs, progress)
+        outcomes = await self._in_one_language(job, jobs, first)
         artifact = await in_thread(lambda report: self._combined(job, outcomes), lambda _: None, job.stage)
-        await asyncio.gather(*(asyncio.to_thread(self.store.delete_record, _record(job)) for job in jobs))
+        noted(*await asyncio.to_thread(self._remove_shards, job.key, jobs, [*first, *outcomes]))
         progress(1.0)
         return artifact.model_copy(
             update={
@@ -72,7 +74,7 @@ class ShardedCompute:
         threads = max(1, cpu_threads(runtime) // self.workers)
         return runtime.model_copy(update={"threads": threads, "workers": self.workers})
 
-    async def _all(self, jobs: Sequence[StageJob], progress: ProgressSink) -> list[StageOutcome]:
+    async def _all(self, stage: str, jobs: Sequence[StageJob], progress: ProgressSink) -> list[StageOutcome]:
         """Every shard's outcome, in order. An error that may pass lets those at work finish, any other cancels them."""
         free = asyncio.Semaphore(self.workers)
         done = [0.0] * len(jobs)
@@ -87,7 +89,7 @@ class ShardedCompute:
                 if stopped.is_set():
                     return None
                 try:
-                    return await self._shard(job, report)
+                    return await self._shard(stage, job, report)
                 except StenoError:
                     stopped.set()
                     raise
@@ -110,16 +112,17 @@ class ShardedCompute:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _shard(self, job: StageJob, report: ProgressSink) -> StageOutcome:
+    async def _shard(self, stage: str, job: StageJob, report: ProgressSink) -> StageOutcome:
         """The shard's outcome, from its record where an earlier attempt left one."""
-        content = None if job.fresh else await asyncio.to_thread(self.store.read_record, _record(job))
+        record = shard_record(stage, job.shard.index, job.shard.count)
+        content = None if job.fresh else await asyncio.to_thread(self.store.read_record, record)
         if content is not None:
             kept = StageOutcome.model_validate_json(content)
             if await asyncio.to_thread(self.store.exists, kept.artifact.path):
                 report(1.0)
                 return kept
         outcome = await self.inner.run(job, report)
-        await asyncio.to_thread(self.store.write_record, _record(job), outcome.model_dump_json().encode())
+        await asyncio.to_thread(self.store.write_record, record, outcome.model_dump_json().encode())
         return outcome
 
     async def _in_one_language(
@@ -132,6 +135,7 @@ class ShardedCompute:
             return outcomes
         language = heard.most_common(1)[0][0]
         told = {"params": {**job.params, "language": language}}
+        outcomes = list(outcomes)
         for i, outcome in enumerate(outcomes):
             if outcome.artifact.meta.get("language") not in (None, language):
                 outcomes[i] = await self.inner.run(jobs[i].model_copy(update=told), lambda _: None)
@@ -146,14 +150,32 @@ class ShardedCompute:
             output = Path(folder, f"output{SUFFIXES[job.output]}")
             with engine_required():
                 meta = combine_shards(job.stage, inputs, job.params, job.runtime, parts, output)
-            artifact = self.store.put(output, job.output, meta=meta)
+            artifact = self.store.put(output, job.output, meta=meta, by=job.key)
         first = outcomes[0]
         loads = max(outcome.load_seconds for outcome in outcomes)
         return first.model_copy(update={"artifact": artifact, "key": job.key, "shards": len(outcomes), "load_seconds": loads})
 
+    def _remove_shards(self, stage: str, jobs: Sequence[StageJob], outcomes: Iterable[StageOutcome]) -> list[str]:
+        """Remove what the stage's own artifact now holds; the shards that stay, since another stage came to the same.
 
-def _record(job: StageJob) -> str:
-    return f"shards/{job.key}"
+        Those of an earlier attempt that was divided otherwise go, too.
+        """
+        paths = {outcome.artifact.path for outcome in outcomes}
+        named_by_others: set[str] = set()
+        for file in list(self.store.files(f"records/{SHARDS}")):
+            record = file.path.removeprefix("records/")
+            if record.startswith(f"{shards_folder(stage)}/"):
+                paths |= paths_in(self.store.read_record(record))
+                self.store.delete_record(record)
+            else:
+                named_by_others |= paths_in(self.store.read_record(record))
+        ours = {job.key for job in jobs}
+        claims = {path: claim_of(self.store, path) for path in paths}
+        shared = {path for path, claim in claims.items() if claim is not None and claim.by not in ours}
+        shared |= paths & named_by_others
+        for path in paths - shared:
+            self.store.delete(path)
+        return sorted(shared)
 
 
 def shard_count(job: StageJob, settings: ShardSettings) -> int:

@@ -71,10 +71,13 @@ class Store:
 
     # -- artifacts ----------------------------------------------------------------------------------------------------
 
-    def put(self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None) -> ArtifactRef:
+    def put(
+        self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None, by: str = ""
+    ) -> ArtifactRef:
         """Keep the file at `source` as an artifact and return its reference.
 
-        `sha256` names the content where the bytes do not (audio is named by its samples). An artifact that is already
+        `sha256` names the content where the bytes do not (audio is named by its samples), `by` the key that led to it.
+        An artifact that is already
         there is not written again, unless it has another size than its content (a damaged disk). Raises StorageFull
         when there is no space, OutputNotWritable when the store may not be written, and TransientError when it cannot
         be reached.
@@ -83,7 +86,7 @@ class Store:
         path = f"artifacts/{kind}/{digest[:2]}/{digest}{SUFFIXES[kind]}"
         size = source.stat().st_size
         stored = self._size(path)
-        if stored is not None and (sha256 is not None or stored == size) and usage.claimed(self, path):
+        if stored is not None and (sha256 is not None or stored == size) and usage.claimed(self, path, by):
             size = stored
         else:
             self._commit(source, path)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ CONDEMNED_SECONDS = 600.0
 BEAT_SECONDS = 600.0
 _CLAIM_SECONDS = 86_400.0
 _PAUSE = 0.2
+_PATH = re.compile(r"artifacts/[a-z]+/[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]+")
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ class Use(Frozen):
 
     claim: bool = False
     """Not of a run: an artifact that was computed again while it was there."""
+    by: str = ""
+    """The key under which it was computed again, of a claim."""
 
     def active(self, now: float, grace: float) -> bool:
         """Whether what it names may not be removed, whatever was asked for."""
@@ -167,14 +171,27 @@ def write_use(store: Records, use: Use) -> None:
     store.write_record(f"{USES}/{use.run}", use.model_dump_json().encode())
 
 
-def claimed(store: Records, path: str) -> bool:
+def paths_in(record: bytes | None) -> frozenset[str]:
+    """The artifacts that a record names."""
+    return frozenset(_PATH.findall(record.decode("utf-8", "replace"))) if record else frozenset()
+
+
+def claim_of(store: Records, path: str) -> Use | None:
+    """Who last came to this artifact when it was there already."""
+    return read_use(store, _claim(path))
+
+
+def _claim(path: str) -> str:
+    return f"claim-{path.rpartition('/')[2].partition('.')[0]}"
+
+
+def claimed(store: Records, path: str, by: str = "") -> bool:
     """Keep an artifact that is already there from being collected; False when it is about to be, and must be written again.
 
     The claim is written before the collector's list is read, and the collector reads the uses after writing its list: one
     of the two sees the other.
     """
-    name = f"claim-{path.rpartition('/')[2].partition('.')[0]}"
-    claim = Use(run=name, artifacts=(path,), beat=time.time(), ended=True, retention=_CLAIM_SECONDS, claim=True)
+    claim = Use(run=_claim(path), artifacts=(path,), beat=time.time(), ended=True, retention=_CLAIM_SECONDS, claim=True, by=by)
     with contextlib.suppress(OutputNotWritable, StorageFull):  # nothing is removed from such a store either
         write_use(store, claim)
     if path not in condemned(store):

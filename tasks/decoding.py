@@ -88,7 +88,7 @@ def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink
             progress=report,
         )
     meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}
-    return get_store().put(target, "audio", sha256=info.sha256, meta=meta)
+    return get_store().put(target, "audio", sha256=info.sha256, meta=meta, by=record_of(fetched.sha256, call))
 
 
 @contextlib.contextmanager

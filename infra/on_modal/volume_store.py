@@ -41,8 +41,10 @@ class VolumeStore(Store):
                     shutil.copyfile(path, file.name)
             yield Path(file.name)
 
-    def put(self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None) -> ArtifactRef:
+    def put(
+        self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None, by: str = ""
+    ) -> ArtifactRef:
         with self._guard:
-            ref = super().put(source, kind, sha256=sha256, meta=meta)
+            ref = super().put(source, kind, sha256=sha256, meta=meta, by=by)
             self.volume.commit()
         return ref

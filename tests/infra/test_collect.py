@@ -14,6 +14,7 @@ from infra import usage
 from infra.artifacts import ArtifactRef, Kind
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected
+from infra.keys import shard_record
 from infra.locks import get_locks
 from infra.settings import RetentionSettings, StenoSettings
 from infra.store import Store
@@ -184,7 +185,7 @@ def test_parts_of_a_stage_stay_and_go_with_its_use(folder: Store, tmp_path: Path
         content = folder.read_record(made.key)
         assert content
         folder.delete_record(made.key)
-        folder.write_record(f"shards/{made.key}/0-of-2", content)
+        folder.write_record(shard_record(made.key, 0, 2), content)
     kept.used("run")
     gc(folder, tmp_path)
     assert folder.exists(kept.ref.path)

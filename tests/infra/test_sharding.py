@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra import usage
 from infra.artifacts import ArtifactRef, StageOutcome
+from infra.collect import Limits, collect
 from infra.jobs import ProgressSink, StageJob
-from infra.settings import ShardSettings
+from infra.removal import remove_run
+from infra.settings import RetentionSettings, ShardSettings, StenoSettings
 from infra.sharding import ShardedCompute, shard_count
 from infra.store import Store
+from infra.usage import RunUse
 from speech.asr import Transcribed
 from speech.errors import OutOfMemory, StenoError, TransientError, UnknownModel
 from speech.schema import AsrResult, ModelInfo, RuntimeOptions
@@ -96,7 +102,7 @@ class Inner:
         self.store.scratch.mkdir(parents=True, exist_ok=True)
         path = self.store.scratch / f"part-{job.shard.index}"
         path.write_text(part.model_dump_json() + " " * job.shard.index)
-        artifact = self.store.put(path, job.output, meta={"language": language})
+        artifact = self.store.put(path, job.output, meta={"language": language}, by=job.key)
         return StageOutcome(artifact=artifact, seconds=2.0, key=job.key, device="cuda")
 
 
@@ -154,6 +160,70 @@ async def test_the_next_attempt_computes_only_what_failed(compute: Callable[...,
     inner.ran.clear()
     assert (await compute().run(job(), quiet)).shards == 6
     assert sorted(item.shard.index for item in inner.ran) == [1, 2, 3, 4, 5]
+
+
+def files(store: Store, *folders: str) -> list[str]:
+    return [file.path for folder in folders for file in store.files(folder)]
+
+
+async def interrupted(compute: Callable[..., ShardedCompute], inner: Inner, store: Store, run: str = "run") -> RunUse:
+    """A run of which two shards are done and the third failed, as the store knows it."""
+    use = RunUse(store, run, None)
+    await use.name("k" * 64)
+    inner.failures = {2: [UnknownModel("no such model")]}
+    with pytest.raises(UnknownModel):
+        await compute(workers=1).run(job(), quiet)
+    assert len(files(store, "artifacts/shard")) == len(files(store, "records/shards")) == 2
+    return use
+
+
+async def test_what_shards_held_goes_when_the_stage_has_it(
+    compute: Callable[..., ShardedCompute], inner: Inner, store: Store
+) -> None:
+    """Text and voices are not kept a second time, nor those of an attempt that was divided otherwise."""
+    await interrupted(compute, inner, store)
+    divided = ShardedCompute(inner, store, ShardSettings(max_shards=3), workers=1)
+    assert (await divided.run(job(), quiet)).shards == 3
+    assert files(store, "artifacts/shard", "records/shards") == []
+
+
+async def test_a_shard_that_another_stage_came_to_as_well_stays_until_that_one_ends(
+    compute: Callable[..., ShardedCompute], inner: Inner, store: Store
+) -> None:
+    await interrupted(compute, inner, store)
+    assert (await compute().run(job(key="l" * 64, params={"model": "another"}), quiet)).shards == 6
+    assert len(files(store, "artifacts/shard")) == 2
+    inner.ran.clear()
+    assert (await compute().run(job(), quiet)).shards == 6
+    assert len(inner.ran) == 4
+
+
+async def test_deleting_a_run_deletes_the_shards_of_what_it_did_not_finish(
+    compute: Callable[..., ShardedCompute], inner: Inner, store: Store, tmp_path: Path
+) -> None:
+    use = await interrupted(compute, inner, store)
+    await use.end()
+    assert remove_run(store, StenoSettings(home=tmp_path), "run")
+    assert files(store, "artifacts/shard", "records") == []
+
+
+async def test_shards_that_a_run_uses_are_not_collected_and_others_go_soon(
+    compute: Callable[..., ShardedCompute], inner: Inner, store: Store, tmp_path: Path
+) -> None:
+    use = await interrupted(compute, inner, store)
+    settings = StenoSettings(home=tmp_path, retention=RetentionSettings(grace_hours=1))
+    collect(store, settings, Limits(older_than=0, max_bytes=0))
+    assert len(files(store, "artifacts/shard")) == 2
+    await use.end()
+    collect(store, settings, Limits())
+    assert len(files(store, "artifacts/shard")) == 2  # it may be retried yet
+    ended = usage.read_use(store, "run")
+    assert ended is not None
+    usage.write_use(store, ended.model_copy(update={"beat": time.time() - 7200}))
+    for path in files(store, "artifacts/shard"):
+        os.utime(Path(store.root, path), (time.time() - 7200,) * 2)
+    collect(store, settings, Limits())
+    assert files(store, "artifacts/shard", "records/shards") == []
 
 
 async def test_half_the_batch_keeps_the_shards_that_fitted(compute: Callable[..., ShardedCompute], inner: Inner) -> None:
