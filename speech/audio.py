@@ -19,7 +19,7 @@ import numpy as np
 from speech.decode import GAP, Tally, mono, spell, too_long
 from speech.errors import CorruptMedia, EmptyMedia, TruncatedMedia
 from speech.mixdown import Floats, Int16, Mixer
-from speech.probe import Media, capitalised, open_media
+from speech.probe import Media, capitalised, check_sound, open_media
 from speech.schema import SAMPLE_RATE, AudioInfo
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def normalise(
     with open_media(source, name) as media:
         if media.exact_duration is not None and media.exact_duration > max_duration and not media.promise.cut:
             raise too_long(name, max_duration)
+        check_sound(media, name)
         tally, mixer, digest = Tally(), Mixer(), hashlib.sha256()
         report = _stepwise(progress, media.promise.held)
         samples = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from speech.errors import MediaTooLong
 from speech.frames import Packer, Pending, silence
 from speech.mixdown import Block, Int16, Mixer, Resampler
-from speech.probe import Media, capitalised
+from speech.probe import Media, capitalised, is_sound
 from speech.schema import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -155,7 +155,10 @@ def _decoded(packet: Packet[AudioStream], tally: Tally, packer: Packer) -> list[
         tally.packets += 1
         tally.packet_bytes += packet.size
     try:
-        frames = [packer.packed(frame) for frame in packet.decode() if frame.samples and frame.sample_rate > 0]
+        decoded = [frame for frame in packet.decode() if frame.samples]
+        if not all(is_sound(frame.sample_rate, frame.layout.nb_channels) for frame in decoded):
+            raise ValueError("no speech is recorded so")
+        frames = [packer.packed(frame) for frame in decoded]
     except DecoderEnd:
         return []
     except (FFmpegError, ValueError):

@@ -12,6 +12,7 @@
     │       ├── TruncatedMedia   less audio than the container promises
     │       ├── NoAudioTrack     a video without sound
     │       ├── ForbiddenMedia   playlists and containers that point at other files or hosts
+    │       ├── UnsuitableMedia  sampled too slowly or too fast for speech, or with too many channels
     │       └── MediaTooLong     above the duration cap
     ├── AccessError              a model may not be read with these credentials; never retried
     │   ├── GatedModel           the licence was not accepted, or the token is missing or wrong
@@ -102,6 +103,10 @@ class NoAudioTrack(MediaError):
 
 class ForbiddenMedia(MediaError):
     code = "forbidden_media"
+
+
+class UnsuitableMedia(MediaError):
+    code = "unsuitable_media"
 
 
 class MediaTooLong(MediaError):

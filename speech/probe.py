@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from speech.containers import Promise, read_promise
-from speech.errors import CorruptMedia, EmptyMedia, ForbiddenMedia, NoAudioTrack, TruncatedMedia, UnreadableMedia
+from speech.errors import (
+    CorruptMedia,
+    EmptyMedia,
+    ForbiddenMedia,
+    NoAudioTrack,
+    TruncatedMedia,
+    UnreadableMedia,
+    UnsuitableMedia,
+)
 from speech.schema import Probe
 
 if TYPE_CHECKING:
@@ -51,6 +59,15 @@ _POINTERS = (
 
 _EXACT = {"flac", "mov", "wav", "w64", "aiff", "au", "caf", "tta", "wv"}
 """Demuxers whose stream duration is counted, not estimated."""
+
+
+LOWEST_RATE = 4000
+"""Hz. Below it nothing of speech but its pitch is left, and a header's claim makes hours out of few bytes."""
+HIGHEST_RATE = 3_072_000
+"""Hz; the fastest DSD, as FFmpeg decodes it, has less."""
+MOST_CHANNELS = 64
+_MOST_PER_SECOND = 25_000_000
+"""Samples of all channels: about a second is in memory at once."""
 
 
 class Media(NamedTuple):
@@ -159,6 +176,21 @@ def _media(container: InputContainer, promise: Promise, name: str) -> Media:
     )
     exact = seconds if demuxer in _EXACT or (demuxer == "mp3" and promise.counted) else None
     return Media(container, stream, probe, promise, exact, len(tracks), not others, _origin(container, demuxer))
+
+
+def is_sound(rate: int, channels: int) -> bool:
+    """Whether speech may be recorded so: samples per second and channel, and channels."""
+    return LOWEST_RATE <= rate <= HIGHEST_RATE and 1 <= channels <= MOST_CHANNELS and rate * channels <= _MOST_PER_SECOND
+
+
+def check_sound(media: Media, name: str) -> None:
+    """Raise UnsuitableMedia for a track that is declared not to be speech; its frames are judged again when they are decoded."""
+    rate, channels = media.probe.sample_rate, media.probe.channels
+    if rate and channels and not is_sound(rate, channels):
+        raise UnsuitableMedia(
+            f"{capitalised(name)} declares {rate} samples per second in {channels} channel{'s' * (channels > 1)}; speech has "
+            f"{LOWEST_RATE} to {HIGHEST_RATE} in at most {MOST_CHANNELS}, so export it again as WAV or FLAC of 16 kHz."
+        )
 
 
 def _origin(container: InputContainer, demuxer: str) -> float:

@@ -159,8 +159,11 @@ def tiled(path: Path, hours: float) -> Path:
 
 
 def bomb(path: Path, hours: float = 40.0) -> Path:
-    """A FLAC of digital silence at 100 Hz, a kilobyte an hour, whose header does not say how long it is."""
-    soundfile.write(path, np.zeros(round(hours * 3600) * 100, np.int16), 100, format="FLAC", subtype="PCM_16")
+    """A FLAC of digital silence at 4 kHz, some kilobytes an hour, whose header does not say how long it is."""
+    quarter = np.zeros(900 * 4000, np.int16)
+    with soundfile.SoundFile(path, "w", samplerate=4000, channels=1, format="FLAC", subtype="PCM_16") as file:
+        for _ in range(round(hours * 4)):
+            file.write(quarter)
     data = bytearray(path.read_bytes())
     data[21] &= 0xF0  # STREAMINFO's 36 bits of total samples, made 0: unknown
     data[22:26] = bytes(4)
@@ -224,7 +227,7 @@ CASES: dict[str, tuple[str, str, Callable[[Path], Path]]] = {
     "silent_video": ("silent_video.mp4", "a video without sound", silent_video),
     "wrong_extension": ("wrong_extension.mp4", "a FLAC named .mp4", _wrong_extension),
     "nan": ("nan.wav", "a float WAV with NaN and infinity", _nan),
-    "bomb": ("bomb.flac", "kilobytes that decode to 40 hours", bomb),
+    "bomb": ("bomb.flac", "two megabytes that decode to 40 hours", bomb),
 }
 
 

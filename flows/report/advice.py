@@ -22,6 +22,7 @@ ADVICE: dict[str, str] = {
     "truncated_media": "Fetch the recording again, or start a new run with `allow_truncated` to transcribe what is there.",
     "no_audio_track": "Choose the file that has the sound: this video has none.",
     "forbidden_media": "Give the recording itself rather than a playlist or a file that points at others.",
+    "unsuitable_media": "Give sound of 4 kHz or more; a file whose header gives another rate than it was recorded at has to be exported again.",
     "media_too_long": "Cut the recording, or raise `STENO_LIMITS__MAX_DURATION` on the worker.",
     # where it is read from, and written to
     "source": "Correct the source and start a new run.",

@@ -25,6 +25,7 @@ from speech.errors import (
     StageCancelled,
     TruncatedMedia,
     UnreadableMedia,
+    UnsuitableMedia,
 )
 from speech.schema import AudioInfo
 from tests.media import RATE, at_rate, cut, encode, make_case, overwrite, seconds_of, speech, tiled, two_talks, wav
@@ -524,3 +525,39 @@ def test_threads_may_share_a_recording(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("rate", [1, 3, 999, 3999, 3_072_001, 400_000_000])
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "caf", "w64", "mka"])
+def test_a_rate_that_no_speech_has_is_refused_at_once_in_every_container(tmp_path: Path, rate: int, suffix: str) -> None:
+    source, told = claiming(tmp_path / f"in.{suffix}", rate), list[float]()
+    with pytest.raises(UnsuitableMedia, match=f"{rate} samples per second"):
+        normalise(source, tmp_path / "out.flac", max_duration=12 * 3600, progress=told.append)
+    assert told == [] and not (tmp_path / "out.flac").exists()
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 65), (8000, 128), (3_072_000, 64)])
+def test_more_channels_than_a_recording_has_are_refused(tmp_path: Path, rate: int, channels: int) -> None:
+    source = tmp_path / "in.wav"
+    soundfile.write(source, np.zeros((100, channels), np.int16), rate, subtype="PCM_16")
+    with pytest.raises(UnsuitableMedia, match=f"{channels} channels"):
+        normalise(source, tmp_path / "out.flac", max_duration=3600)
+
+
+@pytest.mark.parametrize("rate", [4000, 5512, 6000, 8000, 384_000, 2_822_400])
+def test_the_slowest_and_the_fastest_sound_is_taken(tmp_path: Path, rate: int, normalised: Normalised) -> None:
+    assert normalised(wav(tmp_path / "in.wav", np.zeros(rate, np.float32), rate))[0].duration == pytest.approx(1)
+
+
+def claiming(path: Path, rate: int) -> Path:
+    """A recording of few bytes whose header says how fast it was sampled."""
+    import av
+    from av.audio.frame import AudioFrame
+
+    with av.open(str(path), "w", format={"mka": "matroska"}.get(path.suffix[1:])) as container:
+        stream = container.add_stream("pcm_s16be" if path.suffix in (".aiff", ".au") else "pcm_s16le", rate=rate, layout="mono")
+        frame = AudioFrame.from_ndarray(np.ones((1, 400), np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
