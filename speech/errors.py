@@ -7,7 +7,7 @@
     │   ├── InvalidReference     the truth that a transcript is scored against is missing or malformed
     │   └── MediaError           the recording cannot be used
     │       ├── EmptyMedia       zero bytes, or a container without a single sample
-    │       ├── UnreadableMedia  no decoder recognises the bytes
+    │       ├── UnreadableMedia  no decoder recognises the bytes, or they are a web page or another document
     │       ├── CorruptMedia     recognised, but the payload does not decode
     │       ├── TruncatedMedia   less audio than the container promises
     │       ├── NoAudioTrack     a video without sound

@@ -22,19 +22,21 @@ from speech.errors import (
     UnsuitableMedia,
 )
 from speech.schema import Probe
+from speech.sniff import HEAD, document_kind, has_header, headerless, lacks_a_rate
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-_DEMUXERS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dhav,dsf,dts,dtshd,dv,eac3,flac,flv,g722,gsm,gxf,ircam,loas,matroska,"
-    "mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,shn,sln,sox,tak,truehd,tta,voc,w64,wav,webm,wtv,wv,xwma"
+DEMUXERS = (
+    # Containers and codecs of audio, video and broadcast
+    "aac,ac3,aiff,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,eac3,epaf,flac,flv,gxf,iff,ircam,loas,lxf,matroska,mlp,mov,mp3,mpc,mpc8,mpeg,"
+    "mpegts,mxf,nut,nuv,ogg,oma,osq,pva,qoa,rka,rm,ivr,shn,sox,tak,truehd,tta,ty,voc,vqf,w64,wav,wavarc,webm,wsd,wtv,wv,xwma,bonk,"
+    # Recorders, telephones and laboratories
+    "act,aea,amr,amrnb,amrwb,avr,dhav,dss,g722,g723_1,g726le,g729,gsm,hcom,ilbc,nistsphere,nsp,pvf,qcp,sbc,smjpeg,wve,"
+    "alaw,mulaw,s16le,sln"
 )
-"""All that hold sound in the one file. Left out: playlists, manifests, image sequences, network, text and subtitles."""
-
-_HEADERLESS = {".g722", ".gsm", ".sln"}
-"""Telephony files without any header, known by their extension alone."""
+"""All that hold speech in the one file. Left out: playlists, manifests, image sequences, network, text and subtitles, computer games."""
 
 _POINTERS = (
     b"#extm3u",
@@ -96,7 +98,7 @@ class _Source:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
-        self.name = f"recording{path.suffix.lower()}" if path.suffix.lower() in _HEADERLESS else "recording"
+        self.name = "recording"
         self.read, self.seek, self.tell, self.close = self._file.read, self._file.seek, self._file.tell, self._file.close
 
 
@@ -112,7 +114,10 @@ def open_media(path: Path, name: str) -> Iterator[Media]:
 
     if path.stat().st_size == 0:
         raise EmptyMedia(f"{capitalised(name)} is empty (0 bytes); check that it was saved or uploaded completely.")
-    _refuse_pointers(path, name)
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    _refuse_documents(head, name)
+    bare = None if has_header(head) else headerless(path.name)
     promise = read_promise(path)
     av.logging.set_level(None)  # PyAV's default, but a library in this process may have raised it
     pointed: list[str] = []
@@ -122,20 +127,28 @@ def open_media(path: Path, name: str) -> Iterator[Media]:
         raise PermissionError("a recording may not open other files")
 
     options = {
-        "format_whitelist": _DEMUXERS,
+        "format_whitelist": DEMUXERS,
         "protocol_whitelist": "file",
         "probesize": "20000000",
         "analyzeduration": "20000000",
+        **(bare[1] if bare else {}),
     }
     with contextlib.ExitStack() as stack:
         source = _Source(path)
         stack.callback(source.close)
         try:
-            container = av.open(source, "r", container_options=options, metadata_errors="ignore", io_open=refuse)
+            container = av.open(
+                source,
+                "r",
+                format=bare[0] if bare else None,
+                container_options=options,
+                metadata_errors="ignore",
+                io_open=refuse,
+            )
         except FFmpegError as error:
             if pointed:
                 raise _forbidden(name) from error
-            raise _unopened(name, promise) from error
+            raise _unopened(name, promise, path) from error
         stack.enter_context(container)
         if pointed:
             raise _forbidden(name)
@@ -199,19 +212,27 @@ def _origin(container: InputContainer, demuxer: str) -> float:
     return min(start, 0.0) if demuxer == "mov" and start <= 10.0 else start
 
 
-def _refuse_pointers(path: Path, name: str) -> None:
-    with path.open("rb") as file:
-        head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    in_xml = head.startswith(b"<") and any(mark in head for mark in _POINTERS if mark.startswith(b"<"))
-    if head.startswith(_POINTERS) or in_xml:
+def _refuse_documents(head: bytes, name: str) -> None:
+    """Raise ForbiddenMedia for what points elsewhere, UnreadableMedia for a page or document where a recording was expected."""
+    first = head[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    in_xml = first.startswith(b"<") and any(mark in first for mark in _POINTERS if mark.startswith(b"<"))
+    if first.startswith(_POINTERS) or in_xml:
         raise _forbidden(name)
+    kind = document_kind(head)
+    if kind == "a web page":
+        raise UnreadableMedia(
+            f"{capitalised(name)} is a web page, not a recording: a page to sign in, an error or a player, perhaps; "
+            "open the address in a browser, and give the address of the recording itself."
+        )
+    if kind is not None:
+        raise UnreadableMedia(f"{capitalised(name)} is {kind}, not a recording; give the audio or video file itself.")
 
 
 def _forbidden(name: str) -> ForbiddenMedia:
     return ForbiddenMedia(f"{capitalised(name)} is a playlist or points at other files or hosts; give the recording itself.")
 
 
-def _unopened(name: str, promise: Promise) -> CorruptMedia | TruncatedMedia | UnreadableMedia:
+def _unopened(name: str, promise: Promise, path: Path | None = None) -> CorruptMedia | TruncatedMedia | UnreadableMedia:
     if promise.headless:
         return TruncatedMedia(
             f"{capitalised(name)} is an MP4 without its index (moov), as when a recording or an upload was interrupted; "
@@ -224,6 +245,11 @@ def _unopened(name: str, promise: Promise) -> CorruptMedia | TruncatedMedia | Un
     if promise.claimed is not None:
         return CorruptMedia(
             f"{capitalised(name)} is damaged: its container is recognised but cannot be read; copy or export it again."
+        )
+    if path is not None and lacks_a_rate(path.name):
+        return UnreadableMedia(
+            f"{capitalised(name)} holds bare samples whose encoding and rate nothing tells; name it after them, for instance "
+            ".sln16 for 16-bit samples at 16 kHz, .sln at 8 kHz, .ulaw or .alaw at 8 kHz, or convert it to WAV."
         )
     return UnreadableMedia(f"{capitalised(name)} is not a recording in any format known here; give an audio or video file.")
 
