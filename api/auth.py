@@ -1,7 +1,12 @@
-"""Who calls: a bearer key, or anybody where no key was made."""
+"""Who calls: a bearer key, or anybody on this machine where no key was ever made.
+
+Whoever comes from beyond this machine needs a key, at every request: judged by the address that the service is bound to, the
+socket's own and its peer's, the name that was asked for, and the headers that proxies leave.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass, field
@@ -11,9 +16,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from api.errors import Unauthenticated
-from api.keys import KeyLimits, KeyRing, kept
+from api.keyring import KeyRing
+from api.keys import KeyLimits, kept
 from api.openai import envelope
 from infra.compute import get_store
+from infra.origins import is_local_name
 from infra.settings import StenoSettings, get_settings
 from infra.webhooks import SERVICE
 from speech.errors import InvalidOption
@@ -22,16 +29,25 @@ _declared = HTTPBearer(
     auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"
 )
 
+_OF_PROXIES = ("forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip")
+
 
 @dataclass(frozen=True)
 class Caller:
     """Whose jobs a request may see."""
 
     key_id: str
-    """Short and public; in the tags of its jobs."""
+    """Short and public; in the log."""
     name: str
     limits: KeyLimits = field(default_factory=KeyLimits)
     """What the key may ask for, where it differs from the service's settings."""
+    owner: str | None = None
+    """None: the key's own id."""
+
+    @property
+    def owned_by(self) -> str:
+        """Whose jobs, uploads, sessions and webhooks they are: in the tags of the jobs."""
+        return self.owner or self.key_id
 
 
 ANYBODY = Caller(SERVICE, "anybody")
@@ -42,24 +58,46 @@ async def caller(request: Request, _: Annotated[object, Depends(_declared)] = No
     settings: StenoSettings = getattr(request.app.state, "settings", None) or get_settings()
     ring = _keyring(request, settings)
     given = request.headers.getlist("authorization")
-    if not given and not await keys_required(settings, ring):
+    if not given and not await keys_required(request, settings, ring):
         found = ANYBODY
     else:
         try:
             found = await _by_key(given, ring)
         except Unauthenticated:
             # OpenAI's clients cannot but send a key, also where none is needed.
-            if not envelope.wanted(request) or await keys_required(settings, ring):
+            if not envelope.wanted(request) or await keys_required(request, settings, ring):
                 raise
             found = ANYBODY
     request.state.key_id = found.key_id
     return found
 
 
-async def keys_required(settings: StenoSettings, ring: KeyRing) -> bool:
-    """Whether callers need a key. Raises the store's errors."""
+async def keys_required(request: Request, settings: StenoSettings, ring: KeyRing) -> bool:
+    """Whether the caller needs a key. Raises the store's errors."""
+    if not _comes_from_here(request, settings):
+        return True
     required = settings.api.require_keys
-    return await ring.made() if required is None else required
+    return await ring.required() if required is None else required
+
+
+def _comes_from_here(request: Request, settings: StenoSettings) -> bool:
+    """Whether the request can only have been made on this machine, and for it."""
+    state = request.app.state
+    if not hasattr(state, "bound_here"):
+        state.bound_here = is_loopback(settings.api.host)
+    ends = [request.scope.get("server"), request.scope.get("client")]
+    addresses = [end[0] for end in ends if end is not None and _is_address(end[0])]
+    proxied = any(name.startswith("x-forwarded-") or name in _OF_PROXIES for name in request.headers)
+    hosts = request.headers.getlist("host")
+    return (
+        state.bound_here and all(map(is_local_name, addresses)) and len(hosts) == 1 and is_local_name(hosts[0]) and not proxied
+    )
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name.partition("%")[0]))
+    return False
 
 
 async def _by_key(given: list[str], ring: KeyRing) -> Caller:
@@ -70,15 +108,15 @@ async def _by_key(given: list[str], ring: KeyRing) -> Caller:
         raise Unauthenticated("Send one Authorization header, `Bearer` and an API key.")
     key = await ring.find(token.strip())
     if key is None:
-        raise Unauthenticated("This API key is not known here, or was revoked.")
-    return Caller(key.id, key.name, key.limits)
+        raise Unauthenticated("This API key is not known here, has expired or was revoked.")
+    return Caller(key.id, key.name, key.limits, key.owned_by)
 
 
 def _keyring(request: Request, settings: StenoSettings) -> KeyRing:
     """The application's own, opened at its first request."""
     state = request.app.state
     if not hasattr(state, "keyring"):
-        state.keyring = KeyRing(get_store(settings))
+        state.keyring = KeyRing(get_store(settings), settings.home_path)
     ring: KeyRing = state.keyring
     return ring
 

@@ -76,7 +76,7 @@ class Chunks:
         audio = await asyncio.to_thread(npy.decoded, body.audio_chunk, self.settings.api.max_chunk_seconds)
         if body.session_id is None:
             return _result(await self._asked(params, audio, None), None)
-        key_id, session_id = caller.key_id, body.session_id
+        key_id, session_id = caller.owned_by, body.session_id
         async with self.sessions.lock(key_id, session_id):
             state = await asyncio.to_thread(self.sessions.load, key_id, session_id)
             answer = await self._asked(params, audio, state)

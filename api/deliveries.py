@@ -39,7 +39,7 @@ _SAID: dict[DeliveryStatus, str] = {
 async def tags_for(url: str, caller: Caller) -> list[str]:
     """The tags that say whom to tell of a job's end. Raises the store's errors."""
     store = await asyncio.to_thread(get_store)
-    return subscription_tags(await asyncio.to_thread(subscribe, store, caller.key_id, url))
+    return subscription_tags(await asyncio.to_thread(subscribe, store, caller.owned_by, url))
 
 
 async def listed(
@@ -47,7 +47,7 @@ async def listed(
 ) -> WebhookDeliveries:
     """A page of the caller's, the latest first. Raises Unprocessable for a cursor that is none."""
     place = Cursor.parse(cursor) if cursor is not None else None
-    tags = [f"{TO_OWNER}{caller.key_id}", *([f"{OF_JOB}{job_id}"] if job_id is not None else [])]
+    tags = [f"{TO_OWNER}{caller.owned_by}", *([f"{OF_JOB}{job_id}"] if job_id is not None else [])]
     wanted: dict[str, Any] = {"tags": {"all_": tags}}
     if status is not None:
         wanted["state"] = {"type": {"any_": list(_STATES[status])}}
@@ -73,7 +73,7 @@ async def latest(runs: Runs, job: UUID) -> WebhookDelivery | None:
 
 async def redelivered(runs: Runs, caller: Caller, message_id: str) -> WebhookDelivery:
     """The caller's delivery, on its way again. Raises JobNotFound, and Conflict while an attempt is under way."""
-    wanted = {"tags": {"all_": [f"{TO_OWNER}{caller.key_id}"]}, "idempotency_key": {"any_": [message_id]}}
+    wanted = {"tags": {"all_": [f"{TO_OWNER}{caller.owned_by}"]}, "idempotency_key": {"any_": [message_id]}}
     found = await runs.deliveries(wanted, 1) if _ID.fullmatch(message_id) else []
     if not found:
         raise JobNotFound("There is no webhook of that id.", code="webhook_not_found")

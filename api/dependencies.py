@@ -15,9 +15,9 @@ else:
     Jobs = object
 
 
-async def current_caller(caller: Annotated[Caller, Depends(auth.caller)]) -> Caller:
+async def current_caller(request: Request, caller: Annotated[Caller, Depends(auth.caller)]) -> Caller:
     """Who calls, once their rate allows it. Raises Unauthenticated, TooMany."""
-    await limits.may_request(caller)
+    await limits.may_request(caller, writes=request.method not in ("GET", "HEAD"))
     return caller
 
 

@@ -55,7 +55,7 @@ class Jobs:
 
     async def pending(self, caller: Caller) -> int:
         """The caller's jobs that wait or are at work."""
-        return await self.runs.count({"tags": {"all_": [tags.owner(caller.key_id)]}, "state": {"type": {"any_": PENDING}}})
+        return await self.runs.count({"tags": {"all_": [tags.owner(caller.owned_by)]}, "state": {"type": {"any_": PENDING}}})
 
     async def submit(
         self, body: JobRequest, caller: Caller, *, upload: Uploaded | None = None, idempotency_key: str | None = None
@@ -73,7 +73,7 @@ class Jobs:
         if caller.limits.max_duration is not None:
             request = request.model_copy(update={"max_duration": caller.limits.max_duration})
         payload = payload_of(body, upload)
-        marks = tags.of_job(caller.key_id, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
+        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
         if body.webhook_url is not None:
             marks += await deliveries.tags_for(body.webhook_url, caller)
         run = await self._created(request, marks, payload, run_key(caller, idempotency_key))
@@ -82,7 +82,7 @@ class Jobs:
 
     async def pending_with(self, body: JobRequest, caller: Caller, upload: Uploaded) -> FlowRun | None:
         """The caller's job of the same recording and options that is still under way, if there is one."""
-        marks = [tags.owner(caller.key_id), f"{tags.PAYLOAD}{payload_of(body, upload)}"]
+        marks = [tags.owner(caller.owned_by), f"{tags.PAYLOAD}{payload_of(body, upload)}"]
         runs = await self.runs.page({"tags": {"all_": marks}, "state": {"type": {"any_": PENDING}}}, 1)
         return runs[0] if runs else None
 
@@ -107,7 +107,7 @@ class Jobs:
             run = await self.runs.get(UUID(job_id))
         except ValueError:
             run = None
-        if run is None or not tags.belongs_to(run, caller.key_id):
+        if run is None or not tags.belongs_to(run, caller.owned_by):
             raise JobNotFound("There is no job of that id.")
         if tags.is_deleted(run):
             raise JobNotFound("This job was deleted.", code="job_deleted")

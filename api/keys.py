@@ -1,41 +1,42 @@
-"""API keys: made and revoked by operators, kept as hashes in the artifact store, where every API process sees them.
+"""API keys: made, rotated and revoked by operators, kept as hashes in the artifact store, where every API process sees them.
 
-A key is `sk-steno-<id>-<secret>`: the id is public (it marks the jobs of its owner), the secret has 256 random bits and is
-shown once. What is kept under `records/api-keys/<id>` is a SHA-256, which suffices for what cannot be guessed: slow hashes
-are for passwords. A revoked key stays listed, so that a service whose last key was revoked does not open to everybody.
+A key is `sk-steno-<id>-<secret>`: the id is public, the secret has 256 random bits and is shown once. What is kept under
+`records/api-keys/<id>` is a SHA-256, which suffices for what cannot be guessed: slow hashes are for passwords.
+
+Jobs belong to an *owner*, a name above keys: that of the key they were made with. A key has an owner of its own (its id),
+unless it was given another, or takes the place of an earlier key of the same name.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import hmac
 import logging
 import re
 import secrets
-import time
+import tempfile
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 
 from infra.store import Store
-from speech.errors import InvalidOption, StenoError
+from infra.webhooks import SERVICE
+from speech.errors import InvalidOption
 from speech.schema import Frozen
 
 PREFIX = "sk-steno-"
-FRESH = 2.0
-"""Seconds after which the kept keys are looked at again: how long a revoked key may still work."""
-STALE = 30.0
-"""Seconds that keys read earlier are believed while the store does not answer."""
-USED_EVERY = 600.0
-"""Seconds between two notes that a key was used."""
-_FOLDER, _USED = "api-keys", "api-keys-used"
-_TOKEN = re.compile(r"sk-steno-([a-z2-7]{12})-([A-Za-z0-9_-]{43})")
-_ID = re.compile(r"[a-z2-7]{12}")
+MARK = "access/keys-required"
+"""In the store once a key was made, and not among the records: whatever becomes of those, callers need a key from then on."""
+NOBODY = "0" * 64
+"""The hash of no key."""
+FOLDER = "api-keys"
+_USED = "api-keys-used"
+TOKEN = re.compile(r"sk-steno-([a-z2-7]{12})-([A-Za-z0-9_-]{43})")
+ID = re.compile(r"[a-z2-7]{12}")
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_NOBODY = "0" * 64
 
 _log = logging.getLogger(__name__)
 
@@ -59,11 +60,23 @@ class ApiKey(Frozen):
     """Hex, of the whole key."""
     made: datetime
     revoked: datetime | None = None
+    expires: datetime | None = None
     limits: KeyLimits = KeyLimits()
+    owner: str | None = None
+    """None: the key's own id."""
+
+    @property
+    def owned_by(self) -> str:
+        """Whose jobs are made with it."""
+        return self.owner or self.id
+
+    @property
+    def expired(self) -> bool:
+        return self.expires is not None and self.expires <= datetime.now(UTC)
 
     @property
     def active(self) -> bool:
-        return self.revoked is None
+        return self.revoked is None and not self.expired
 
 
 class MadeKey(NamedTuple):
@@ -72,46 +85,83 @@ class MadeKey(NamedTuple):
     """The key itself, which nobody can show again."""
 
 
-def make(store: Store, name: str, limits: KeyLimits | None = None) -> MadeKey:
-    """A new key. Raises InvalidOption for a name that is empty, too long or taken, and the store's errors."""
+def make(
+    store: Store, name: str, limits: KeyLimits | None = None, *, owner: str | None = None, expires: datetime | None = None
+) -> MadeKey:
+    """A new key; its jobs are those of `owner`, or of the last key of that name, or its own.
+
+    Raises InvalidOption for a name or owner that is empty, too long or taken, a time that has passed, and the store's errors.
+    """
     name = " ".join(name.split())
     if not 0 < len(name) <= 100 or not name.isprintable():
         raise InvalidOption("A key's name has 1 to 100 printable characters.")
-    if any(key.name == name and key.active for key in kept(store)):
-        raise InvalidOption(f"There is a key named {name!r} already; revoke it first, or take another name.")
-    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
-    secret = f"{PREFIX}{key_id}-{secrets.token_urlsafe(32)}"
-    key = ApiKey(id=key_id, name=name, sha256=_hash(secret), made=_now(), limits=limits or KeyLimits())
-    _keep(store, key)
-    return MadeKey(key, secret)
+    known = kept(store)
+    if any(key.name == name and key.active for key in known):
+        raise InvalidOption(f"There is a key named {name!r} already; rotate or revoke it, or take another name.")
+    earlier = next((key.owned_by for key in reversed(known) if key.name == name), None)
+    return _made(store, name, limits or KeyLimits(), _owner(known, owner) if owner is not None else earlier, expires)
+
+
+def rotate(store: Store, wanted: str, *, overlap: timedelta = timedelta(0), expires: datetime | None = None) -> MadeKey:
+    """A new key in place of the one of that id or name: same name, owner and limits. The old one works for `overlap` longer.
+
+    A key that was to expire is followed by one that lasts as long, unless `expires` says otherwise. Raises InvalidOption.
+    """
+    old = named(store, wanted)
+    if not old.active:
+        raise InvalidOption(f"The key {old.name!r} has expired or was revoked; make another with `steno keys make`.")
+    now = _now()
+    if expires is None and old.expires is not None:
+        expires = now + (old.expires - old.made)
+    made = _made(store, old.name, old.limits, old.owned_by, expires)
+    if overlap > timedelta(0):
+        until = min(now + overlap, old.expires or datetime.max.replace(tzinfo=UTC))
+        _keep(store, old.model_copy(update={"expires": until}))
+    else:
+        _keep(store, old.model_copy(update={"revoked": now}))
+    return made
 
 
 def named(store: Store, wanted: str) -> ApiKey:
-    """The key of that id or name, or the key itself; one that is not revoked if there is one. Raises InvalidOption."""
-    if match := _TOKEN.fullmatch(wanted):
+    """The key of that id or name, or the key itself; the latest that works, if one does. Raises InvalidOption."""
+    if match := TOKEN.fullmatch(wanted):
         wanted = match[1]
     found = [key for key in kept(store) if wanted in (key.id, key.name)]
-    found = [key for key in found if key.active] or found[:1]
+    found = [key for key in found if key.active] or found
     if not found:
         raise InvalidOption("There is no key of that id or name; `steno keys list` shows them.")
-    return found[0]
+    return found[-1]
+
+
+def owner_of(store: Store, wanted: str) -> str:
+    """The owner of that name, or of the key of that id or name. Raises InvalidOption."""
+    return wanted if any(key.owned_by == wanted for key in kept(store)) else named(store, wanted).owned_by
 
 
 def revoke(store: Store, wanted: str) -> ApiKey:
-    """End the key of that id or name; every API process refuses it within seconds. Raises InvalidOption."""
+    """End the key of that id, or all of that name; every API process refuses them within seconds. Raises InvalidOption."""
     found = named(store, wanted)
-    if not found.active:
-        return found
-    revoked = found.model_copy(update={"revoked": _now()})
-    _keep(store, revoked)
-    return revoked
+    same = [key for key in kept(store) if key.active and key.name == wanted]
+    for key in same if found.name == wanted else [found] if found.active else []:
+        _keep(store, key.model_copy(update={"revoked": _now()}))
+    return named(store, found.id)
 
 
 def kept(store: Store) -> list[ApiKey]:
     """All keys that were ever made, the oldest first."""
-    names = (file.path.rpartition("/")[2] for file in store.files(f"records/{_FOLDER}"))
-    found = (_read(store, name) for name in names if _ID.fullmatch(name))
-    return sorted((key for key in found if key is not None), key=lambda key: key.made)
+    names = (file.path.rpartition("/")[2] for file in store.files(f"records/{FOLDER}"))
+    found = (read(store, name) for name in names if ID.fullmatch(name))
+    return sorted((key for key in found if key is not None), key=_age)
+
+
+def require(store: Store) -> None:
+    """Have every API process that uses the store require keys from now on, whatever becomes of their records."""
+    if store.exists(MARK):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder, "mark")
+        mark.write_text("API keys were made: callers of the REST API need one.\n")
+        store.keep(mark, MARK)
 
 
 def last_used(store: Store, key: ApiKey) -> datetime | None:
@@ -121,80 +171,6 @@ def last_used(store: Store, key: ApiKey) -> datetime | None:
         return datetime.fromtimestamp(int(content), UTC) if content else None
     except (ValueError, OverflowError, OSError):
         return None
-
-
-class KeyRing:
-    """The keys as one API process knows them: read again every few seconds, with one listing however many ask."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._keys: dict[str, ApiKey] = {}
-        self._read_at = float("-inf")
-        self._versions: dict[str, tuple[int, float]] = {}
-        self._reading = asyncio.Lock()
-        self._noted: dict[str, float] = {}
-        self._notes: set[asyncio.Task[None]] = set()
-
-    async def made(self) -> bool:
-        """Whether there is, or ever was, a key. Raises the store's errors."""
-        await self._refresh()
-        return bool(self._keys)
-
-    async def find(self, token: str) -> ApiKey | None:
-        """The key, unless it is unknown or revoked. Raises the store's errors."""
-        await self._refresh()
-        match = _TOKEN.fullmatch(token)
-        key = self._keys.get(match[1]) if match else None
-        # Compared in any case, and in constant time: what is wrong about a key shows in nothing.
-        right = hmac.compare_digest(_hash(token), key.sha256 if key else _NOBODY)
-        if key is None or not right or not key.active:
-            return None
-        self._note(key)
-        return key
-
-    async def _refresh(self) -> None:
-        if time.monotonic() - self._read_at < FRESH:
-            return
-        async with self._reading:
-            if time.monotonic() - self._read_at < FRESH:
-                return
-            began = time.monotonic()
-            try:
-                await asyncio.to_thread(self._read_changed)
-            except StenoError as error:
-                if began - self._read_at > STALE:
-                    raise
-                _log.warning("the API keys could not be read again (%s); those read before are believed", error.code)
-                return
-            self._read_at = began
-
-    def _read_changed(self) -> None:
-        versions = {
-            file.path.rpartition("/")[2]: (file.bytes, file.modified) for file in self._store.files(f"records/{_FOLDER}")
-        }
-        names = {name for name in versions if _ID.fullmatch(name)}
-        # A clock with whole seconds may show one version for two contents that were written within one of them.
-        recent = time.time() - 5
-        changed = {name for name in names if self._versions.get(name) != versions[name] or versions[name][1] > recent}
-        read = {name: _read(self._store, name) for name in changed}
-        keys = {name: self._keys[name] for name in names - changed if name in self._keys}
-        self._keys = keys | {name: key for name, key in read.items() if key is not None}
-        self._versions = {name: versions[name] for name in self._keys}
-
-    def _note(self, key: ApiKey) -> None:
-        now = time.monotonic()
-        if now - self._noted.get(key.id, float("-inf")) < USED_EVERY:
-            return
-        self._noted[key.id] = now
-        task = asyncio.create_task(asyncio.to_thread(self._write_note, key.id))
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-    def _write_note(self, key_id: str) -> None:
-        try:
-            self._store.write_record(f"{_USED}/{key_id}", str(int(time.time())).encode())
-        except StenoError as error:
-            _log.warning("the use of a key could not be noted (%s)", error.code)
 
 
 def described(limits: KeyLimits) -> Iterable[str]:
@@ -209,8 +185,9 @@ def described(limits: KeyLimits) -> Iterable[str]:
     return (f"{getattr(limits, name):g} {unit}" for name, unit in units.items() if getattr(limits, name) is not None)
 
 
-def _read(store: Store, name: str) -> ApiKey | None:
-    content = store.read_record(f"{_FOLDER}/{name}")
+def read(store: Store, name: str) -> ApiKey | None:
+    """The key of that id; a damaged record is a key that is refused."""
+    content = store.read_record(f"{FOLDER}/{name}")
     if content is None:
         return None
     try:
@@ -218,15 +195,54 @@ def _read(store: Store, name: str) -> ApiKey | None:
     except ValidationError:
         _log.error("the record of API key %s is damaged; the key is refused", name)
         # It still counts as one that was made: damage opens no doors.
-        return ApiKey(id=name, name=name, sha256=_NOBODY, made=datetime.fromtimestamp(0, UTC), revoked=_now())
+        return ApiKey(id=name, name=name, sha256=NOBODY, made=datetime.fromtimestamp(0, UTC), revoked=_now())
     return key if key.id == name else None
 
 
 def _keep(store: Store, key: ApiKey) -> None:
-    store.write_record(f"{_FOLDER}/{key.id}", key.model_dump_json().encode())
+    store.write_record(f"{FOLDER}/{key.id}", key.model_dump_json().encode())
 
 
-def _hash(secret: str) -> str:
+def _made(store: Store, name: str, limits: KeyLimits, owner: str | None, expires: datetime | None) -> MadeKey:
+    if expires is not None and expires <= datetime.now(UTC):
+        raise InvalidOption("A key expires in the future: give a duration (`90d`, `12h`) or a later date.")
+    require(store)
+    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
+    secret = f"{PREFIX}{key_id}-{secrets.token_urlsafe(32)}"
+    key = ApiKey(
+        id=key_id, name=name, sha256=hashed(secret), made=_now(), limits=limits, owner=owner or key_id, expires=expires
+    )
+    _keep(store, key)
+    return MadeKey(key, secret)
+
+
+def _age(key: ApiKey) -> tuple[datetime, bool, datetime]:
+    """Of two made within one second, one replaced the other."""
+    return key.made, key.revoked is None, key.expires or datetime.max.replace(tzinfo=UTC)
+
+
+def _owner(known: Iterable[ApiKey], wanted: str) -> str:
+    """The owner that is meant: one there is, that of a key of that name, or a new one."""
+    owners = {key.owned_by for key in known}
+    of_keys = {key.name: key.owned_by for key in known}
+    if wanted in owners:
+        return wanted
+    if wanted in of_keys:
+        return of_keys[wanted]
+    if not _OWNER.fullmatch(wanted) or wanted == SERVICE or ID.fullmatch(wanted):
+        raise InvalidOption(
+            "An owner's name has 1 to 64 letters, digits and `. _ @ -`, begins with a letter or digit, and looks like no key's id."
+        )
+    return wanted
+
+
+def note_use(store: Store, key_id: str) -> None:
+    """Note that the key was used now."""
+    store.write_record(f"{_USED}/{key_id}", str(int(datetime.now(UTC).timestamp())).encode())
+
+
+def hashed(secret: str) -> str:
+    """Hex SHA-256."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,17 +1,24 @@
-"""`steno keys`: make, list and revoke the keys of the REST API."""
+"""`steno keys`: make, list, rotate and revoke the keys of the REST API."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from datetime import datetime
-from typing import Any
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from api.keys import MadeKey
 
 EPILOG = """\b
 steno keys make alice > alice.key        the key, which is shown this once
 steno keys make ci --rate 60 --pending 5
+steno keys make acme-web --owner acme --expires 90d      one of several keys of an owner, who sees the jobs of all
 steno keys list
+steno keys rotate alice --overlap 1h     a new key for the same jobs; the old one works for another hour
 steno keys revoke alice                  refused by every API process within seconds
 steno keys webhook-secret alice          what her webhooks are signed with; --rotate makes another
 \b
@@ -19,6 +26,35 @@ Exit codes: 0 done; 2 a wrong option; 3, 5, 6 the store's errors.
 """
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of sentences.")
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelta:
+    """`90d`, `12h`, `30m`, `4w`."""
+    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no duration; write it as 90d, 12h or 30m", ctx, param)
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _expiry(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """A duration from now, or a date, as the time that a key ends."""
+    if value is None:
+        return None
+    try:
+        if not re.match(r"[0-9]{4}-", value):
+            return datetime.now(UTC).replace(microsecond=0) + _duration(ctx, param, value)
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.astimezone()).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(f"{value!r} is neither a duration (90d) nor a date (2027-01-31)", ctx, param) from None
+
+
+_EXPIRES = click.option(
+    "--expires", callback=_expiry, metavar="WHEN", help="When the key ends: `90d` from now, or a date. Never when left out."
+)
 
 
 @click.group("keys", epilog=EPILOG)
@@ -36,6 +72,11 @@ def command() -> None:
 @click.option("--pending", type=click.IntRange(min=1), help="Jobs that may be queued or running at once.")
 @click.option("--max-upload", type=click.IntRange(min=1), metavar="BYTES", help="Largest uploaded recording.")
 @click.option("--max-duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Longest recording.")
+@click.option(
+    "--owner",
+    help="Whose jobs the key makes and sees, with all keys of that owner. When left out: those of the last key of that name, or its own.",
+)
+@_EXPIRES
 @_JSON
 @_DEBUG
 def make_key(
@@ -45,6 +86,8 @@ def make_key(
     pending: int | None,
     max_upload: int | None,
     max_duration: float | None,
+    owner: str | None,
+    expires: datetime | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -54,12 +97,20 @@ def make_key(
     limits = keys.KeyLimits(
         rate=rate, rate_submit=submit_rate, pending_jobs=pending, max_upload_bytes=max_upload, max_duration=max_duration
     )
-    made = keys.make(_store(), name, limits)
-    if as_json:
-        click.echo(json.dumps({"type": "key", **_shown(made.key), "key": made.secret}))
-        return
-    click.echo(made.secret)
-    click.echo(f"This is the key of {made.key.name} (id {made.key.id}). Keep it now: only its hash is stored.", err=True)
+    _tell(keys.make(_store(), name, limits, owner=owner, expires=expires), as_json)
+
+
+@command.command("rotate")
+@click.argument("key")
+@click.option("--overlap", callback=_duration, default="0s", metavar="DURATION", help="How long the old key still works: `1h`.")
+@_EXPIRES
+@_JSON
+@_DEBUG
+def rotate_key(key: str, overlap: timedelta, expires: datetime | None, as_json: bool, debug: bool) -> None:
+    """Make a new key in place of the KEY of that id or name: same name, owner and limits, and so the same jobs."""
+    from api import keys
+
+    _tell(keys.rotate(_store(), key, overlap=overlap, expires=expires), as_json)
 
 
 @command.command("list")
@@ -67,7 +118,7 @@ def make_key(
 @_JSON
 @_DEBUG
 def list_keys(every: bool, as_json: bool, debug: bool) -> None:
-    """List the keys: id, name, when made and last used, and limits of their own."""
+    """List the keys: id, name, owner, when made and last used, and limits of their own."""
     from api import keys
 
     store = _store()
@@ -78,14 +129,19 @@ def list_keys(every: bool, as_json: bool, debug: bool) -> None:
             click.echo(json.dumps({"type": "key", **_shown(key), "last_used": used.isoformat() if used else None}))
         return
     if not rows:
-        click.echo("No keys; `steno keys make NAME` makes one. Without any, only this machine can reach the API.")
+        click.echo("No keys; `steno keys make NAME` makes one. Without any, only this machine can use the API.")
         return
+    names = {key.id: key.name for key, _ in rows}
+    owners = [names.get(key.owned_by, key.owned_by) for key, _ in rows]
     width = max(len("name"), *(len(key.name) for key, _ in rows))
-    click.echo(f"{'id':<14}{'name':<{width + 2}}{'made':<18}{'last used':<18}limits")
-    for key, used in rows:
+    wide = max(len("owner"), *map(len, owners))
+    click.echo(f"{'id':<14}{'name':<{width + 2}}{'owner':<{wide + 2}}{'made':<18}{'last used':<18}limits")
+    for (key, used), owner in zip(rows, owners, strict=True):
         about = ", ".join(keys.described(key.limits)) or "the service's"
-        state = f"revoked {_minute(key.revoked)}" if key.revoked else about
-        click.echo(f"{key.id:<14}{key.name:<{width + 2}}{_minute(key.made):<18}{_minute(used):<18}{state}")
+        ends = f"expire{'d' if key.expired else 's'} {_minute(key.expires)}; {about}" if key.expires else about
+        state = f"revoked {_minute(key.revoked)}" if key.revoked else ends
+        start = f"{key.id:<14}{key.name:<{width + 2}}{owner:<{wide + 2}}"
+        click.echo(f"{start}{_minute(key.made):<18}{_minute(used):<18}{state}")
 
 
 @command.command("revoke")
@@ -93,14 +149,14 @@ def list_keys(every: bool, as_json: bool, debug: bool) -> None:
 @_JSON
 @_DEBUG
 def revoke_key(key: str, as_json: bool, debug: bool) -> None:
-    """End the KEY of that id or name. Jobs made with it go on; nobody can see them any more."""
-    from api import keys
+    """End the KEY of that id or name. Jobs made with it go on; other keys of their owner, and later ones of that name, see them."""
+    from api import keyring, keys
 
     revoked = keys.revoke(_store(), key)
     if as_json:
         click.echo(json.dumps({"type": "key", **_shown(revoked)}))
     else:
-        click.echo(f"Revoked {revoked.name} (id {revoked.id}); running services refuse it within {keys.FRESH:.0f} seconds.")
+        click.echo(f"Revoked {revoked.name} (id {revoked.id}); running services refuse it within {keyring.FRESH:.0f} seconds.")
 
 
 @command.command("webhook-secret")
@@ -109,7 +165,7 @@ def revoke_key(key: str, as_json: bool, debug: bool) -> None:
 @_JSON
 @_DEBUG
 def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) -> None:
-    """Print the secret that webhooks of the KEY's jobs are signed with, as Standard Webhooks has it.
+    """Print the secret that webhooks of jobs are signed with, as Standard Webhooks has it: those of the KEY's owner.
 
     Without KEY: the one for jobs that were submitted without a key. It is made when it is first needed, and stays the same.
     """
@@ -118,8 +174,7 @@ def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) ->
     from infra.settings import get_settings
 
     store = _store()
-    found = keys.named(store, key) if key is not None else None
-    owner = found.id if found else webhooks.SERVICE
+    owner = keys.owner_of(store, key) if key is not None else webhooks.SERVICE
     hours = get_settings().webhooks.rotation_hours
     secret = webhooks.rotate(store, owner, hours) if rotate else webhooks.current_secret(store, owner)
     if as_json:
@@ -128,7 +183,7 @@ def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) ->
         )
         return
     click.echo(secret.secret)
-    whose = found.name if found else "callers without a key"
+    whose = key if key is not None and not keys.TOKEN.fullmatch(key) else owner if key else "callers without a key"
     until = f" The one before is signed with as well for {hours:g} hours." if rotate else ""
     click.echo(f"This signs the webhooks of {whose}; receivers verify them with it.{until}", err=True)
 
@@ -140,9 +195,26 @@ def _store() -> Any:
     return get_store(get_settings())
 
 
+def _tell(made: MadeKey, as_json: bool) -> None:
+    """Print a key that was just made; services of this home want keys from now on."""
+    from api.keyring import mark_home
+    from infra.settings import get_settings
+
+    with contextlib.suppress(OSError):
+        mark_home(get_settings().home_path)
+    if as_json:
+        click.echo(json.dumps({"type": "key", **_shown(made.key), "key": made.secret}))
+        return
+    click.echo(made.secret)
+    key = made.key
+    others = f" It sees the jobs of the owner {key.owned_by}." if key.owned_by != key.id else ""
+    until = f" It expires on {_minute(key.expires)}." if key.expires else ""
+    click.echo(f"This is the key of {key.name} (id {key.id}). Keep it now: only its hash is stored.{others}{until}", err=True)
+
+
 def _shown(key: Any) -> dict[str, Any]:
     shown: dict[str, Any] = key.model_dump(mode="json", exclude={"sha256"})
-    return shown
+    return shown | {"owner": key.owned_by}
 
 
 def _minute(moment: datetime | None) -> str:

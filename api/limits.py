@@ -1,6 +1,7 @@
 """How much one caller may ask for. Every function raises TooMany (with `Retry-After`) or TooLarge.
 
-Rates are counted by each API process for itself, pending jobs by Prefect.
+Rates are counted by each API process for itself, pending jobs by Prefect; for an owner as a whole, whose keys share what the
+service allows, and for a key alone where it has a limit of its own.
 """
 
 from __future__ import annotations
@@ -45,17 +46,19 @@ class Bucket:
 
 
 class _Buckets:
-    """One bucket per caller; those that are full again need not be kept."""
+    """One bucket per owner, or key; those that are full again need not be kept."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, Bucket] = {}
 
-    def of(self, caller: Caller, rate: float) -> Bucket:
-        bucket = self._buckets.get(caller.key_id)
-        if bucket is None or bucket.rate != rate:
+    def of(self, caller: Caller, own: float | None, rate: float) -> Bucket:
+        """The bucket of the key that has a rate of its `own`, else that of its owner."""
+        name = f"key {caller.key_id}" if own else f"owner {caller.owned_by}"
+        bucket = self._buckets.get(name)
+        if bucket is None or bucket.rate != (own or rate):
             if len(self._buckets) >= _MOST_CALLERS:
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.full}
-            bucket = self._buckets[caller.key_id] = Bucket(rate)
+            bucket = self._buckets[name] = Bucket(own or rate)
         return bucket
 
     def clear(self) -> None:
@@ -63,7 +66,7 @@ class _Buckets:
 
 
 class _Pending:
-    """The pending jobs of one caller: counted, and let through since."""
+    """The pending jobs of one owner: counted, and let through since."""
 
     def __init__(self) -> None:
         self.counted_at = -math.inf
@@ -79,35 +82,35 @@ class _Pending:
         return True
 
 
-_requests, _submissions = _Buckets(), _Buckets()
+_reads, _writes, _submissions = _Buckets(), _Buckets(), _Buckets()
 _pending: dict[str, _Pending] = {}
 
 
-async def may_request(caller: Caller) -> None:
-    """Requests per minute."""
-    rate = caller.limits.rate or get_settings().api.rate
-    if wait := _requests.of(caller, rate).take():
-        raise TooMany(f"No more than {rate:g} requests per minute are allowed.", retry_after=wait, code="rate_limited")
+async def may_request(caller: Caller, *, writes: bool = False) -> None:
+    """Requests per minute; those that change something are counted apart, so that who polls too much can still delete."""
+    bucket = (_writes if writes else _reads).of(caller, caller.limits.rate, get_settings().api.rate)
+    if wait := bucket.take():
+        raise TooMany(f"No more than {bucket.rate:g} requests per minute are allowed.", retry_after=wait, code="rate_limited")
 
 
 async def may_submit(caller: Caller, pending: Callable[[], Awaitable[int]]) -> None:
     """New jobs per minute, and jobs that wait or run at once; `pending` counts those."""
     settings = get_settings().api
     most = caller.limits.pending_jobs or settings.pending_jobs
-    known = _pending.get(caller.key_id)
+    known = _pending.get(caller.owned_by)
     if known is None:
         if len(_pending) >= _MOST_CALLERS:
             _pending.clear()
-        known = _pending[caller.key_id] = _Pending()
+        known = _pending[caller.owned_by] = _Pending()
     if not await known.room(most, pending):
         raise TooMany(
             f"No more than {most} jobs may be pending at once; wait until some have ended.",
             retry_after=_COME_BACK,
             code="too_many_pending_jobs",
         )
-    rate = caller.limits.rate_submit or settings.rate_submit
-    if wait := _submissions.of(caller, rate).take():
-        raise TooMany(f"No more than {rate:g} new jobs per minute are allowed.", retry_after=wait, code="rate_limited")
+    bucket = _submissions.of(caller, caller.limits.rate_submit, settings.rate_submit)
+    if wait := bucket.take():
+        raise TooMany(f"No more than {bucket.rate:g} new jobs per minute are allowed.", retry_after=wait, code="rate_limited")
 
 
 def max_upload_bytes(caller: Caller) -> int:
@@ -117,6 +120,7 @@ def max_upload_bytes(caller: Caller) -> int:
 
 def forget() -> None:
     """Begin anew, as a process that was just started."""
-    _requests.clear()
+    _reads.clear()
+    _writes.clear()
     _submissions.clear()
     _pending.clear()

@@ -90,7 +90,7 @@ def payload_of(body: JobRequest, upload: Uploaded | None) -> str:
 
 def run_key(caller: Caller, idempotency_key: str | None) -> str:
     """Prefect's idempotency key: a request that is repeated because its answer was lost makes no second run."""
-    return f"api-{hashed(caller.key_id, idempotency_key)}" if idempotency_key is not None else f"api-{uuid.uuid4()}"
+    return f"api-{hashed(caller.owned_by, idempotency_key)}" if idempotency_key is not None else f"api-{uuid.uuid4()}"
 
 
 def hashed(*parts: str) -> str:

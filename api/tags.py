@@ -25,8 +25,8 @@ CLEANING = "cleaning"
 DELETED = webhooks.DELETED
 
 
-def owner(key_id: str) -> str:
-    return f"{OWNER}{key_id}"
+def owner(name: str) -> str:
+    return f"{OWNER}{name}"
 
 
 def metadata_tag(key: str, value: str) -> str:
@@ -34,11 +34,11 @@ def metadata_tag(key: str, value: str) -> str:
 
 
 def of_job(
-    key_id: str, tags: Iterable[str], metadata: Mapping[str, str], formats: Iterable[str], payload: str, upload: str | None
+    owned_by: str, tags: Iterable[str], metadata: Mapping[str, str], formats: Iterable[str], payload: str, upload: str | None
 ) -> list[str]:
     """The tags that a new job's run is made with."""
     return [
-        owner(key_id),
+        owner(owned_by),
         *(f"{TAG}{tag}" for tag in tags),
         *(metadata_tag(key, value) for key, value in metadata.items()),
         *(f"{FORMAT}{name}" for name in formats),
@@ -56,8 +56,8 @@ def metadata(run: FlowRun) -> dict[str, str]:
     return webhooks.metadata(run)
 
 
-def belongs_to(run: FlowRun, key_id: str) -> bool:
-    return owner(key_id) in run.tags or f"{FORMER_OWNER}{key_id}" in run.tags
+def belongs_to(run: FlowRun, owned_by: str) -> bool:
+    return owner(owned_by) in run.tags or f"{FORMER_OWNER}{owned_by}" in run.tags
 
 
 def is_deleted(run: FlowRun) -> bool:
@@ -71,4 +71,4 @@ def tombstone(run: FlowRun) -> list[str]:
     owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
     payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
     others = [tag for tag in run.tags if not tag.startswith(ours)]
-    return [*others, *(f"{FORMER_OWNER}{key_id}" for key_id in owners), *payload, *upload, CLEANING]
+    return [*others, *(f"{FORMER_OWNER}{name}" for name in owners), *payload, *upload, CLEANING]

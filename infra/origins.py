@@ -261,6 +261,13 @@ def _address(text: str) -> str:
     return text if _AUTHORITY.fullmatch(text) else ""
 
 
+def is_local_name(authority: str) -> bool:
+    """Whether a `Host`, or an address, is this machine's own by its spelling alone: names are not looked up."""
+    if ":" in authority and "[" not in authority and authority.count(":") > 1:
+        return _is_loopback(_address(authority))
+    return _is_loopback(_name(authority))
+
+
 def _is_loopback(name: str) -> bool:
     if name == "localhost":
         return True

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("deployments.cli:up", "Start server, UI, worker, deployments and automations on this machine."),
     "api": ("api.cli:command", "Serve the REST API; its jobs are runs of the configured Prefect API."),
     "submit": ("api.submit_cli:command", "Have recordings transcribed by a REST API on another machine."),
-    "keys": ("api.keys_cli:command", "Make, list and revoke the keys of the REST API."),
+    "keys": ("api.keys_cli:command", "Make, list, rotate and revoke the keys of the REST API."),
     "deploy": ("deployments.cli:deploy", "Register deployments and automations with the configured Prefect API."),
     "modal": ("flows.cli.modal:command", "Run the models on Modal's GPUs: deploy, check, warm, status."),
     "gc": ("flows.cli.gc:command", "Remove artifacts by age and size, never one in use."),

@@ -66,6 +66,24 @@ async def test_a_key_may_have_another_rate(monkeypatch: pytest.MonkeyPatch) -> N
     assert await granted(Caller("c" * 12, "carol", KeyLimits(rate=9)), 20) == 9
 
 
+async def test_the_keys_of_an_owner_share_what_the_service_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, api__rate=5)
+    first, second = (Caller(letter * 12, letter, owner="acme") for letter in "gh")
+    assert await granted(first, 3) + await granted(second, 20) == 5
+    limited = Caller("i" * 12, "i", KeyLimits(rate=2), owner="acme")
+    assert await granted(limited, 20) == 2, "a limit of its own is the key's alone"
+    assert await granted(first, 20) == 0, "and fills nobody else's"
+
+
+async def test_polling_at_the_limit_leaves_room_to_delete(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, api__rate=5)
+    await granted(ALICE, 20)
+    for _ in range(5):
+        await limits.may_request(ALICE, writes=True)
+    with pytest.raises(TooMany):
+        await limits.may_request(ALICE, writes=True)
+
+
 async def test_who_is_refused_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=6)
     await granted(ALICE, 6)
