@@ -15,6 +15,7 @@ from infra.compute import get_store
 from infra.errors import ArtifactMissing
 from infra.names import output_stem
 from speech.schema import Transcript
+from speech.stored import read_json
 
 MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
@@ -66,7 +67,7 @@ def _gone() -> Gone:
 
 def _read(reference: ArtifactRef) -> Transcript:
     with get_store().local(reference) as path:
-        return Transcript.model_validate_json(path.read_bytes())
+        return read_json(Transcript, path)
 
 
 @lru_cache(maxsize=8)

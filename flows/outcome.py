@@ -14,6 +14,7 @@ from infra.compute import get_store
 from infra.errors import OutputNotWritable, StorageFull
 from speech.errors import Retry, StenoError
 from speech.schema import Frozen
+from speech.stored import parsed
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,10 @@ async def keep_outcome(outcome: RunOutcome) -> None:
 
 
 async def read_outcome(run: str) -> RunOutcome | None:
-    """How the run ended last; None when it never did, or its record was collected."""
+    """How the run ended last; None when it never did, or its record was collected or is damaged."""
     content = await asyncio.to_thread(get_store().read_record, f"runs/{run}")
-    return RunOutcome.model_validate_json(content) if content else None
+    try:
+        return parsed(RunOutcome, content) if content else None
+    except ValueError:
+        _log.warning("How run %s ended cannot be read; its record is damaged.", run)
+        return None

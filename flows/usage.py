@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -17,7 +18,9 @@ from infra.usage import RunUse, enter, leave
 from tasks.report import run_id
 
 _TIMES_LOST = 2
-"""How often a run looks for what it needs from the start again."""
+"""How often a run looks for what it needs from the start again because the same artifact is lost."""
+_MOST_LOST = 40
+"""And because of different ones: where a store was damaged as a whole, each stage finds out when it reads its input."""
 
 T = TypeVar("T")
 
@@ -52,11 +55,12 @@ async def recomputing_what_is_lost(source: str, stages: Callable[[], Awaitable[T
     Artifacts in use are not collected; this is for those that people delete, or whose disk damages them. Raises
     ArtifactMissing when it happens again and again, or when the recording came from a pipe and cannot be read twice.
     """
-    for _ in range(_TIMES_LOST):
+    times: Counter[str] = Counter()
+    while True:
         try:
             return await stages()
         except ArtifactMissing as lost:
-            if source == STDIN:
+            times[lost.message] += 1
+            if source == STDIN or times[lost.message] > _TIMES_LOST or times.total() > _MOST_LOST:
                 raise
             get_run_logger().warning("%s This run computes it again.", lost.message)
-    return await stages()

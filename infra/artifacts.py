@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field
@@ -22,6 +23,14 @@ SUFFIXES: dict[Kind, str] = {
 }
 
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def artifact_path(kind: Kind, sha256: str) -> str:
+    """Where an artifact lies, relative to the store's root."""
+    return f"artifacts/{kind}/{sha256[:2]}/{sha256}{SUFFIXES[kind]}"
+
+
 class ArtifactRef(Frozen):
     """A whole, immutable artifact in the store.
 
@@ -35,6 +44,11 @@ class ArtifactRef(Frozen):
     sha256: str
     bytes: int
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its path is the one that its name leads to. A record that somebody else wrote may point anywhere."""
+        return _SHA256.fullmatch(self.sha256) is not None and self.path == artifact_path(self.kind, self.sha256)
 
 
 class StageOutcome(Frozen):

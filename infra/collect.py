@@ -102,7 +102,7 @@ def collect(
 ) -> Collected:
     """Remove what may go. Blocks, for minutes on a large store; `report` is told what is being done.
 
-    Raises the errors of `infra.store.storage_errors`; what was removed until then stays removed, and that is harmless.
+    Raises the errors of `infra.storage_errors`; what was removed until then stays removed, and that is harmless.
     """
     lock = get_locks(store, settings).try_acquire("collector") if not limits.dry_run else None
     if lock is None and not limits.dry_run:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.locks import LOCKS
-from infra.store import Store, storage_errors
+from infra.storage_errors import storage_errors
+from infra.store import Store
 
 
 def abort_uploads(store: Store, grace: float, *, dry_run: bool = False) -> int:

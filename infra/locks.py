@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from infra.processes import is_gone, this_process
 from infra.remote_errors import remote_status
-from infra.store import Store, storage_errors
+from infra.storage_errors import storage_errors
+from infra.store import Store
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
@@ -63,7 +64,7 @@ class Locks:
             return claim, True
 
     def try_acquire(self, name: str) -> Lock | None:
-        """The lock, or None when another run holds it. Raises the errors of `infra.store.storage_errors`."""
+        """The lock, or None when another run holds it. Raises the errors of `infra.storage_errors`."""
         claim, new = self.claim(name)
         if not new:
             return None

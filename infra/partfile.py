@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from infra.errors import SourceError, SourceTooLarge, StorageFull
-from infra.store import storage_errors
+from infra.storage_errors import storage_errors
 
 BLOCK = 1 << 20
 

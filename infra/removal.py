@@ -21,7 +21,7 @@ def remove_run(store: Store, settings: StenoSettings, run: str) -> bool:
     """Remove the ended run's outcome, and its artifacts with the records that lead to them; False while garbage is collected.
 
     An artifact that any other run used stays, however long ago that was. Blocks: reads what every run uses.
-    Raises the errors of `infra.store.storage_errors`.
+    Raises the errors of `infra.storage_errors`.
     """
     lock = get_locks(store, settings).try_acquire("collector")
     if lock is None:

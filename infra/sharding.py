@@ -26,6 +26,7 @@ from speech.errors import Retry, StenoError
 from speech.runtime import cpu_threads
 from speech.schema import RuntimeOptions, Shard
 from speech.stages import STAGES, combine_shards
+from speech.stored import parsed
 
 CHUNK_SECONDS = 28.0
 """About the longest that one segment of ASR's spans."""
@@ -115,15 +116,22 @@ class ShardedCompute:
     async def _shard(self, stage: str, job: StageJob, report: ProgressSink) -> StageOutcome:
         """The shard's outcome, from its record where an earlier attempt left one."""
         record = shard_record(stage, job.shard.index, job.shard.count)
-        content = None if job.fresh else await asyncio.to_thread(self.store.read_record, record)
-        if content is not None:
-            kept = StageOutcome.model_validate_json(content)
-            if await asyncio.to_thread(self.store.exists, kept.artifact.path):
-                report(1.0)
-                return kept
+        kept = None if job.fresh else await asyncio.to_thread(self._kept, record, job)
+        if kept is not None:
+            report(1.0)
+            return kept
         outcome = await self.inner.run(job, report)
         await asyncio.to_thread(self.store.write_record, record, outcome.model_dump_json().encode())
         return outcome
+
+    def _kept(self, record: str, job: StageJob) -> StageOutcome | None:
+        """What an earlier attempt left of the shard; None where there is nothing, or nothing that can be read."""
+        content = self.store.read_record(record)
+        try:
+            kept = parsed(StageOutcome, content) if content else None
+        except ValueError:
+            return None  # damaged; it is written anew
+        return kept if kept is not None and kept.key == job.key and self.store.holds(kept.artifact) else None
 
     async def _in_one_language(
         self, job: StageJob, jobs: Sequence[StageJob], outcomes: list[StageOutcome]

@@ -7,41 +7,39 @@ Layout under the root::
     locks/<name>                             while something is computed (`infra.locks`)
     uploads/<aa>/<sha256><suffix>            recordings that the REST API was sent
 
-A reader never sees a half-written file: on a folder the move is atomic, on an object store the upload is. What is
-copied from an object store is checked against its size and hash.
+A reader never sees a half-written file: on a folder the move is atomic, on an object store the upload is. Nor does it see
+a damaged one: what is read is compared with the hash that it is named by (`infra.integrity`), and removed when it differs, so
+that it is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from infra import usage
-from infra.artifacts import SUFFIXES, ArtifactRef, Kind
-from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
-from infra.remote_errors import RemoteFault, remote_fault
+from infra.artifacts import SUFFIXES, ArtifactRef, Kind, artifact_path
+from infra.errors import ArtifactMissing
+from infra.filesystems import S3, modified, opened
+from infra.integrity import FILE_SHA256, Version, file_sha256, is_content, judged, sealed, unsealed
 from infra.scratch import own_folder
-from speech.errors import StenoError, TransientError
+from infra.storage_errors import missing_is_unwritable, storage_errors
+from speech.errors import UnreadableArtifact
 
 if TYPE_CHECKING:
     from infra.settings import S3Settings, StenoSettings
 
 _OBJECT_STORES = {"s3", "gs", "abfs", "adl"}
 """Where an upload shows only when it is whole; elsewhere it is written aside and moved."""
-_S3 = ("s3://", "s3a://")
 _ATTEMPTS_AT_A_COPY = 2
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
-_UNWRITABLE = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 class StoredFile(NamedTuple):
@@ -58,10 +56,10 @@ class Store:
     """Artifacts and records under one fsspec URL. Synchronous: call it from a worker thread."""
 
     def __init__(self, url: str, scratch: Path, s3: S3Settings | None = None) -> None:
-        self.fs, self.root = _opened(url, s3)
+        self.fs, self.root = opened(url, s3)
         self.root = self.root.rstrip("/")
         self.url = url
-        self.is_s3 = url.startswith(_S3)
+        self.is_s3 = url.startswith(S3)
         self.is_local = self.fs.protocol == "file" or "file" in self.fs.protocol
         self.scratch = scratch
 
@@ -77,48 +75,39 @@ class Store:
         """Keep the file at `source` as an artifact and return its reference.
 
         `sha256` names the content where the bytes do not (audio is named by its samples), `by` the key that led to it.
-        An artifact that is already
-        there is not written again, unless it has another size than its content (a damaged disk). Raises StorageFull
-        when there is no space, OutputNotWritable when the store may not be written, and TransientError when it cannot
-        be reached.
+        An artifact that is already there is not written again, unless it is damaged.
+
+        Raises StorageFull when there is no space, OutputNotWritable when the store may not be written, and TransientError
+        when it cannot be reached.
         """
         digest = sha256 or file_sha256(source)
-        path = f"artifacts/{kind}/{digest[:2]}/{digest}{SUFFIXES[kind]}"
-        size = source.stat().st_size
-        stored = self._size(path)
-        if stored is not None and (sha256 is not None or stored == size) and usage.claimed(self, path, by):
-            size = stored
-        else:
-            self._commit(source, path)
-        return ArtifactRef(kind=kind, path=path, sha256=digest, bytes=size, meta=meta or {})
+        path = artifact_path(kind, digest)
+        facts = {**(meta or {}), **({FILE_SHA256: file_sha256(source)} if sha256 else {})}
+        ref = ArtifactRef(kind=kind, path=path, sha256=digest, bytes=source.stat().st_size, meta=facts)
+        stored = self._stored(ref)
+        if stored is not None and usage.claimed(self, path, by):
+            return stored
+        self._commit(source, path)
+        return ref
 
     @contextlib.contextmanager
     def local(self, ref: ArtifactRef) -> Iterator[Path]:
         """A local file with the artifact's content, valid inside the block; not to be written to.
 
-        Raises ArtifactMissing when it is gone or damaged, StorageFull when there is no space for the copy.
+        Raises ArtifactMissing when it is gone, or was damaged and is removed; StorageFull when there is no space for the copy.
         """
-        if self.is_local:
-            path = Path(self.root, ref.path)
-            if not self.holds(ref):
-                raise _missing(ref)
-            yield path
-            return
-        with storage_errors(f"copying the {ref.kind} artifact"):
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix="artifact-", suffix=SUFFIXES[ref.kind], dir=self.scratch)
-            os.close(handle)
-        copy = Path(name)
-        try:
-            with storage_errors(f"copying the {ref.kind} artifact"):
-                self._copy(ref, copy)
-            yield copy
-        finally:
-            copy.unlink(missing_ok=True)
+        with self._file(ref) as path:
+            try:
+                yield path
+            except UnreadableArtifact as error:
+                if error.path != path:
+                    raise
+                self.delete(ref.path)
+                raise _damaged(ref) from error
 
     def holds(self, ref: ArtifactRef) -> bool:
-        """Whether the artifact is there, as large as it should be."""
-        stored = self._size(ref.path)
+        """Whether the artifact is there, as large as it should be. What it holds is checked when it is read."""
+        stored = self._size(ref.path) if ref.in_place else None
         return stored is not None and (stored == ref.bytes or (ref.kind == "audio" and stored > 0))
 
     def exists(self, path: str) -> bool:
@@ -140,18 +129,19 @@ class Store:
     # -- records ------------------------------------------------------------------------------------------------------
 
     def read_record(self, name: str) -> bytes | None:
-        """The record's bytes, or None when there is none."""
+        """The record's bytes, or None when there is none; a damaged one begins with `infra.integrity.DAMAGED`, which no parser takes."""
         try:
             with storage_errors("reading a record"):
-                return bytes(self.fs.cat_file(self._full(f"records/{name}")))
+                return unsealed(name, bytes(self.fs.cat_file(self._full(f"records/{name}"))))
         except FileNotFoundError:
             return None
 
     def write_record(self, name: str, content: bytes, *, private: bool = False) -> None:
         """Write the record whole, replacing any before it. In a folder, nobody but this user may read a `private` one."""
         path = f"records/{name}"
+        content = sealed(name, content) if content.startswith(b"{") else content
         if not self.is_local:
-            with storage_errors("writing a record"), _missing_is_unwritable():
+            with storage_errors("writing a record"), missing_is_unwritable():
                 self.fs.pipe_file(self._full(path), content)
             return
         with storage_errors("writing a record"):
@@ -176,7 +166,7 @@ class Store:
         root = self.fs._strip_protocol(self.root).strip("/")
         for name, info in found.items():
             path = name.strip("/").removeprefix(root).lstrip("/")
-            yield StoredFile(path, int(info.get("size") or 0), _modified(info))
+            yield StoredFile(path, int(info.get("size") or 0), modified(info))
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing when it is gone already."""
@@ -205,6 +195,62 @@ class Store:
                         path = str(Path(place, name).relative_to(self.root))
                         yield StoredFile(path, status.st_size, status.st_mtime)
 
+    @contextlib.contextmanager
+    def _file(self, ref: ArtifactRef) -> Iterator[Path]:
+        """The artifact as a file of this machine, checked: where it lies, or a copy that goes with the block."""
+        if not ref.in_place:
+            raise _missing(ref)
+        if self.is_local:
+            yield self._checked(ref)
+            return
+        with storage_errors(f"copying the {ref.kind} artifact"):
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix="artifact-", suffix=SUFFIXES[ref.kind], dir=self.scratch)
+            os.close(handle)
+        copy = Path(name)
+        try:
+            with storage_errors(f"copying the {ref.kind} artifact"):
+                self._copy(ref, copy)
+            yield copy
+        finally:
+            copy.unlink(missing_ok=True)
+
+    def _checked(self, ref: ArtifactRef) -> Path:
+        """Where the artifact lies in a folder. What is not what its name says, or cannot be read from the disk, is removed."""
+        path = Path(self.root, ref.path)
+        version: Version | None = None
+        with storage_errors(f"reading the {ref.kind} artifact"):
+            try:
+                version, intact = judged(path, ref)
+            except (FileNotFoundError, NotADirectoryError):
+                raise _missing(ref) from None
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                intact = False
+            if intact:
+                return path
+            with contextlib.suppress(FileNotFoundError):
+                if version is None or Version.of(path) == version:  # else another run has put a good one in its place
+                    self.delete(ref.path)
+        raise _damaged(ref)
+
+    def _stored(self, ref: ArtifactRef) -> ArtifactRef | None:
+        """The reference of what is kept under that name already; None when there is nothing, or nothing whole.
+
+        Audio may be another encoder's file of the same samples.
+        """
+        if self._size(ref.path) is None:
+            return None
+        try:
+            with self._file(ref) as path:
+                if ref.kind != "audio":
+                    return ref
+                size, facts = path.stat().st_size, {**ref.meta, FILE_SHA256: file_sha256(path)}
+                return ref.model_copy(update={"bytes": size, "meta": facts})
+        except ArtifactMissing:
+            return None
+
     def _copy(self, ref: ArtifactRef, target: Path) -> None:
         """The artifact at `target`, checked. What is whole but not what its name says is removed, so that it is made again."""
         for _ in range(_ATTEMPTS_AT_A_COPY):
@@ -214,11 +260,10 @@ class Store:
                 raise _missing(ref) from None
             except EOFError:
                 break
-            # Audio is named by its samples, and its frames carry checksums of their own.
-            if ref.kind == "audio" or file_sha256(target) == ref.sha256:
+            if is_content(target, ref):
                 return
         self.delete(ref.path)
-        raise _missing(ref)
+        raise _damaged(ref)
 
     def _download(self, ref: ArtifactRef, target: Path) -> None:
         full = self._full(ref.path)
@@ -239,7 +284,7 @@ class Store:
                 with source.open("rb") as reader:
                     self._move_in(reader, Path(full))
             else:
-                with _missing_is_unwritable():
+                with missing_is_unwritable():
                     self._upload(source, full)
 
     def _upload(self, source: Path, full: str) -> None:
@@ -278,66 +323,11 @@ class Store:
             aside.unlink(missing_ok=True)
 
 
-def _opened(url: str, s3: S3Settings | None) -> tuple[Any, str]:
-    """The filesystem and the path in it.
-
-    Listings are not cached: other machines write here too, and what was listed once says nothing about now.
-    """
-    if url.startswith(_S3):
-        from infra.s3_files import PatientS3
-        from infra.settings import S3Settings
-
-        return PatientS3.of(s3 or S3Settings()), str(PatientS3._strip_protocol(url))
-    from fsspec.core import url_to_fs
-
-    fs, path = url_to_fs(url, **({"use_listings_cache": False} if "://" in url else {}))
-    return fs, str(path)
-
-
-def _modified(info: dict[str, Any]) -> float:
-    """When the file was written last; filesystems name it differently."""
-    value = next((info[name] for name in _TIMES if info.get(name) is not None), 0.0)
-    return float(value.timestamp() if isinstance(value, datetime) else value)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _missing(ref: ArtifactRef) -> ArtifactMissing:
     return ArtifactMissing(f"The {ref.kind} artifact {ref.sha256[:12]} is no longer in the store; run again to recompute it.")
 
 
-@contextlib.contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Have storage that is full, closed to us or out of reach say so; a missing file stays FileNotFoundError."""
-    try:
-        yield
-    except (StenoError, FileNotFoundError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull(
-                f"No space left on the device while {doing}; free some, or point STENO_STORE and STENO_SCRATCH elsewhere."
-            ) from error
-        fault = remote_fault(error)
-        if fault in (RemoteFault.DENIED, RemoteFault.NO_CREDENTIALS) or (
-            isinstance(error, OSError) and error.errno in _UNWRITABLE
-        ):
-            raise OutputNotWritable(
-                f"Not permitted or not possible while {doing}; check the place, permissions and credentials of STENO_STORE and STENO_SCRATCH."
-            ) from error
-        if fault is RemoteFault.TRANSIENT:
-            raise TransientError(f"The storage did not answer while {doing}; try again later.") from error
-        raise
-
-
-@contextlib.contextmanager
-def _missing_is_unwritable() -> Iterator[None]:
-    """Writing to an object store finds something missing only when it is the bucket."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise OutputNotWritable("The bucket that STENO_STORE names does not exist; create it, or name another.") from error
+def _damaged(ref: ArtifactRef) -> ArtifactMissing:
+    return ArtifactMissing(
+        f"The {ref.kind} artifact {ref.sha256[:12]} was damaged and is removed from the store; run again to recompute it."
+    )

@@ -17,6 +17,7 @@ from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, Froze
 from speech.sentences import join_words, separators, split_sentences
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
+from speech.stored import read_json
 from speech.timing import attention_words, in_order
 
 
@@ -110,7 +111,7 @@ def combine(
     """The timed words of all shards' chunks. They are put in order only here: a word's start depends on the one before it."""
     asr = _read(inputs)
     model = _resolve(asr, params, runtime)
-    words = [chunk for part in parts for chunk in TimedWords.model_validate_json(part.read_bytes()).words]
+    words = [chunk for part in parts for chunk in read_json(TimedWords, part).words]
     return _keep(asr, model, TimedWords(words=tuple(words)) if model.kind == "wav2vec2" else None, output)
 
 
@@ -144,7 +145,7 @@ def _keep(asr: AsrResult, model: Resolved, found: TimedWords | None, output: Pat
 
 
 def _read(inputs: Mapping[str, Path]) -> AsrResult:
-    return AsrResult.model_validate_json(inputs["asr"].read_bytes())
+    return read_json(AsrResult, inputs["asr"])
 
 
 def _resolve(asr: AsrResult, params: AlignParams, runtime: RuntimeOptions) -> Resolved:

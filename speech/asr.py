@@ -15,6 +15,7 @@ from speech.schema import AsrParams, AsrResult, RuntimeOptions, Shard
 from speech.segmentation import Segmentation
 from speech.shards import WHOLE
 from speech.stages import Progress
+from speech.stored import read_json
 from speech.whisper import Transcribed, Transcriber, batches_at_once, load_whisper
 
 UNDETERMINED = "und"
@@ -48,7 +49,7 @@ def combine(
     inputs: Mapping[str, Path], params: AsrParams, runtime: RuntimeOptions, parts: Sequence[Path], output: Path
 ) -> dict[str, Any]:
     """The text of all shards' chunks."""
-    return _keep([Transcribed.model_validate_json(part.read_bytes()) for part in parts], params, output)
+    return _keep([read_json(Transcribed, part) for part in parts], params, output)
 
 
 def _transcribed(

@@ -21,6 +21,7 @@ from speech.errors import CorruptMedia, EmptyMedia, TruncatedMedia
 from speech.mixdown import Floats, Int16, Mixer
 from speech.probe import Media, capitalised, check_sound, open_media
 from speech.schema import SAMPLE_RATE, AudioInfo
+from speech.stored import reading
 
 if TYPE_CHECKING:
     import soundfile
@@ -222,7 +223,8 @@ class Recording:
     def __init__(self, path: Path) -> None:
         import soundfile
 
-        self._file: soundfile.SoundFile = soundfile.SoundFile(path, "r")
+        with reading(path):
+            self._file: soundfile.SoundFile = soundfile.SoundFile(path, "r")
         self._guard = threading.Lock()
         self.samples: int = self._file.frames
 

@@ -18,6 +18,7 @@ from speech.schema import EmbedParams, RuntimeOptions, Shard
 from speech.segmentation import STEP, Segmentation
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
+from speech.stored import reading
 
 MIN_CLEAN_SECONDS = 0.5
 """A speaker with less speech of their own in a chunk is embedded from all of it, overlapped speech included."""
@@ -39,7 +40,7 @@ class Embeddings(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
-        with np.load(path, allow_pickle=False) as file:
+        with reading(path), np.load(path, allow_pickle=False) as file:
             return cls(file["vectors"], str(file["model"]))
 
 
@@ -157,7 +158,7 @@ def combine(
     """The embeddings of all shards' chunks."""
     vectors, model = np.zeros((0, 0, 0), dtype=np.float32), ""
     for part in parts:
-        with np.load(part, allow_pickle=False) as file:
+        with reading(part), np.load(part, allow_pickle=False) as file:
             if not model:
                 vectors, model = np.full(file["shape"], np.nan, dtype=np.float32), str(file["model"])
             vectors[file["rows"]] = file["vectors"]

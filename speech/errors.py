@@ -18,6 +18,7 @@
     │   ├── GatedModel           the licence was not accepted, or the token is missing or wrong
     │   └── ModelUnavailable     not on this machine, and the hub may not or cannot be asked
     ├── EngineMissing            the `[engine]` extra is not installed here
+    ├── UnreadableArtifact       what an earlier stage wrote does not parse, or is gone: it is made again
     ├── ChecksumMismatch         weights on disk are not the ones that were pinned
     ├── OutOfMemory              again, with half the batch
     ├── StageCancelled           the run was cancelled while the stage was at work
@@ -29,6 +30,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -129,6 +131,16 @@ class ModelUnavailable(AccessError):
 class EngineMissing(StenoError):
     code = "engine_missing"
     exit_code = 4
+
+
+class UnreadableArtifact(StenoError):
+    """An input of a stage that cannot be read. The store that it came from (`infra.store.Store.local`) removes it."""
+
+    code = "unreadable_artifact"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"The file {path.name} of an earlier stage cannot be read; run again to recompute it.")
+        self.path = path
 
 
 class ChecksumMismatch(StenoError):

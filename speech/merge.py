@@ -28,6 +28,7 @@ from speech.sentences import join_words, separators
 
 if TYPE_CHECKING:
     from speech.stages import Progress
+from speech.stored import read_json, reading
 
 NO_SPEECH = "No speech was found."
 NO_TURNS = "No speech was attributed to a speaker: diarization found no speaker turn."
@@ -44,11 +45,13 @@ def run(
     import soundfile
 
     alignment, diarization = inputs.get("alignment"), inputs.get("diarization")
+    with reading(inputs["audio"]):
+        duration = soundfile.info(str(inputs["audio"])).duration
     transcript = merge(
-        soundfile.info(str(inputs["audio"])).duration,
-        AsrResult.model_validate_json(inputs["asr"].read_bytes()),
-        AlignResult.model_validate_json(alignment.read_bytes()) if alignment else None,
-        Diarization.model_validate_json(diarization.read_bytes()) if diarization else None,
+        duration,
+        read_json(AsrResult, inputs["asr"]),
+        read_json(AlignResult, alignment) if alignment else None,
+        read_json(Diarization, diarization) if diarization else None,
         params.options,
     )
     output.write_text(transcript.model_dump_json(), encoding="utf-8")

@@ -19,6 +19,7 @@ from speech.networks import WINDOW, Floats, Segmenter, load_segmenter
 from speech.schema import SAMPLE_RATE, RuntimeOptions, SegmentParams, Shard
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
+from speech.stored import reading
 
 STEP = WINDOW // 4
 """Samples between chunks. A stride of a quarter window gives the DER of pyannote's tenth (measured) at 2/5 of the cost."""
@@ -44,7 +45,7 @@ class Windows(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Windows:
-        with np.load(path, allow_pickle=False) as file:
+        with reading(path), np.load(path, allow_pickle=False) as file:
             return cls(
                 file["activity"],
                 file["speech"],
@@ -99,7 +100,7 @@ class Segmentation(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Segmentation:
-        with np.load(path, allow_pickle=False) as file:
+        with reading(path), np.load(path, allow_pickle=False) as file:
             activity = np.unpackbits(file["activity"], axis=1, count=int(file["frames"])).astype(bool)
             return cls(
                 activity,

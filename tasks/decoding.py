@@ -16,6 +16,7 @@ from infra.names import output_stem
 from infra.settings import get_settings
 from speech.errors import MediaTooLong
 from speech.schema import Frozen
+from speech.stored import parsed
 from tasks.recording import Recording
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def known_audio(record: str, call: FetchCall) -> ArtifactRef | None:
     store = get_store()
     content = store.read_record(record)
     try:
-        ref = ArtifactRef.model_validate_json(content) if content else None
+        ref = parsed(ArtifactRef, content) if content else None
     except ValueError:
         return None  # damaged; it is written anew
-    if ref is None or not store.holds(ref):
+    if ref is None or ref.kind != "audio" or "duration" not in ref.meta or not store.holds(ref):
         return None
     if ref.meta["duration"] > call.longest:
         raise MediaTooLong(

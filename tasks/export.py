@@ -22,6 +22,7 @@ from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
 from speech.errors import StenoError, TransientError
 from speech.schema import Frozen, Transcript
+from speech.stored import read_json
 from tasks.recording import Recording
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
 from tasks.stage import retry_condition, with_retries
@@ -104,7 +105,7 @@ def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
 
     settings = get_settings()
     with get_store(settings).local(call.transcript) as path:
-        transcript = Transcript.model_validate_json(path.read_bytes())
+        transcript = read_json(Transcript, path)
     warnings = tuple(dict.fromkeys([*call.warnings, *transcript.warnings]))
     transcript = transcript.model_copy(update={"warnings": warnings})
     options = RenderOptions(uri=call.stem, **call.output.render)

@@ -7,14 +7,17 @@ whichever Prefect server it talks to.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from contextvars import ContextVar
+from typing import Any
 
 from prefect.filesystems import WritableFileSystem
-from prefect.results import ResultRecord  # type: ignore[attr-defined]
+from pydantic import BaseModel, Json
 
 from infra.artifacts import StageOutcome
 from infra.compute import get_store
+from speech.stored import parsed
 
 _STAGE_KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -66,12 +69,31 @@ def _read(key: str) -> bytes | None:
     if content is None:
         return None
     try:
-        artifact = outcome_in(content).artifact
+        outcome = outcome_in(content, key)
     except ValueError:
         return None  # damaged; it is written anew when the stage is computed
-    return content if store.holds(artifact) else None
+    return _for_prefect(key, outcome) if store.holds(outcome.artifact) else None
 
 
-def outcome_in(record: bytes) -> StageOutcome:
-    """What the stage left, out of its record's bytes."""
-    return StageOutcome.model_validate(ResultRecord.deserialize(record).result)
+class _Record(BaseModel):
+    """What Prefect writes of a result, as far as it is ours (`prefect.results.ResultRecord`)."""
+
+    result: Json[Any]
+
+
+def outcome_in(record: bytes, key: str) -> StageOutcome:
+    """What the stage of that key left, out of its record's bytes. Raises ValueError when they are damaged, or another stage's.
+
+    Prefect would read them with whatever serializer the record names, pickle among them: who may write to the store could
+    have it run code. It is read as JSON, whatever the record says.
+    """
+    outcome = StageOutcome.model_validate(parsed(_Record, record).result, extra="ignore")
+    if outcome.key not in ("", key):
+        raise ValueError("the record is of another stage")
+    return outcome
+
+
+def _for_prefect(key: str, outcome: StageOutcome) -> bytes:
+    """The record as Prefect is to read it: as plain JSON, without its hook that makes objects of any class."""
+    metadata = {"storage_key": key, "serializer": {"type": "json", "object_decoder": None}}
+    return json.dumps({"metadata": metadata, "result": outcome.model_dump_json()}).encode()

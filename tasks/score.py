@@ -18,6 +18,7 @@ from infra.settings import StenoSettings, get_settings
 from speech.schema import Frozen, Transcript
 from speech.scoring import Scores, ScoringOptions, score
 from speech.scoring.references import Reference
+from speech.stored import read_json
 from tasks.records import outcome_in
 from tasks.report import StageReport, current_attempts, defects_contained
 from tasks.stage import retry_condition, with_retries
@@ -78,7 +79,7 @@ score_task: Task[Any, Any] = Task(
 def _read_and_score(call: ScoreCall, report: ProgressSink) -> Scored:
     settings = get_settings()
     with get_store(settings).local(call.transcript) as path:
-        transcript = Transcript.model_validate_json(path.read_bytes())
+        transcript = read_json(Transcript, path)
     report(0.2)
     with engine_required():
         scores = score(call.reference, transcript, call.options, diarized=call.diarized, language=call.language)
@@ -95,9 +96,12 @@ def _read_and_score(call: ScoreCall, report: ProgressSink) -> Scored:
 
 
 def _outcomes(stages: Sequence[StageReport]) -> list[StageOutcome] | None:
-    """What each computed stage left, from the records under their keys; None when one is gone."""
-    records = [get_store().read_record(stage.key) for stage in stages if stage.key]
-    found = [outcome_in(record) for record in records if record is not None]
+    """What each computed stage left, from the records under their keys; None when one is gone or damaged."""
+    records = {stage.key: get_store().read_record(stage.key) for stage in stages if stage.key}
+    try:
+        found = [outcome_in(record, key) for key, record in records.items() if record is not None]
+    except ValueError:
+        return None
     return found if found and len(found) == len(records) else None
 
 

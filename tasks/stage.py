@@ -121,7 +121,7 @@ def _computed_by(run: str, key: str) -> bool:
     """Whether the record under `key` is of the flow run `run`, which then need not do it again after an interruption."""
     content = get_store().read_record(key)
     try:
-        return content is not None and outcome_in(content).run == run
+        return content is not None and outcome_in(content, key).run == run
     except ValueError:
         return False
 

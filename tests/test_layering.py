@@ -36,6 +36,7 @@ CONTRACT = {
     "speech.languages",
     "speech.formats",
     "speech.scoring",
+    "speech.stored",
 }
 """What of the engine is also there where it is not installed: types, names, rendering."""
 

@@ -17,6 +17,7 @@ from infra.settings import ModalSettings
 from infra.store import Store
 from speech.errors import TransientError
 from speech.schema import Frozen
+from speech.stored import parsed
 
 if TYPE_CHECKING:
     import modal
@@ -88,7 +89,10 @@ class Calls:
         from modal import exception
 
         content = await asyncio.to_thread(self.store.read_record, _name(key))
-        record = CallRecord.model_validate_json(content) if content else None
+        try:
+            record = parsed(CallRecord, content) if content else None
+        except ValueError:
+            record = None  # damaged; the container has noted the call as well
         if record is not None and (record.app, record.environment) == (self.settings.app, self.settings.environment):
             return await modal.FunctionCall.from_id(record.call_id).hydrate.aio()
         with contextlib.suppress(exception.NotFoundError):

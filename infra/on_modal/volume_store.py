@@ -41,6 +41,10 @@ class VolumeStore(Store):
                     shutil.copyfile(path, file.name)
             yield Path(file.name)
 
+    def delete(self, path: str) -> None:
+        super().delete(path)
+        self.volume.commit()
+
     def put(
         self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None, by: str = ""
     ) -> ArtifactRef:

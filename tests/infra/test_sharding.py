@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from infra import usage
-from infra.artifacts import ArtifactRef, StageOutcome
+from infra.artifacts import ArtifactRef, Kind, StageOutcome, artifact_path
 from infra.collect import Limits, collect
 from infra.jobs import ProgressSink, StageJob
 from infra.removal import remove_run
@@ -24,11 +25,12 @@ from speech.asr import Transcribed
 from speech.errors import OutOfMemory, StenoError, TransientError, UnknownModel
 from speech.schema import AsrResult, ModelInfo, RuntimeOptions
 
+X = hashlib.sha256(b"x").hexdigest()
 MODEL = ModelInfo(name="double", revision="1", origin="folder")
 
 
 def ref(kind: Any, **meta: Any) -> ArtifactRef:
-    return ArtifactRef(kind=kind, path=f"artifacts/{kind}/aa", sha256="aa", bytes=1, meta=meta)
+    return ArtifactRef(kind=kind, path=artifact_path(kind, X), sha256=X, bytes=1, meta=meta)
 
 
 def job(stage: Any = "asr", **changes: Any) -> StageJob:
@@ -109,8 +111,9 @@ class Inner:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path / "store"), tmp_path / "scratch")
-    for kind in ("audio", "segmentation"):
-        path = tmp_path / "store" / f"artifacts/{kind}/aa"
+    kinds: tuple[Kind, ...] = ("audio", "segmentation")
+    for kind in kinds:
+        path = tmp_path / "store" / artifact_path(kind, X)
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
     return store

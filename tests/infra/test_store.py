@@ -22,6 +22,7 @@ from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
 from infra.settings import S3Settings
 from infra.store import Store
 from speech.errors import Retry, TransientError
+from tests.damage import flac
 from tests.infra.conftest import BODY, SHA256, FaultServer, make_settings, s3_client
 
 
@@ -68,12 +69,14 @@ def test_the_same_content_is_written_once(store: Store, output: Path, monkeypatc
 
 def test_audio_named_by_its_samples_keeps_the_file_that_was_first(store: Store, tmp_path: Path) -> None:
     """Another encoder gives other bytes for the same samples; the reference tells what is stored."""
-    for name, content in (("a", b"first"), ("b", b"the second")):
-        (tmp_path / name).write_bytes(content)
-    first = store.put(tmp_path / "a", "audio", sha256="ab" * 32)
-    assert store.put(tmp_path / "b", "audio", sha256="ab" * 32) == first
+    first_file, digest = flac(tmp_path / "a.flac", compression=0.0)
+    second_file, _ = flac(tmp_path / "b.flac", compression=1.0)
+    content = first_file.read_bytes()
+    assert content != second_file.read_bytes()
+    first = store.put(first_file, "audio", sha256=digest)
+    assert store.put(second_file, "audio", sha256=digest) == first
     with store.local(first) as path:
-        assert path.read_bytes() == b"first"
+        assert path.read_bytes() == content
 
 
 def test_a_damaged_artifact_is_written_again(store: Store, output: Path) -> None:
