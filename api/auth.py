@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import socket
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from api.keyring import KeyRing
 from api.keys import KeyLimits, kept
 from api.openai import envelope
 from infra.compute import get_store
+from infra.listening import is_loopback
 from infra.origins import is_local_name
 from infra.settings import StenoSettings, get_settings
 from infra.webhooks import SERVICE
@@ -136,19 +136,3 @@ def check_bind(host: str) -> None:
             f"{host or 'An empty host'} is no loopback address, and no API key was made yet: make one with `steno keys make NAME`, "
             "or listen on 127.0.0.1."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address, or every address of that name."""
-    name = host.strip().removeprefix("[").removesuffix("]")
-    if not name:
-        return False
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        pass
-    try:
-        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(name, None)}
-    except (OSError, UnicodeError):
-        return False
-    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)

@@ -66,10 +66,10 @@ def application() -> FastAPI:
 
 def check_orchestrator() -> None:
     """Raise NoApi unless a Prefect API is configured, ApiUnreachable unless it answers."""
-    from flows.cli.server import check_api, configured_api_url
+    from flows.cli.server import check_api, find_api
     from infra.errors import NoApi
 
-    url = configured_api_url()
+    url = find_api()
     if not url:
         raise NoApi(
             "There is no Prefect API whose runs could be jobs: set PREFECT_API_URL, or start server and worker with `steno up`."

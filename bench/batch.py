@@ -133,8 +133,8 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """A real Prefect server with a database of its own; its API's address."""
+def prefect_server(home: Path) -> Iterator[tuple[dict[str, str], psutil.Process]]:
+    """A real Prefect server with a database of its own; the variables that lead its clients to it."""
     from flows.cli.server import TemporaryServer
 
     before = os.environ.get("PREFECT_HOME")
@@ -142,7 +142,7 @@ def prefect_server(home: Path) -> Iterator[tuple[str, psutil.Process]]:
     server = TemporaryServer()
     try:
         server.wait()
-        yield server.url, psutil.Process(server._process.pid)
+        yield {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.auth}, psutil.Process(server._process.pid)
     finally:
         server.stop()
         if before is None:
@@ -179,6 +179,7 @@ def run(count: int, kills: int, concurrency: int, folder: Path, *, restarts: int
         env = (
             os.environ
             | s3.environment(bucket)
+            | api
             | {
                 PLAN: str(folder),
                 "STENO_HOME": str(folder / "home"),
@@ -187,7 +188,6 @@ def run(count: int, kills: int, concurrency: int, folder: Path, *, restarts: int
                 "STENO_RECOVERY__RESTARTS": str(restarts),
                 "STENO_RETRY__ATTEMPTS": "6",
                 "PREFECT_HOME": str(folder / "prefect"),
-                "PREFECT_API_URL": api,
                 "PYTHONPATH": str(ROOT),
             }
         )

@@ -44,7 +44,7 @@ async def flow_seconds(folder: Path, first: int, count: int) -> tuple[float, flo
 @contextlib.contextmanager
 def environment(folder: Path, backend: str) -> Iterator[None]:
     """A home of its own, and a Prefect server of its own."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from flows.cli.server import TemporaryServer
     from infra.settings import get_settings
@@ -56,7 +56,7 @@ def environment(folder: Path, backend: str) -> Iterator[None]:
     server = TemporaryServer()
     try:
         server.wait()
-        with temporary_settings({PREFECT_API_URL: server.url}):
+        with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth}):
             yield
     finally:
         server.stop()

@@ -7,15 +7,15 @@ import os
 from typing import Any
 
 from deployments.changes import Change
-from flows.cli.server import check_api, configured_api_url, shown
+from flows.cli.server import check_api, find_api, shown
 from infra.errors import ApiDenied, ApiRefused, ApiUnreachable, NoApi
 from infra.settings import StenoSettings
 from speech.errors import StenoError
 
 
 def target() -> str:
-    """The URL of the configured API, once it answers. Raises NoApi or ApiUnreachable."""
-    url = configured_api_url()
+    """The URL of the configured API, or of the `steno up` that runs here, once it answers. Raises NoApi or ApiUnreachable."""
+    url = find_api()
     if not url:
         raise NoApi(
             "There is no Prefect API to deploy to: set PREFECT_API_URL (and PREFECT_API_KEY for Prefect Cloud), "
@@ -77,10 +77,11 @@ async def _told(work: Any, url: str) -> Any:
 def _refusal(response: Any, url: str) -> StenoError:
     status = response.status_code
     if status in (401, 403):
-        given = "refuses the PREFECT_API_KEY that is set" if os.environ.get("PREFECT_API_KEY") else "wants PREFECT_API_KEY"
+        sent = next((name for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY") if os.environ.get(name)), None)
+        given = f"refuses the {sent} that is set" if sent else "wants to know who calls"
         return ApiDenied(
-            f"The Prefect API at {shown(url)} {given} ({status}); make a key in Prefect Cloud's settings, "
-            "or set PREFECT_API_AUTH_STRING for a server of your own with basic authentication."
+            f"The Prefect API at {shown(url)} {given} ({status}). For Prefect Cloud set PREFECT_API_KEY; for a server of your own, "
+            "PREFECT_API_AUTH_STRING: that of a `steno up` is in the file `prefect-auth` of its STENO_HOME."
         )
     detail = " ".join(response.text.split())[:300]
     return ApiRefused(f"The Prefect API at {shown(url)} answered {status} to {response.request.url.path}: {detail}")

@@ -97,9 +97,11 @@ class Child:
         return lines[-1].strip()[:300] if lines else ""
 
 
-def server(listener: socket.socket, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
-    """Prefect's API, UI and services on that socket."""
-    command = [sys.executable, "-m", "flows.cli.server", str(listener.fileno())]
+def server(
+    listener: socket.socket, env: Mapping[str, str], log: Path, *, names: tuple[str, ...] = (), echo: bool = False
+) -> Child:
+    """Prefect's API, UI and services on that socket; `names` are hosts that it answers to besides its address."""
+    command = [sys.executable, "-m", "flows.cli.server", str(listener.fileno()), *names]
     return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, echo=echo, pass_fds=(listener.fileno(),))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ from pathlib import Path
 
 from deployments import processes
 from deployments.api import deploy, registered, target
+from deployments.auth import SERVER_AUTH, Auth, server_auth
 from deployments.catalog import courier_pool
 from deployments.changes import Change
 from deployments.environment import flow_environment
 from deployments.processes import Child
 from deployments.supervisor import Supervisor
+from deployments.welcome import Served, reachable, welcome
+from flows.cli import running
 from flows.cli.server import START_TIMEOUT
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
@@ -45,13 +47,15 @@ class Plan:
 def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
     """Start what is planned and keep it running until Ctrl-C or SIGTERM; then leave no process behind.
 
-    Raises PortTaken, NoApi, ApiUnreachable, ApiDenied, ProcessKeepsEnding, and InputError for a host or a database URL.
+    Raises PortTaken, NoApi, ApiUnreachable, ApiDenied, ProcessKeepsEnding, and InputError for a host, a database URL, or a
+    server that strangers could use.
     """
     supervisor = Supervisor(say)
     supervisor.watch_signals()
     logs = settings.home_path / "logs"
+    auth = server_auth(plan.host, settings) if plan.server else None
     try:
-        with _server(plan, settings, supervisor, logs) as url:
+        with _server(plan, settings, auth, supervisor, logs) as url:
             if supervisor.stopping:
                 return
             # A further worker leaves what is registered to the machine with the server, or to `steno deploy`.
@@ -63,7 +67,7 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
             if plan.api:
                 log = _rotated(logs / "api.log")
                 supervisor.start(processes.api(os.environ | {"PREFECT_API_URL": url}, log, echo=plan.verbose))
-            say(_welcome(plan, settings, url, logs))
+            say(welcome(_served(plan, settings, auth, url, logs)))
             supervisor.run()
     finally:
         if plan.worker and supervisor.stopping:
@@ -72,21 +76,23 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _server(plan: Plan, settings: StenoSettings, supervisor: Supervisor, logs: Path) -> Iterator[str]:
-    """The API's URL: of a server started here, or of the configured one."""
+def _server(plan: Plan, settings: StenoSettings, auth: Auth | None, supervisor: Supervisor, logs: Path) -> Iterator[str]:
+    """The API's URL: of a server started here, or of the configured one. Prefect's clients in here are set up for it."""
     if not plan.server:
         yield target()
         return
+    string = auth.string if auth else None
     with processes.listen(plan.host, plan.port) as listener:
-        host = _reachable(plan.host)
-        url = f"http://{host}:{listener.getsockname()[1]}/api"
-        os.environ["PREFECT_API_URL"] = url
-        _without_proxy(host.strip("[]"))
-        env = server_environment(settings, url, os.environ)
-        child = processes.server(listener, env, _rotated(logs / "server.log"), echo=plan.verbose)
+        url = f"http://{reachable(plan.host)}:{listener.getsockname()[1]}/api"
+        os.environ.pop(SERVER_AUTH, None)  # for the server alone
+        running.use(url, string)
+        env = server_environment(settings, url, os.environ) | ({SERVER_AUTH: string} if string else {})
+        log = _rotated(logs / "server.log")
+        child = processes.server(listener, env, log, names=(plan.host,), echo=plan.verbose)
         supervisor.start(child)
         processes.wait_healthy(url, child, START_TIMEOUT, until=lambda: supervisor.stopping)
-        yield url
+        with running.announced(url, string):
+            yield url
 
 
 def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]) -> dict[str, str]:
@@ -155,37 +161,21 @@ def _rotated(log: Path) -> Path:
     return log
 
 
-def _reachable(host: str) -> str:
-    """The address this machine reaches its own server under."""
-    if host in ("0.0.0.0", "::", ""):
-        return "127.0.0.1" if host != "::" else "[::1]"
-    return f"[{host}]" if ":" in host else host
-
-
-def _without_proxy(host: str) -> None:
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
-
-
 def _tell(changes: list[Change], say: Callable[[str], None]) -> None:
     for change in changes:
         if change.what != "unchanged":
             say(f"{change.what.capitalize()} {change.kind} {change.name}.")
 
 
-def _welcome(plan: Plan, settings: StenoSettings, url: str, logs: Path) -> str:
-    lines = []
-    if plan.server:
-        shown = url.removesuffix("/api")
-        others = f" (from other machines: {socket.gethostname()}:{plan.port})" if plan.host in ("0.0.0.0", "::") else ""
-        lines += [f"Prefect's UI: {shown}{others}", f"Its API:      {url}"]
-    if plan.worker:
-        lines.append(f"Transcripts:  {settings.workdir_path} (where a request's relative paths lead)")
-    if plan.api:
-        lines.append(f"REST API:     http://{_reachable(settings.api.host)}:{settings.api.port} (documentation: /docs)")
-    if not plan.verbose:
-        lines.append(f"Logs:         {logs}")
-    return "\n".join([*lines, "Ctrl-C stops everything."])
+def _served(plan: Plan, settings: StenoSettings, auth: Auth | None, url: str, logs: Path) -> Served:
+    return Served(
+        prefect=url if plan.server else None,
+        host=plan.host,
+        auth=auth,
+        api=settings.api if plan.api else None,
+        transcripts=settings.workdir_path if plan.worker else None,
+        logs=None if plan.verbose else logs,
+    )
 
 
 def print_line(text: str) -> None:

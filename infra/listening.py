@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from infra.errors import PortTaken
@@ -29,3 +30,19 @@ def listen(host: str, port: int) -> socket.socket:
                 f"Port {port} on {host} is taken by another program (perhaps another of this one); choose one with --port."
             ) from error
         raise InputError(f"Cannot listen on {host}:{port}: {error.strerror or error}; choose another --host.") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address, or every address of that name."""
+    name = host.strip().removeprefix("[").removesuffix("]")
+    if not name:
+        return False
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(name, None)}
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.origins import HostName, Origin
+
 
 class LimitSettings(BaseModel):
     """Caps on what a single recording may cost."""
@@ -189,6 +191,17 @@ class DeploySettings(BaseModel):
     )
     database_url: SecretStr | None = Field(
         None, description="Where `steno up` keeps runs: `postgresql+asyncpg://user:password@host/name`; SQLite when empty."
+    )
+    auth: bool | None = Field(
+        None,
+        description="Whether Prefect's UI and API ask for the string in `prefect-auth` under `home`; when left out, unless they listen on loopback alone.",
+    )
+    allowed_hosts: tuple[HostName, ...] = Field(
+        (),
+        description='Further host names that Prefect\'s UI and API answer to, as JSON: `["steno.example.com"]`. Those of this machine need not be listed.',
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        (), description='Other sites whose pages may call Prefect\'s API, as JSON: `["https://dashboard.example.com"]`.'
     )
 
 

@@ -230,10 +230,10 @@ def check_memory() -> Iterator[Check]:
 
 
 def check_prefect() -> Check:
-    from flows.cli.server import check_api, configured_api_url, shown
+    from flows.cli.server import check_api, find_api, shown
     from infra.errors import ApiUnreachable
 
-    url = configured_api_url()
+    url = find_api()
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     if url is None:
         return Check("ok", "prefect", f"{installed('prefect')}, a temporary server per command; runs are kept in {home}")

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import gc
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from flows.cli import running
 from flows.cli.schema import KnownSchema
 from infra.errors import ApiUnreachable
 
@@ -30,29 +32,47 @@ _CONFIGURATION_FILES = ("prefect.toml", "pyproject.toml", ".env")
 
 
 def configured_api_url() -> str | None:
-    """The Prefect API that the environment, a profile or a file names; None when there is none.
+    """The Prefect API that the environment, a profile or a file names; None when there is none."""
+    return configured("PREFECT_API_URL")
 
-    Prefect knows best, but takes seconds to import, so it is asked only when there is a file that may name one.
+
+def configured(name: str) -> str | None:
+    """A setting of Prefect's, from the environment, a profile or a file; None when none of them has it.
+
+    Prefect knows best, but takes seconds to import, so it is asked only when there is a file that may have it.
     """
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
+    if value := os.environ.get(name):
+        return value
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
     if not os.environ.get("PREFECT_PROFILE") and not any(
-        _may_name_api(path) for path in (profiles, *map(Path, _CONFIGURATION_FILES))
+        _may_set(name, path) for path in (profiles, *map(Path, _CONFIGURATION_FILES))
     ):
         return None
     from prefect.settings import get_current_settings
 
-    return get_current_settings().api.url
+    found: str | None = get_current_settings().to_environment_variables(exclude_unset=True).get(name)
+    return found or None
 
 
-def _may_name_api(path: Path) -> bool:
+def _may_set(name: str, path: Path) -> bool:
     try:
         text = path.read_text(errors="replace")
     except OSError:
         return False
-    return path.name == "prefect.toml" or "PREFECT_API_URL" in text or "[tool.prefect" in text
+    return path.name == "prefect.toml" or name in text or "[tool.prefect" in text
+
+
+def find_api() -> str | None:
+    """The Prefect API that is configured, or else that of a `steno up` which runs here; None when there is neither.
+
+    Prefect's clients in this process will use it, with the authentication of such a `steno up` if that is what it is.
+    """
+    url, found = configured_api_url(), running.find()
+    if found is not None and (url is None or running.is_at(found, url)):
+        url = url or found.url
+        running.use(url, found.auth)
+    return url
 
 
 def check_api(url: str, timeout: float = 10.0) -> None:
@@ -88,6 +108,8 @@ class TemporaryServer:
         Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser().mkdir(parents=True, exist_ok=True)
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        self.auth = f"steno:{secrets.token_urlsafe(24)}"
+        """Without it, any user of this machine could use the server."""
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
         with listener:
             self._process = subprocess.Popen(
@@ -97,7 +119,13 @@ class TemporaryServer:
                 stderr=None if verbose else self._log,
                 pass_fds=(listener.fileno(),),
                 start_new_session=True,
-                env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+                env=os.environ
+                | {
+                    "PREFECT_UI_ENABLED": "0",
+                    "PREFECT__SERVER_EPHEMERAL": "1",
+                    "PREFECT__SERVER_FINAL": "1",
+                    "PREFECT_SERVER_API_AUTH_STRING": self.auth,
+                },
             )
         # Prefect drains its log and event workers before atexit functions run, so the server outlives them.
         atexit.register(self.stop)
@@ -139,22 +167,23 @@ class TemporaryServer:
 
 
 def start(*, verbose: bool = False) -> TemporaryServer | None:
-    """Make a Prefect API available to this process; the server to `wait()` for, or None when one is configured.
+    """Make a Prefect API available to this process; the server to `wait()` for, or None when one is configured or runs here.
 
     Raises ApiUnreachable when the configured one does not answer.
     """
-    if url := configured_api_url():
+    if url := find_api():
         check_api(url)
         return None
     server = TemporaryServer(verbose=verbose)
-    os.environ["PREFECT_API_URL"] = server.url
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+    running.use(server.url, server.auth)
     return server
 
 
-def _serve(descriptor: int) -> None:
-    """The child: serve Prefect's API on the inherited socket until standard input, held by the parent, closes."""
+def _serve(descriptor: int, *names: str) -> None:
+    """The child: serve Prefect's API on the inherited socket until standard input, held by the parent, closes.
+
+    It answers to its address, to `names` and to the settings' `deploy.allowed_hosts`.
+    """
     # Importing Prefect's server makes a million objects that stay: looking for garbage among them is a tenth of the start.
     gc.disable()
     import uvicorn
@@ -166,7 +195,7 @@ def _serve(descriptor: int) -> None:
 
     schema, unchecked = _schema()
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config(create_app(), log_level="error", lifespan="on")
+    config = uvicorn.Config(_guarded(create_app(), listener, names), log_level="error", lifespan="on")
     gc.freeze()
     gc.enable()
 
@@ -189,6 +218,16 @@ def _serve(descriptor: int) -> None:
         server.run(sockets=[listener])
 
 
+def _guarded(app: Any, listener: socket.socket, names: tuple[str, ...]) -> Any:
+    """The app behind the checks that keep web pages out: Prefect lets every page of every site call it."""
+    from infra.origins import Origins, host_names
+    from infra.settings import get_settings
+
+    deploy = get_settings().deploy
+    hosts = host_names(listener.getsockname()[0], (*names, *deploy.allowed_hosts))
+    return Origins(app, hosts=hosts, origins=deploy.allowed_origins, setting="STENO_DEPLOY")
+
+
 def _schema() -> tuple[KnownSchema, contextlib.AbstractContextManager[Any]]:
     """What is known of the database, and settings that leave out what is known to be done: migrations, and Prefect's own blocks."""
     import prefect
@@ -208,4 +247,4 @@ def _schema() -> tuple[KnownSchema, contextlib.AbstractContextManager[Any]]:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), *sys.argv[2:])
