@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -14,12 +15,14 @@ from infra.names import display_name
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 _DEPLOYMENT = "transcribe/batch"
 _TAG = "stenoflow-batch"
 """That of the deployment's runs: automations leave them to their batch."""
 _PAGE = 200
+_AT_ONCE = 10
+"""Runs that are cancelled at the same time."""
 INTERRUPTED = "Its batch was interrupted."
 
 
@@ -71,7 +74,7 @@ class Children:
         )
         self.left.pop(key, None)
         if run.parent_task_run_id != parent:
-            await self._point_to(parent, run)
+            await self._adopt(run, parent)
         return run
 
     async def reopen(self, run: FlowRun, *, beside_others: bool) -> FlowRun:
@@ -87,6 +90,18 @@ class Children:
         # Forced: Prefect lets no run that has no deployment begin twice. Not scheduled: a worker would take it.
         await self.client.set_flow_run_state(run.id, Pending(message=message), force=True)
         return await self.client.read_flow_run(run.id)
+
+    async def cancel_left(self) -> None:
+        """Cancel every run of this batch that has not ended, whoever computes it, waits for it, or has not begun to."""
+        await self.find_left()
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def cancel(run: FlowRun) -> None:
+            async with free:
+                await self.client.set_flow_run_state(run.id, _cancelled(run))
+
+        unfinished = [run for run in self.left.values() if run.state is None or not run.state.is_final()]
+        await asyncio.gather(*map(cancel, unfinished), return_exceptions=True)
 
     async def close_left(self) -> None:
         """Nobody goes on with what is left: recordings that are gone from the list, or beyond its limit."""
@@ -110,12 +125,37 @@ class Children:
         response.raise_for_status()
         return UUID(response.json()["id"])
 
-    async def _point_to(self, node: UUID, run: FlowRun) -> None:
-        """A run made by an earlier batch stays that one's child; this batch's node says where it is."""
+    async def _adopt(self, run: FlowRun, node: UUID) -> None:
+        """Go on with a run that an earlier batch made. It stays that one's child; this batch's node says where it is."""
         from prefect.states import Completed
 
+        await self._leave_cancelled_batch(run)
+        if self.tag not in run.tags:
+            await self.client.update_flow_run(run.id, tags=[*run.tags, self.tag])
         message = f"Continues flow run {run.id}, made by an earlier batch."
         await self.client.set_task_run_state(node, Completed(message=message), force=True)
+
+    async def _leave_cancelled_batch(self, run: FlowRun) -> None:
+        """Take the run out of an earlier batch that was cancelled, by deleting that batch's node for it.
+
+        Prefect's server cancels every run whose parent is cancelled, however long ago (`server/services/cancellation_cleanup.py`).
+        """
+        if run.parent_task_run_id is None:
+            return
+        node = await self.client.read_task_run(run.parent_task_run_id)
+        if node.flow_run_id is None:
+            return
+        state = (await self.client.read_flow_run(node.flow_run_id)).state
+        if state is not None and (state.is_cancelled() or state.is_cancelling()):
+            await self.client.delete_task_run(node.id)
+
+
+def _cancelled(run: FlowRun) -> State:
+    """The state that ends the run: whoever executes it ends it, and where nobody does it is over at once."""
+    from prefect.states import Cancelled, Cancelling
+
+    waiting = run.state is not None and run.state.is_scheduled()
+    return (Cancelled if waiting else Cancelling)(message="The batch was cancelled.")
 
 
 def child_key(plan: Planned) -> str:

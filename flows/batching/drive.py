@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import FlowRun
@@ -23,6 +23,8 @@ from flows.batching.workers import Pool
 from flows.outcome import error_of, read_outcome
 from infra.settings import get_settings
 from speech.errors import Retry, StenoError
+
+T = TypeVar("T")
 
 _LOG_EVERY = 50
 
@@ -98,12 +100,19 @@ class Drive:
                 await self._one_ended()
                 await self._clear_suspects()
         except BaseException:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.shield(self._place.stop(cancel=True))
+            await asyncio.shield(self._cancel())
             raise
         await self._place.stop()
         await self._children.close_left()
+
+    async def _cancel(self) -> None:
+        """End what is under way; on workers, also what waits for one."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._place.stop(cancel=True)
+        if self._request.run_on == "workers":
+            await self._children.cancel_left()
 
     async def _take_all(self) -> None:
         taken = 0
@@ -169,7 +178,8 @@ class Drive:
         """Make the recording's run, have it executed, and read what it left. Raises ProcessDied."""
         scheduled = self._request.run_on == "workers"
         request = await asyncio.to_thread(child_request, plan, self._request, get_settings())
-        run = await self._children.create(plan, request, scheduled=scheduled)
+        # Not left half-way: a run that the server has made and nobody knows of could not be cancelled.
+        run = await _to_its_end(self._children.create(plan, request, scheduled=scheduled))
         if not scheduled:
             run = await self._children.reopen(run, beside_others=beside_others)
         tell(BatchEvent("began", plan.item.name, str(run.id)))
@@ -192,6 +202,16 @@ class Drive:
         tell(BatchEvent("ended", row.name, row.run, row))
         if self._table.settled % _LOG_EVERY == 0:
             self._log.info("%s", ", ".join(f"{count} {state}" for state, count in self._table.counts.items()))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which goes on to its end before a cancel takes effect."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _skipped(plan: Planned) -> bool:

@@ -42,17 +42,11 @@ class Pool:
             self._waiting.pop(run.id, None)
 
     async def stop(self, *, cancel: bool = False) -> None:
-        """Look no more; with `cancel`, have the workers end what is under way."""
-        from prefect.states import Cancelling
-
+        """Look no more. What is under way is the batch's to cancel: it knows all of its runs, these and those not begun."""
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._poller
-        if cancel:
-            for run in list(self._waiting):
-                with contextlib.suppress(Exception):
-                    await self._client.set_flow_run_state(run, Cancelling(message="The batch was cancelled."))
 
     async def _poll(self) -> None:
         while self._waiting:

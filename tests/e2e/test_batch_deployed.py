@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,15 +79,21 @@ def test_retry_works_on_one_recording_of_a_batch(deployed: Deployed, tmp_path: P
     assert deployed.executions() - before == {"cluster": 1, "merge": 1}
 
 
-def test_cancelling_a_batch_ends_its_recordings(deployed: Deployed, tmp_path: Path) -> None:
-    deployed.plan(seconds={"asr": 60})
-    run = deployed.submit(asked(tmp_path, 2, 400, concurrency=2), BATCH)
-    seen = len(deployed.events("progress"))
-    deployed.wait_for_stage("asr", timeout=120, after=deployed.events("progress")[-1]["at"] if seen else 0)
-    deployed.cancel(run)
-    assert deployed.wait(run, {"CANCELLED", "CRASHED"}, timeout=120)["state_type"] == "CANCELLED"
-    children = of(tmp_path, deployed.runs(CHILD))
-    assert children
-    for child in children:
-        assert deployed.wait(child["id"], {"CANCELLED", "CRASHED"}, timeout=60)
+@pytest.mark.parametrize("run_on", ["here", "workers"])
+def test_cancelling_a_batch_ends_its_recordings(deployed: Deployed, tmp_path: Path, run_on: str) -> None:
+    """Those at work, and those that wait for a worker: four are asked for at once, and two run. The second batch goes on
+    with runs that the first one made, which Prefect knows as the first one's."""
+    deployed.plan(seconds={"asr": 90})
+    request = asked(tmp_path, 4, 400 if run_on == "here" else 500, concurrency=4, run_on=run_on)
+    began = time.time()
+    for _ in range(2):
+        run = deployed.submit(request, BATCH)
+        deployed.wait_for_stage("asr", timeout=120, after=time.time())
+        deployed.cancel(run)
+        assert deployed.wait(run, {"CANCELLED", "CRASHED"}, timeout=120)["state_type"] == "CANCELLED"
+        children = of(tmp_path, deployed.runs(CHILD))
+        assert children
+        ended = [deployed.wait(child["id"], {"CANCELLED", "CRASHED", "COMPLETED"}, timeout=60) for child in children]
+        assert {child["state_type"] for child in ended} == {"CANCELLED"}
+    assert not [line for line in deployed.events("end") if line["stage"] == "asr" and line["at"] > began]
     assert outputs(tmp_path) == []
