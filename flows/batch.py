@@ -63,7 +63,7 @@ async def batch(request: BatchRequest) -> BatchResult:
             result = await _run(request)
     except StageCancelled as error:
         return cast(BatchResult, Cancelled(message=error.message, data=error))
-    if result.failed or result.quarantined:
+    if result.failed or result.quarantined or result.trouble:
         return cast(BatchResult, _incomplete(result))
     return result
 
@@ -84,9 +84,10 @@ async def _run(request: BatchRequest) -> BatchResult:
         try:
             await Drive(request, table, children, campaign, retry=retry).run()
             return await _finish(table, request)
-        finally:
+        except BaseException:
             with contextlib.suppress(OSError):
                 table.discard()
+            raise
 
 
 async def _finish(table: Table, request: BatchRequest) -> BatchResult:
@@ -108,4 +109,6 @@ async def _retried(client: PrefectClient, run: FlowRun) -> bool:
 
 def _incomplete(result: BatchResult) -> Any:
     message = f"{result.sentence} Retry the batch to try what failed again; {result.table or 'its table'} says why each did."
+    if result.trouble:
+        message = f"{result.sentence} {result.trouble}"
     return Failed(name="Incomplete", message=message, data=BatchIncomplete(message, result))

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from infra.names import display_name
+from infra.names import display_name, portable, readable, scheme_of
 from speech.errors import InvalidOption
 from speech.languages import language_code
 from speech.schema import Frozen
 
 Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud"]
 FORMATS: tuple[Format, ...] = ("json", "srt", "vtt", "txt", "tsv", "rttm", "aud")
+
+
+def portable_source(value: Any) -> Any:
+    """A source as parameters of runs can carry it: a path whose bytes are not UTF-8 as a file:// URL. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return portable(value) if scheme_of(value) is None else _text(value)
+    except UnicodeEncodeError:
+        raise ValueError(_NO_TEXT) from None
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(_NO_TEXT) from None
+    return value
+
+
+_NO_TEXT = "The value holds characters that are not text (bytes that are not UTF-8, or half of a surrogate pair)."
 
 
 class RecordingSource(Frozen):
@@ -33,6 +55,16 @@ class RecordingSource(Frozen):
     def shown_as(self) -> str:
         """The recording's name, for people: without folders, credentials or query."""
         return display_name(self.name or self.source)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _portable(cls, value: Any) -> Any:
+        return portable_source(value)
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        return readable(value) if isinstance(value, str) else value
 
     @field_validator("name")
     @classmethod
@@ -98,6 +130,11 @@ class TranscribeOptions(Frozen):
     retention_days: float | None = Field(
         None, ge=0, description="Days that the artifacts of this run are kept at least; the settings' when left out."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _only_text(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if info.field_name in ("source", "name") else _text(value)
 
     @field_validator("language")
     @classmethod

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from infra.compute import get_store
 from infra.errors import SourceNotFound
-from infra.names import display_name, scheme_of
+from infra.names import WEB, display_name, scheme_of
 from infra.settings import StenoSettings
 
 KEPT_DAYS = 7.0
@@ -60,7 +60,8 @@ def revealed(source: str, settings: StenoSettings) -> str:
 
 def _may_be_secret(source: str) -> bool:
     address = source.partition("://")[2]
-    return "?" in address or "#" in address or "@" in address.partition("/")[0]
+    named = scheme_of(source) not in WEB  # in an object store `#` is part of the name
+    return "?" in address or ("#" in address and not named) or "@" in address.partition("/")[0]
 
 
 def _folder(settings: StenoSettings) -> Path:

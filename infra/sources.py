@@ -15,11 +15,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from infra.connections import TICK_SECONDS, Report
 from infra.errors import SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
-from infra.names import STDIN, display_name, file_suffix, output_stem, scheme_of
+from infra.names import STDIN, display_name, expanded, file_suffix, output_stem, path_of, readable, scheme_of
 from infra.net import download
 from infra.objects import fetch_object
 from infra.partfile import BLOCK, PartFile
@@ -98,15 +98,14 @@ def _plain_type(value: str | None) -> str | None:
 
 
 def _local_path(source: str) -> Path:
-    path = Path(source)
-    return path.expanduser() if source.startswith("~/") else path
+    return expanded(source)
 
 
 def _file_url_path(source: str) -> Path:
     parts = urlsplit(source, allow_fragments=False)
     if parts.netloc not in ("", "localhost"):
         raise SourceForbidden("A file:// source names a file of this machine: write file:///folder/recording.wav.")
-    return Path(unquote(parts.path))
+    return Path(path_of(source))
 
 
 def _fetch_local(source: str, path: Path, folder: Path, settings: StenoSettings, report: Report) -> Fetched:
@@ -119,7 +118,7 @@ def _fetch_local(source: str, path: Path, folder: Path, settings: StenoSettings,
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
         os.close(descriptor)
         kind = "folder, not a recording; name the files in it" if stat.S_ISDIR(mode) else "device, not a recording"
-        raise SourceError(f"{path} is a {kind}.")
+        raise SourceError(f"{readable(str(path))} is a {kind}.")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if stat.S_ISFIFO(mode):
             return _received(source, folder, settings, lambda part: _read_pipe(part, file, report))
@@ -130,11 +129,11 @@ def _fetch_local(source: str, path: Path, folder: Path, settings: StenoSettings,
 
 
 def _open_failure(source: str, path: Path, error: OSError | ValueError) -> SourceError:
-    number = error.errno if isinstance(error, OSError) else None
+    number, shown = error.errno if isinstance(error, OSError) else None, readable(str(path))
     if number in (errno.EACCES, errno.EPERM):
-        return SourceDenied(f"{path} may not be read by this user; check its permissions.")
+        return SourceDenied(f"{shown} may not be read by this user; check its permissions.")
     if number in (errno.ENXIO, errno.ENODEV):
-        return SourceError(f"{path} is a socket or device, not a recording.")
+        return SourceError(f"{shown} is a socket or device, not a recording.")
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, None):
         if "::" in source:
             return SourceForbidden(
@@ -143,7 +142,7 @@ def _open_failure(source: str, path: Path, error: OSError | ValueError) -> Sourc
         return SourceNotFound(
             f"There is no file {display_name(source)!r} at that path; check its spelling and the working folder."
         )
-    return SourceError(f"{path} could not be opened: {os.strerror(number or 0)}.")
+    return SourceError(f"{shown} could not be opened: {os.strerror(number or 0)}.")
 
 
 def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tuple[str, int]:
@@ -153,13 +152,13 @@ def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tupl
     while True:
         if max(size, total) > max_bytes:
             raise SourceTooLarge(
-                f"{path} is larger than the cap of {max_bytes} bytes; use a smaller one, or raise STENO_LIMITS__MAX_BYTES."
+                f"{readable(str(path))} is larger than the cap of {max_bytes} bytes; use a smaller one, or raise STENO_LIMITS__MAX_BYTES."
             )
         report(size, total)
         try:
             block = file.read(BLOCK)
         except OSError as error:
-            raise SourceError(f"{path} could not be read: {os.strerror(error.errno or 0)}.") from None
+            raise SourceError(f"{readable(str(path))} could not be read: {os.strerror(error.errno or 0)}.") from None
         if not block:
             return digest.hexdigest(), size
         digest.update(block)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from infra.errors import SourceForbidden, SourceNotFound
 from infra.listing.entry import Item
-from infra.names import display_name, scheme_of
+from infra.names import display_name, expanded, path_of, scheme_of
 from infra.objects import PROTOCOLS
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
@@ -42,7 +41,7 @@ def _beside(source: str, suffixes: Collection[str]) -> list[str]:
     """`s3://calls/a.wav` → `s3://calls/a.json`, …; nothing for what has no place that other files share."""
     scheme = scheme_of(source)
     if scheme in (None, "file"):
-        path = Path(unquote(source.removeprefix("file://")) if scheme else source)
+        path = Path(path_of(source))
         return [str(path.with_suffix(suffix)) for suffix in suffixes]
     if scheme in PROTOCOLS:
         protocol, _, place = source.partition("://")
@@ -56,8 +55,8 @@ def _relative_to(manifest: str, address: str) -> str:
     if scheme_of(address) not in (None, "file"):
         return address
     if not remote:
-        base = Path(unquote(manifest.removeprefix("file://"))).expanduser().absolute().parent
-        return str(base / Path(unquote(address.removeprefix("file://"))).expanduser())
+        base = expanded(path_of(manifest)).absolute().parent
+        return str(base / expanded(path_of(address)))
     if scheme_of(address) == "file" or address.startswith(("/", "~")):
         raise SourceForbidden("A manifest that is not on this machine cannot name its files; give an address.")
     return f"{manifest.partition('?')[0].rpartition('/')[0]}/{address}"

@@ -126,12 +126,12 @@ def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
 def _write_all(rendered: Mapping[str, str], settings: StenoSettings, report: ProgressSink) -> None:
     for done, (target, text) in enumerate(rendered.items()):
         report(done / len(rendered))
-        with _refusals(target):
+        with refusals(target):
             outputs.write(target, text.encode(), settings)
 
 
 def _check_target(target: str, settings: StenoSettings) -> None:
-    with _refusals(target):
+    with refusals(target):
         if target.startswith("s3://"):
             fs, path = outputs.filesystem(target, settings)
             bucket = path.partition("/")[0]
@@ -148,7 +148,7 @@ def _check_target(target: str, settings: StenoSettings) -> None:
 
 
 @contextlib.contextmanager
-def _refusals(target: str) -> Iterator[None]:
+def refusals(target: str) -> Iterator[None]:
     """Say which output was refused and why, in our own errors."""
     try:
         yield

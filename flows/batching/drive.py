@@ -14,7 +14,7 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import FlowRun
 
 from flows.batching.children import Children, child_key
-from flows.batching.ended import Ended, ended_as, keep_ended
+from flows.batching.ended import Ended, ended_as, keep_ended, read_ended
 from flows.batching.here import Executor, ProcessDied
 from flows.batching.plan import Planned, child_request, planned
 from flows.batching.request import BatchRequest
@@ -90,10 +90,14 @@ class Drive:
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects: deque[tuple[Planned, bool]] = deque()
         """Each with whether it was at work beside others."""
+        self._open: dict[str, list[Planned]] = {}
+        """By identity: recordings that have no row yet, each with the entries that turned out to be the same recording."""
+        self._closed: dict[str, str] = {}
+        """By identity: the keys of recordings that have theirs."""
         self._log = get_run_logger()
 
     async def run(self) -> None:
-        """Until nothing that was listed is left. Raises what listing raises; recordings' failures are rows."""
+        """Until every entry of the list has its row. Raises what listing raises; recordings' failures are rows."""
         try:
             await self._take_all()
             while self._tasks or self._suspects:
@@ -124,21 +128,52 @@ class Drive:
             if plan.settled:
                 taken += bool(plan.row.run and plan.row.campaign == self._campaign)  # before it was restarted
                 self._enter(plan.row)
+                if plan.key:
+                    self._closed[plan.identity] = plan.key
+                continue
+            if await self._listed_before(plan):
                 continue
             taken += 1
             while len(self._tasks) >= request.concurrency:
                 await self._one_ended()
             await self._clear_suspects()
-            if request.run_on == "here" and self._children.was_at_work(child_key(plan)):
-                self._suspects.append((plan, self._children.several_left))
-            else:
-                task = asyncio.create_task(self._one(plan))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._open[plan.identity] = []
+            await self._begin(plan)
+
+    async def _listed_before(self, plan: Planned) -> bool:
+        """Whether an earlier entry names the same recording; this one has its row then, or gets it when that one ends."""
+        if plan.identity in self._open:
+            self._open[plan.identity].append(plan)
+            return True
+        key = self._closed.get(plan.identity)
+        row = await asyncio.to_thread(read_ended, key) if key else None
+        if row is None:
+            return False
+        if row.campaign != self._campaign:
+            row = row.model_copy(update={"state": "skipped"})
+        self._enter(_row_of_twin(plan, row))
+        return True
+
+    async def _begin(self, plan: Planned) -> None:
+        try:
+            # One after the other, so that names of outputs do not depend on which recording is quicker.
+            request = await asyncio.to_thread(child_request, plan, self._request, get_settings())
+        except Exception as error:
+            await self._settle(plan, _unexpected(plan, error))
+            return
+        plan = plan._replace(request=request)
+        if self._request.run_on == "here" and self._children.was_at_work(child_key(plan)):
+            self._suspects.append((plan, self._children.several_left))
+            return
+        task = asyncio.create_task(self._one(plan))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _one_ended(self) -> None:
         if self._tasks:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # a defect of the batch's own is raised, not forgotten
 
     async def _one(self, plan: Planned) -> None:
         try:
@@ -151,8 +186,8 @@ class Drive:
         await self._settle(plan, row)
 
     async def _clear_suspects(self) -> None:
-        if self._suspects and self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._suspects and self._tasks:
+            await self._one_ended()
         while self._suspects:
             plan, beside_others = self._suspects.popleft()
             self._log.warning("%s was at work when its process died; it is tried again alone.", plan.item.name)
@@ -177,9 +212,9 @@ class Drive:
     async def _transcribe(self, plan: Planned, *, beside_others: bool = False) -> Ended:
         """Make the recording's run, have it executed, and read what it left. Raises ProcessDied."""
         scheduled = self._request.run_on == "workers"
-        request = await asyncio.to_thread(child_request, plan, self._request, get_settings())
+        assert plan.request is not None
         # Not left half-way: a run that the server has made and nobody knows of could not be cancelled.
-        run = await _to_its_end(self._children.create(plan, request, scheduled=scheduled))
+        run = await _to_its_end(self._children.create(plan, plan.request, scheduled=scheduled))
         if not scheduled:
             run = await self._children.reopen(run, beside_others=beside_others)
         tell(BatchEvent("began", plan.item.name, str(run.id)))
@@ -189,15 +224,22 @@ class Drive:
         return ended_as(outcome, row, degrade=plan.options.on_diarization_failure == "degrade")
 
     async def _settle(self, plan: Planned, row: Ended) -> None:
+        """Write down how a recording ended: for later batches, and in the table, for each entry that names it."""
+        row = row.readable()
         try:
             await asyncio.to_thread(keep_ended, plan.key, row)
-        except StenoError as error:
-            self._log.warning("How %s ended could not be kept, so a later batch takes it again: %s", row.name, error.message)
+        except Exception as error:
+            why = error.message if isinstance(error, StenoError) else type(error).__name__
+            self._log.warning("How %s ended could not be kept, so a later batch takes it again: %s", row.name, why)
         if row.state != "done":
             self._log.warning("%s %s: %s", row.name, row.state, row.detail)
         self._enter(row)
+        self._closed[plan.identity] = plan.key
+        for twin in self._open.pop(plan.identity, ()):
+            self._enter(_row_of_twin(twin, row))
 
     def _enter(self, row: Ended) -> None:
+        row = row.readable()
         self._table.add(row)
         tell(BatchEvent("ended", row.name, row.run, row))
         if self._table.settled % _LOG_EVERY == 0:
@@ -216,6 +258,15 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 def _skipped(plan: Planned) -> bool:
     return plan.settled and plan.row.state == "skipped"
+
+
+def _row_of_twin(plan: Planned, row: Ended) -> Ended:
+    """The row of an entry that names a recording which another entry named before. Its seconds and cost count once."""
+    again = f"listed twice: it is the same recording as {row.name}"
+    detail = f"{again}; {row.detail}" if row.detail else again
+    return row.model_copy(
+        update={"name": plan.row.name, "line": plan.row.line, "detail": detail, "duration": None, "seconds": None, "cost": 0.0}
+    )
 
 
 def _unexpected(plan: Planned, error: Exception) -> Ended:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from flows.outcome import RunOutcome
 from infra import outputs
 from infra.compute import get_store
+from infra.names import readable
 from infra.prices import dollars
 from infra.settings import get_settings
 from speech.errors import Retry
@@ -48,6 +49,11 @@ class Ended(Frozen):
     language: str = ""
     speakers: int | None = None
     files: tuple[str, ...] = ()
+
+    def readable(self) -> Ended:
+        """The row with text only that UTF-8 can hold: names of files and of manifests may be any bytes."""
+        texts = {name: readable(text) for name in ("name", "detail", "source") if (text := getattr(self, name))}
+        return self.model_copy(update=texts | {"files": tuple(map(readable, self.files))})
 
     @property
     def again(self) -> bool:

@@ -42,11 +42,12 @@ class Executor:
         self.deaths = 0
 
     async def execute(self, run: FlowRun, *, by_hand: bool = False) -> str:
-        """Execute the run; the name of the state it ended in. Raises ProcessDied."""
+        """Execute the run; the name of the state it ended in. Raises ProcessDied. Whoever asks again meanwhile waits as well."""
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         async with self._guard:
             process = await self._ready()
-            self._waiting[str(run.id)] = ended
+            if (under_way := self._waiting.setdefault(str(run.id), ended)) is not ended:
+                return await asyncio.shield(under_way)
             self._given += 1
             order = {"run": run.model_dump(mode="json"), "by_hand": by_hand}
             assert process.stdin is not None

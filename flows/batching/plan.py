@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import re
+import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
@@ -12,13 +15,14 @@ from pydantic import ValidationError
 
 from flows.batching.ended import Ended, read_all_ended
 from flows.batching.request import BatchRequest, digest, shaping
+from flows.outcome import error_of
 from flows.request import TranscribeOptions, TranscribeRequest
 from infra import outputs
 from infra.compute import get_store
 from infra.handles import concealed, revealed
 from infra.listing import Entry, Item, Refused, entries
 from infra.listing.manifests import OWN_COLUMNS
-from infra.names import output_stem
+from infra.names import output_stem, readable, scheme_of
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 
@@ -39,6 +43,10 @@ class Planned(NamedTuple):
     """Nothing is to be done: `row` says how it ended."""
     by_hand: bool = False
     """It failed for good before, and a person wants it tried again."""
+    identity: str = ""
+    """The same for two entries that are one recording with one set of options, however it is spelled."""
+    request: TranscribeRequest | None = None
+    """What its run is asked, once it is to begin."""
 
 
 async def planned(request: BatchRequest, settings: StenoSettings, campaign: str, *, retry: bool) -> AsyncIterator[Planned]:
@@ -59,12 +67,24 @@ def _pages(request: BatchRequest, settings: StenoSettings) -> Iterator[list[Entr
 
 
 def _look_up(page: list[Entry], request: BatchRequest, settings: StenoSettings, campaign: str, retry: bool) -> list[Planned]:
-    plans = [_plan(entry, request, settings, campaign) for entry in page]
+    plans = [_planned(entry, request, settings, campaign) for entry in page]
     open_ = [position for position, plan in enumerate(plans) if not plan.settled]
     for position, row in zip(open_, read_all_ended([plans[position].key for position in open_]), strict=True):
         if row is not None:
             plans[position] = _known(plans[position], row, campaign, request, retry)
     return plans
+
+
+def _planned(entry: Entry, request: BatchRequest, settings: StenoSettings, campaign: str) -> Planned:
+    """What is to be done with the entry; the row of its failure where that cannot be said."""
+    try:
+        return _plan(entry, request, settings, campaign)
+    except Exception as error:
+        why = error_of(error)
+        row = Ended(
+            name=entry.name, state="failed", detail=why.message, code=why.code, exit_code=why.exit_code, line=entry.line
+        )
+        return Planned("", Item(source="-", name=entry.name, origin=""), request.options, row, settled=True)
 
 
 def _plan(entry: Entry, request: BatchRequest, settings: StenoSettings, campaign: str) -> Planned:
@@ -90,17 +110,27 @@ def _plan(entry: Entry, request: BatchRequest, settings: StenoSettings, campaign
             update={"state": "failed", "detail": error.message, "code": error.code, "exit_code": error.exit_code}
         )
         return Planned("", entry, request.options, row, settled=True)
-    key = digest(
-        {
-            "origin": entry.origin,
-            "version": entry.version,
-            "options": shaping(options, settings),
-            "output": outputs.joined(request.output_dir, entry.folder)
-            if entry.folder
-            else outputs.joined(request.output_dir, ""),
-        }
-    )
-    return Planned(key, entry, options, row, settled=False)
+    body = {
+        "origin": entry.origin,
+        "version": entry.version,
+        "options": shaping(options, settings),
+        "output": outputs.joined(request.output_dir, entry.folder),
+    }
+    own = options.model_dump(mode="json", exclude_defaults=True)
+    identity = digest(body | {"origin": _identity(entry), "options": own})
+    return Planned(digest(body), entry, options, row, settled=False, identity=identity)
+
+
+def _identity(item: Item) -> str:
+    """What tells recordings apart: for a file its entry in its folder, whatever way leads there."""
+    if scheme_of(item.source) is not None:
+        return item.origin
+    with contextlib.suppress(OSError, ValueError):
+        stat = os.lstat(item.source)
+        if stat.st_nlink == 1:
+            return f"{stat.st_dev}:{stat.st_ino}"
+    folder, name = os.path.split(item.source)
+    return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
 
 
 def _options(common: TranscribeOptions, item: Item) -> TranscribeOptions:
@@ -137,7 +167,7 @@ def _known(plan: Planned, row: Ended, campaign: str, request: BatchRequest, retr
 
 def child_request(plan: Planned, request: BatchRequest, settings: StenoSettings) -> TranscribeRequest:
     """What one recording's run is asked. Blocks: it claims the place of the output in the store."""
-    folder = outputs.joined(request.output_dir, plan.item.folder)
+    folder = outputs.joined(request.output_dir, readable(plan.item.folder))
     return TranscribeRequest(
         **plan.options.model_dump(exclude_unset=True),
         source=concealed(plan.item.source, settings, shared=True),
@@ -149,14 +179,17 @@ def child_request(plan: Planned, request: BatchRequest, settings: StenoSettings)
 def _claimed_name(folder: str, item: Item) -> str:
     """A name whose output files are this recording's alone: two of one name in a list do not write over one another."""
     store = get_store()
-    stem, dot, extension = item.name[-150:].rpartition(".")
-    mine = digest({"origin": item.origin})
+    name = readable(item.name)[-150:]
+    stem, dot, extension = name.rpartition(".")
+    mine = digest({"origin": item.origin} | ({"occurrence": item.occurrence} if item.occurrence else {}))
     unique = f"{stem if dot else extension}-{mine[:8]}"
-    for name in (item.name[-150:], *([f"{stem}_{extension}"] if dot else [])):
-        place = f"outputs/{digest({'folder': folder, 'stem': output_stem(name).lower()})}"
+    for name_ in (name, *([f"{stem}_{extension}"] if dot else [])):
+        # As file systems that fold case and accents would see it.
+        seen_as = unicodedata.normalize("NFC", output_stem(name_)).casefold()
+        place = f"outputs/{digest({'folder': folder, 'stem': seen_as})}"
         holder = store.read_record(place)
         if holder is None:
             store.write_record(place, mine.encode())
         if holder is None or holder == mine.encode():
-            return name
+            return name_
     return unique

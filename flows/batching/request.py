@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from flows.request import TranscribeOptions
+from flows.request import TranscribeOptions, portable_source
 from speech.schema import Frozen
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class BatchRequest(Frozen):
         default_factory=TranscribeOptions,
         description="How the recordings are transcribed; a manifest's rows may say otherwise.",
     )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _portable(cls, value: Any) -> Any:
+        return portable_source(value)
 
     def key(self, settings: StenoSettings) -> str:
         """What two batches have in common that must not run at the same time."""

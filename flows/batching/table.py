@@ -5,6 +5,7 @@ Rows are written to a file as they come, so that a batch of any size takes no mo
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import time
@@ -14,8 +15,11 @@ from typing import Any
 
 from flows.batching.ended import Ended
 from infra import outputs
+from infra.errors import OutputNotWritable
 from infra.settings import get_settings
+from speech.errors import StenoError
 from speech.schema import Frozen
+from tasks.export import refusals
 
 SHOWN = 200
 """Rows of an artifact; the CSV has all."""
@@ -48,6 +52,8 @@ class BatchResult(Frozen):
     exit_code: int
     problems: tuple[Ended, ...] = ()
     """The first of those that failed."""
+    trouble: str = ""
+    """Why the table could not be written, and where its rows are instead; the batch counts as failed then."""
 
     @property
     def sentence(self) -> str:
@@ -82,10 +88,15 @@ class Table:
         self._duration = 0.0
         self._cost: float | None = 0.0
         self._codes: Counter[int] = Counter()
+        self._broken: OSError | None = None
+        """The first row that could not be written down."""
 
     def add(self, row: Ended) -> None:
         self.counts[row.state] += 1
-        self._rows.writerow(_cells(row))
+        try:
+            self._rows.writerow(_cells(row))
+        except OSError as error:
+            self._broken = self._broken or error
         if row.state == "done":
             self._duration += row.duration or 0.0
             self._cost = None if self._cost is None or row.cost is None else self._cost + row.cost
@@ -101,13 +112,10 @@ class Table:
 
     def finish(self) -> BatchResult:
         """Put the CSV beside the outputs and sum up. Blocks."""
-        self._file.close()
         wanted = self.settled > self.counts["skipped"]
-        try:
-            if wanted:
-                outputs.write(self._target, self._path.read_bytes(), get_settings())
-        finally:
-            self._path.unlink(missing_ok=True)
+        trouble = self._put() if wanted else None
+        if trouble is None:
+            self.discard()
         return BatchResult(
             listed=self.settled,
             done=self.counts["done"],
@@ -118,13 +126,29 @@ class Table:
             duration=round(self._duration, 1),
             seconds=round(time.monotonic() - self._began, 1),
             cost=self._cost,
-            table=self._target if wanted else None,
-            exit_code=self._exit_code(),
+            table=self._target if wanted and trouble is None else None,
+            exit_code=self._exit_code() or (trouble.exit_code if trouble else 0),
             problems=tuple(self._problems),
+            trouble=f"The batch's table is missing, or lacks rows. {trouble.message}" if trouble else "",
         )
 
+    def _put(self) -> StenoError | None:
+        """Write the CSV; why that failed. Its rows stay where they are then."""
+        try:
+            with refusals(self._target):
+                self._file.close()
+                if self._broken is not None:
+                    raise self._broken
+                outputs.write(self._target, self._path.read_bytes(), get_settings())
+        except StenoError as error:
+            return type(error)(f"{error.message} The rows that could be written are in {self._path}.")
+        except Exception as error:
+            return OutputNotWritable(f"{self._target} was refused ({type(error).__name__}); its rows are in {self._path}.")
+        return None
+
     def discard(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
     def shown(self) -> list[Ended]:

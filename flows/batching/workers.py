@@ -29,6 +29,8 @@ class Pool:
         """The name of the state that the run ended in. One that had ended before is scheduled again."""
         from prefect.states import Scheduled
 
+        if under_way := self._waiting.get(run.id):
+            return await asyncio.shield(under_way)
         if run.state is not None and run.state.is_final():
             message = None if by_hand else RESTARTED
             await self._client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message=message), force=True)

@@ -119,14 +119,12 @@ def _as_kept(request: BatchRequest) -> BatchRequest:
 
     The address of a private feed becomes a handle, the same every time; paths become absolute.
     """
-    from pathlib import Path
-
     from infra.handles import concealed
-    from infra.names import scheme_of
+    from infra.names import expanded, scheme_of
     from infra.settings import get_settings
 
     def absolute(place: str) -> str:
-        return place if scheme_of(place) else str(Path(place).expanduser().absolute())
+        return place if scheme_of(place) else str(expanded(place).absolute())
 
     source = concealed(absolute(request.source), get_settings(), shared=True)
     return request.model_copy(update={"source": source, "output_dir": absolute(request.output_dir)})
@@ -200,6 +198,8 @@ def print_batch(result: BatchResult, display: Display, source: str) -> None:
         where = f" (line {row.line})" if row.line else ""
         named = "" if row.detail.startswith(row.name) else f"{row.name}{where}: "
         click.echo(f"steno: error: {named}{row.detail}", err=True)
+    if result.trouble:
+        click.echo(f"steno: error: {result.trouble}", err=True)
     if display.quiet:
         return
     from flows.cli.report import duration, near

@@ -6,10 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from infra.errors import OutputNotWritable, SourceDenied, SourceError, SourceNotFound
-from infra.names import output_stem, scheme_of
+from infra.names import expanded, output_stem, path_of, scheme_of
 from speech.errors import EmptyMedia, InvalidOption, StenoError
 
 if TYPE_CHECKING:
@@ -84,9 +83,9 @@ def check_source(source: str) -> None:
 
 def local_path(source: str) -> Path | None:
     """The local file that a source names; None for URLs and standard input."""
-    if source.startswith("file://"):
-        return Path(unquote(source.removeprefix("file://")))
-    return None if source == "-" or scheme_of(source) else Path(source).expanduser()
+    if scheme_of(source) == "file":
+        return Path(path_of(source))
+    return None if source == "-" or scheme_of(source) else expanded(source)
 
 
 def check_output(output_dir: str, output_file: str | None) -> None:

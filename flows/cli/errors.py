@@ -42,6 +42,9 @@ def describe(error: BaseException) -> Problem:
 
 def report(problem: Problem, *, as_json: bool, source: str | None = None) -> int:
     """Say it, on standard error or as a JSON line on standard output, and return the exit code."""
+    from infra.names import readable
+
+    problem = problem._replace(message=readable(problem.message))
     if as_json:
         line: dict[str, Any] = {"type": "error"} | ({"source": source} if source else {}) | problem._asdict()
         click.echo(json.dumps(line, ensure_ascii=False))

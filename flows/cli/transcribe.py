@@ -165,12 +165,12 @@ def as_kept(request: TranscribeRequest) -> TranscribeRequest:
     An address with credentials or a signature becomes a handle, paths become absolute.
     """
     from infra.handles import concealed
-    from infra.names import STDIN, scheme_of
+    from infra.names import STDIN, expanded, scheme_of
     from infra.settings import get_settings
 
     source = concealed(request.source, get_settings())
     if source != STDIN and not scheme_of(source):
-        source = str(Path(source).expanduser().absolute())
+        source = str(expanded(source).absolute())
     folder = request.output_dir if scheme_of(request.output_dir) else str(Path(request.output_dir).expanduser().absolute())
     return request.model_copy(update={"source": source, "output_dir": folder})
 

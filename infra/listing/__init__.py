@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from infra.errors import ListTooLong, SourceForbidden, SourceNotFound, UnreadableList
-from infra.listing.entry import Entry, Item, Refused, is_media
+from infra.listing.entry import Entry, Item, Refused
 from infra.listing.feeds import feed_entries
 from infra.listing.folders import folder_entries, glob_entries, has_wildcard, path_item
 from infra.listing.manifests import is_manifest, manifest_entries
 from infra.listing.objects import object_entries
-from infra.names import STDIN, display_name, scheme_of
+from infra.names import STDIN, display_name, expanded, is_media, path_of, scheme_of
 from infra.settings import StenoSettings
 
 __all__ = ["Entry", "Item", "Refused", "entries", "is_media"]
@@ -55,8 +55,7 @@ def _entries(source: str, settings: StenoSettings, recursive: bool, columns: Col
         return (
             manifest_entries(source, settings, columns) if is_manifest(source) else object_entries(source, settings, recursive)
         )
-    path = Path(unquote(source.removeprefix("file://")) if scheme else source).expanduser()
-    return _local_entries(path, settings, recursive, columns)
+    return _local_entries(expanded(path_of(source)), settings, recursive, columns)
 
 
 def _local_entries(path: Path, settings: StenoSettings, recursive: bool, columns: Collection[str] | None) -> Iterator[Entry]:

@@ -8,67 +8,6 @@ from pydantic import Field
 
 from speech.schema import Frozen
 
-MEDIA = frozenset(
-    [
-        "aac",
-        "ac3",
-        "aif",
-        "aifc",
-        "aiff",
-        "alac",
-        "amr",
-        "ape",
-        "au",
-        "avi",
-        "caf",
-        "flac",
-        "flv",
-        "gsm",
-        "m2ts",
-        "m4a",
-        "m4b",
-        "m4v",
-        "mka",
-        "mkv",
-        "mov",
-        "mp2",
-        "mp3",
-        "mp4",
-        "mpeg",
-        "mpg",
-        "mts",
-        "mxf",
-        "oga",
-        "ogg",
-        "ogv",
-        "opus",
-        "ra",
-        "rm",
-        "snd",
-        "spx",
-        "ts",
-        "tta",
-        "voc",
-        "vob",
-        "w64",
-        "wav",
-        "weba",
-        "webm",
-        "wma",
-        "wmv",
-        "wv",
-        "3g2",
-        "3gp",
-    ]
-)
-"""Extensions of files that may hold sound. Whether one does, its bytes decide."""
-
-
-def is_media(name: str) -> bool:
-    """Whether a file of this name may be a recording: not hidden, not the part of a download, a known extension."""
-    stem, dot, extension = name.rpartition(".")
-    return bool(stem) and bool(dot) and not name.startswith((".", "~$")) and extension.lower() in MEDIA
-
 
 class Item(Frozen):
     """One recording to transcribe."""
@@ -89,6 +28,8 @@ class Item(Frozen):
     """Of a manifest's row, as they were written."""
     line: int | None = None
     """Of the manifest, from 1."""
+    occurrence: int = 0
+    """How many rows above name the same recording, with other options."""
 
 
 class Refused(Frozen):

@@ -6,8 +6,10 @@ that there are no entities to expand and nothing outside to be read (see the `xm
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -16,8 +18,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from infra.errors import UnreadableList
-from infra.listing.entry import Entry, Item, Refused, is_media
-from infra.names import display_name, file_suffix, scheme_of
+from infra.listing.entry import Entry, Item, Refused
+from infra.names import display_name, file_suffix, is_media, scheme_of
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
 
@@ -36,15 +38,24 @@ _SUFFIXES = {"audio/mpeg": ".mp3", "audio/mp4": ".m4a", "audio/x-m4a": ".m4a", "
 def feed_entries(address: str, settings: StenoSettings) -> Iterator[Entry]:
     """The feed's episodes in its order, page after page (RFC 5005). Raises UnreadableList for what is no feed.
 
-    An episode is known by its guid: addresses of enclosures change with every signature or advertisement.
+    An episode is known by its guid: addresses of enclosures change with every signature or advertisement. A guid that
+    several recordings carry says nothing; those are known by their enclosures too.
     """
+    episodes = list(_episodes(address, settings))
+    recordings = defaultdict(set)
+    for episode in episodes:
+        recordings[episode.guid].add(episode.recording)
+    for episode in episodes:
+        yield from _entry(episode, address, shared=len(recordings[episode.guid]) > 1)
+
+
+def _episodes(address: str, settings: StenoSettings) -> Iterator[_Episode]:
     pages: set[str] = set()
     page: str | None = address
     while page is not None and page not in pages and len(pages) < _MAX_PAGES:
         pages.add(page)
         feed = _read(page, settings)
-        for episode in feed.episodes:
-            yield from _entry(episode, address)
+        yield from feed.episodes
         page = feed.next_page
         if page is not None and scheme_of(page) not in ("http", "https"):
             page = None
@@ -64,7 +75,7 @@ def _read(address: str, settings: StenoSettings) -> _Feed:
     return feed
 
 
-def _entry(episode: _Episode, feed: str) -> Iterator[Entry]:
+def _entry(episode: _Episode, feed: str, *, shared: bool) -> Iterator[Entry]:
     if not episode.url:
         return  # a post without a recording
     if scheme_of(episode.url) not in ("http", "https"):
@@ -73,10 +84,13 @@ def _entry(episode: _Episode, feed: str) -> Iterator[Entry]:
     plain = re.split(r"[?#]", episode.url, maxsplit=1)[0]
     name = " ".join(episode.title.split())[:100].strip() or display_name(episode.url)
     suffix = file_suffix(plain) if is_media(display_name(plain)) else _SUFFIXES.get(episode.type, "")
+    known_as = episode.guid or plain
+    if shared and episode.guid:
+        known_as += f"#{hashlib.sha256(chr(0).join(episode.recording).encode()).hexdigest()[:16]}"
     yield Item(
         source=episode.url,
         name=name if name.lower().endswith(suffix) else f"{name}{suffix}",
-        origin=f"{urlsplit(feed)._replace(query='', fragment='').geturl()}#{episode.guid or plain}",
+        origin=f"{urlsplit(feed)._replace(query='', fragment='').geturl()}#{known_as}",
         modified=_timestamp(episode.date),
     )
 
@@ -84,6 +98,11 @@ def _entry(episode: _Episode, feed: str) -> Iterator[Entry]:
 class _Episode:
     def __init__(self) -> None:
         self.title = self.guid = self.date = self.url = self.type = ""
+
+    @property
+    def recording(self) -> tuple[str, ...]:
+        """What two episodes of one guid do not share when they are two recordings. A query may be a signature, or all of it."""
+        return (re.split(r"[?#]", self.url, maxsplit=1)[0], self.title, self.date) if self.url else ()
 
     def enclose(self, url: str, kind: str) -> None:
         """Take the first enclosure that may be a recording."""

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.errors import SourceDenied, SourceNotFound
-from infra.listing.entry import Entry, Item, Refused, is_media
+from infra.listing.entry import Entry, Item, Refused
+from infra.names import expanded, is_media, portable, readable
 
 has_wildcard = glob.has_magic
 
@@ -29,21 +30,27 @@ def glob_entries(pattern: str, settle: float, *, recursive: bool) -> Iterator[En
     Raises SourceNotFound when it matches nothing.
     """
     root = _fixed_part(pattern)
-    found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207  Path.glob takes no absolute patterns
+    found = sorted(glob.glob(str(expanded(pattern)), recursive=True))  # noqa: PTH207  Path.glob takes no absolute patterns
     if not found:
         raise SourceNotFound(f"Nothing matches {pattern!r}; check its spelling and the working folder.")
     return _settled(_matches(found, root, recursive), root, settle)
 
 
 def _matches(found: list[str], root: Path, recursive: bool) -> Iterator[Path | Refused]:
+    seen: set[Path] = set()
     for name in found:
         path = Path(name).absolute()
-        if path.is_dir():
-            # `**` names the folders below by itself.
-            if recursive:
-                yield from _walk(path, root, recursive)
-        elif is_media(path.name):
-            yield path
+        if not path.is_dir():
+            below: Iterator[Path | Refused] = iter([path] if is_media(path.name) else [])
+        elif recursive:
+            below = _walk(path, root, recursive)
+        else:
+            continue  # `**` names the folders below by itself
+        for entry in below:
+            if isinstance(entry, Refused) or entry not in seen:
+                yield entry
+            if isinstance(entry, Path):
+                seen.add(entry)
 
 
 def path_item(path: Path, root: Path | None = None) -> Item:
@@ -51,8 +58,8 @@ def path_item(path: Path, root: Path | None = None) -> Item:
     stat = path.stat()
     folder = path.parent.relative_to(root).as_posix() if root else ""
     return Item(
-        source=str(path),
-        name=path.name,
+        source=portable(str(path)),
+        name=readable(path.name),
         origin=str(path),
         version=f"{stat.st_size}-{stat.st_mtime_ns}",
         folder="" if folder == "." else folder,
@@ -118,6 +125,6 @@ def _age(item: Item) -> float:
 
 def _fixed_part(pattern: str) -> Path:
     """The folder above the first wildcard."""
-    parts = Path(pattern).expanduser().absolute().parts
+    parts = expanded(pattern).absolute().parts
     fixed = next((position for position, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     return Path(*parts[:fixed])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from infra.connections import Broken
-from infra.errors import SourceForbidden, UnreadableList
+from infra.errors import SourceForbidden, SourceNotFound, UnreadableList
 from infra.listing.entry import Entry, Item, Refused
 from infra.listing.folders import path_item
-from infra.names import display_name, scheme_of
+from infra.names import display_name, expanded, path_of, portable, readable, scheme_of
 from infra.objects import PROTOCOLS, call, open_filesystem
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
@@ -54,16 +54,39 @@ def _entries(
     columns: Collection[str] | None,
 ) -> Iterator[Entry]:
     where = _Where(address, settings)
-    seen: dict[str, int] = {}
+    known = _Known()
     for line, row in rows(path, display_name(address)):
-        entry = (
-            Refused(name=f"line {line}", message=row, line=line) if isinstance(row, str) else _entry(line, row, where, columns)
-        )
-        if isinstance(entry, Item):
-            first = seen.setdefault(f"{entry.origin}\0{json.dumps(entry.options, sort_keys=True, default=str)}", line)
-            if first != line:
-                entry = Refused(name=entry.name, message=f"The same recording and options as on line {first}.", line=line)
-        yield entry
+        if isinstance(row, str):
+            yield Refused(name=f"line {line}", message=row, line=line)
+            continue
+        entry = _entry(line, row, where, columns)
+        yield known.judged(entry, line) if isinstance(entry, Item) else entry
+
+
+class _Known:
+    """What the rows so far have named."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], int] = {}
+        self._times: Counter[str] = Counter()
+        self._sources: dict[str, tuple[str, int]] = {}
+
+    def judged(self, item: Item, line: int) -> Entry:
+        """The item, or why it is left: all of it has been said before, or its id is another recording's."""
+        options = json.dumps(item.options, sort_keys=True, default=str)
+        first = self._rows.setdefault((item.origin, options), line)
+        plain = item.source.partition("?")[0] if scheme_of(item.source) in ("http", "https") else item.source
+        named, named_on = self._sources.setdefault(item.origin, (plain, line))
+        if named != plain:
+            return Refused(
+                name=item.name,
+                message=f"Line {named_on} gives the same id to another recording; each needs its own.",
+                line=line,
+            )
+        if first != line:
+            return Refused(name=item.name, message=f"The same recording and options as on line {first}.", line=line, later=True)
+        self._times[item.origin] += 1
+        return item.model_copy(update={"occurrence": self._times[item.origin] - 1})
 
 
 def _entry(line: int, row: dict[str, Any], where: _Where, columns: Collection[str] | None) -> Entry:
@@ -76,7 +99,7 @@ def _entry(line: int, row: dict[str, Any], where: _Where, columns: Collection[st
     if not isinstance(source, str):
         return Refused(name=f"line {line}", message="The row has no source; give a path or an address.", line=line)
     number, name = given.pop("id", None), given.pop("name", None)
-    shown = str(name or display_name(source.strip()))
+    shown = readable(str(name)) if name else display_name(source.strip())
     unknown = [column for column in given if columns is not None and column not in columns]
     if unknown:
         return Refused(
@@ -99,8 +122,7 @@ class _Where:
         self.address = address.partition("?")[0]
         self._settings = settings
         self._base = self.address.rpartition("/")[0] if scheme_of(address) not in (None, "file") else ""
-        path = unquote(address.removeprefix("file://")) if address.startswith("file://") else address
-        self._folder = Path(path).expanduser().absolute().parent
+        self._folder = expanded(path_of(address)).absolute().parent
         self._open: dict[str, Any] = {}
 
     def item(self, source: str) -> Item:
@@ -111,20 +133,22 @@ class _Where:
         if scheme in (None, "file"):
             if scheme_of(self.address) in ("http", "https"):
                 raise SourceForbidden("A manifest from the web cannot name files of this machine; give an address.")
-            return self._path(unquote(urlsplit(source).path) if scheme else source)
+            return self._path(path_of(source))
         if scheme in PROTOCOLS and scheme != "memory":
             return self._object(source)
         # A query may be a signature, which changes, or all that tells two recordings apart: `id` says that it is the former.
         return Item(source=source, name=display_name(source), origin=source)
 
     def _path(self, source: str) -> Item:
-        path = Path(source).expanduser()
+        path = expanded(source)
         path = path if path.is_absolute() else self._folder / path
         try:
-            return path_item(Path(path.absolute()))
+            return path_item(path.absolute())
         except OSError:
             # The run says what is wrong with it, as for any other source.
-            return Item(source=str(path), name=path.name, origin=str(path))
+            return Item(source=portable(str(path)), name=path.name, origin=str(path))
+        except ValueError:
+            raise SourceNotFound("No file can have such a name: part of it is not text.") from None
 
     def _object(self, source: str) -> Item:
         where = f"object {display_name(source)!r}"

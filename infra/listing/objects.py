@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from infra.connections import Broken, back_off
 from infra.errors import DownloadFailed, SourceDenied, SourceNotFound
-from infra.listing.entry import Entry, Item, is_media
-from infra.names import scheme_of
+from infra.listing.entry import Entry, Item
+from infra.names import is_media, scheme_of
 from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
 

@@ -122,6 +122,15 @@ def test_a_glob_lists_what_it_matches(tmp_path: Path, pattern: str, names: list[
     assert sorted(item.name for item in listed(tmp_path / pattern, quick(tmp_path))) == names
 
 
+def test_a_recording_that_a_glob_reaches_twice_is_listed_once(tmp_path: Path) -> None:
+    make(tmp_path, "in/a.mp3", "in/deep/b.mp3", "in/deep/er/c.mp3")
+    assert sorted(item.name for item in listed(tmp_path / "in/**", quick(tmp_path), recursive=True)) == [
+        "a.mp3",
+        "b.mp3",
+        "c.mp3",
+    ]
+
+
 def test_what_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match="no folder or file"):
         listed(tmp_path / "gone", quick(tmp_path))
@@ -231,6 +240,24 @@ def test_an_episode_stays_the_same_when_its_address_is_signed_anew(settings: Ste
         address = feed(server, "/feed", RSS.format(next="", token=token))
         versions.append([(item.origin, item.version) for item in listed(address, settings)])
     assert versions[0] == versions[1]
+
+
+def test_a_guid_that_two_episodes_share_names_neither(settings: StenoSettings, server: FaultServer) -> None:
+    item = '<item><title>{}</title><guid>g</guid><enclosure url="/{}" type="audio/mpeg"/></item>'
+    pairs = [("One", "a.mp3?n=1"), ("Two", "a.mp3?n=2"), ("One", "a.mp3?n=3"), ("Three", "b.mp3")]
+    address = feed(server, "/feed", f"<rss><channel>{''.join(item.format(*pair) for pair in pairs)}</channel></rss>")
+    one, two, signed_anew, three = [entry.origin for entry in listed(address, settings)]
+    assert len({one, two, three}) == 3
+    assert signed_anew == one
+    later = [("Four", "c.mp3"), *pairs[:2]]
+    feed(server, "/feed", f"<rss><channel>{''.join(item.format(*pair) for pair in later)}</channel></rss>")
+    assert [entry.origin for entry in listed(address, settings)][1:] == [one, two]
+
+
+def test_an_id_of_two_recordings_is_refused_for_the_second(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("id,source\n1,https://example.org/a.mp3\n1,https://example.org/b.mp3\n")
+    (left,) = refused(tmp_path / "list.csv", quick(tmp_path))
+    assert (left.line, "Line 2 gives the same id" in left.message) == (3, True)
 
 
 def test_the_pages_of_a_feed_are_followed_once_each(settings: StenoSettings, server: FaultServer) -> None:
