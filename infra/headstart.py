@@ -87,6 +87,11 @@ class HeadStart:
                 self._taken.append((begun.moment, time.perf_counter()))
             return begun
 
+    def waits(self, key: str) -> bool:
+        """Whether the work of that key was begun and nobody has taken it over yet."""
+        with self._guard:
+            return key in self._begun
+
     def seconds_before(self, moment: float) -> float:
         """How long before `moment` (of `time.perf_counter`) the first piece was begun of those that were handed over since."""
         with self._guard:
@@ -111,6 +116,12 @@ def use(head_start: HeadStart | None) -> None:
 def begun(key: str) -> Begun[Any] | None:
     """What was begun under that key, handed over."""
     return _current.take(key) if _current is not None else None
+
+
+def waits(key: str) -> bool:
+    """Whether something was begun under that key that nobody has taken over yet. Its record may be written already: work that
+    a kill interrupts before the run asks for it is not lost."""
+    return _current is not None and _current.waits(key)
 
 
 def seconds_before(moment: float) -> float:

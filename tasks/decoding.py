@@ -75,7 +75,7 @@ def known_audio(record: str, call: FetchCall) -> ArtifactRef | None:
 
 
 def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
-    """The audio, in the store. Raises MediaError and its kinds, StorageFull."""
+    """The audio, in the store, with the record that leads to it. Raises MediaError and its kinds, StorageFull."""
     with engine_required(), limit_named(call):
         from speech.audio import normalise
 
@@ -89,7 +89,10 @@ def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink
             progress=report,
         )
     meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}
-    return get_store().put(target, "audio", sha256=info.sha256, meta=meta, by=record_of(fetched.sha256, call))
+    record = record_of(fetched.sha256, call)
+    audio = get_store().put(target, "audio", sha256=info.sha256, meta=meta, by=record)
+    get_store().write_record(record, audio.model_dump_json().encode())
+    return audio
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ async def _decode_once(call: FetchCall, fetched: Fetched, folder: Path, phase: _
 
     async def there() -> bool:
         nonlocal known
-        known = None if call.again else await asyncio.to_thread(known_audio, record, call)
+        known = None if call.again or headstart.waits(record) else await asyncio.to_thread(known_audio, record, call)
         return known is not None
 
     if await there() or (claim := await claimed(record, there, "fetch")) is None:
@@ -124,6 +124,4 @@ async def _decode_once(call: FetchCall, fetched: Fetched, folder: Path, phase: _
 def _audio(record: str, fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink) -> ArtifactRef:
     begun = None if call.again else headstart.begun(record)
     audio: ArtifactRef | None = begun.result(report) if begun is not None else None
-    audio = audio or decode(fetched, folder, call, report)
-    get_store().write_record(record, audio.model_dump_json().encode())
-    return audio
+    return audio or decode(fetched, folder, call, report)

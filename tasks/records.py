@@ -7,17 +7,14 @@ whichever Prefect server it talks to.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from contextvars import ContextVar
-from typing import Any
 
 from prefect.filesystems import WritableFileSystem
-from pydantic import BaseModel, Json
 
-from infra.artifacts import StageOutcome
+from infra import headstart
 from infra.compute import get_store
-from speech.stored import parsed
+from tasks.outcomes import outcome_in, record_of
 
 _STAGE_KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -63,7 +60,12 @@ def forget() -> None:
 
 
 def _read(key: str) -> bytes | None:
-    """The record, or None where there is none that leads to an artifact."""
+    """The record, or None where there is none that leads to an artifact.
+
+    None as well while what this process computed ahead of the run waits for it: the run takes it over as its own work.
+    """
+    if headstart.waits(key):
+        return None
     store = get_store()
     content = store.read_record(key) if _STAGE_KEY.fullmatch(key) else None
     if content is None:
@@ -72,28 +74,4 @@ def _read(key: str) -> bytes | None:
         outcome = outcome_in(content, key)
     except ValueError:
         return None  # damaged; it is written anew when the stage is computed
-    return _for_prefect(key, outcome) if store.holds(outcome.artifact) else None
-
-
-class _Record(BaseModel):
-    """What Prefect writes of a result, as far as it is ours (`prefect.results.ResultRecord`)."""
-
-    result: Json[Any]
-
-
-def outcome_in(record: bytes, key: str) -> StageOutcome:
-    """What the stage of that key left, out of its record's bytes. Raises ValueError when they are damaged, or another stage's.
-
-    Prefect would read them with whatever serializer the record names, pickle among them: who may write to the store could
-    have it run code. It is read as JSON, whatever the record says.
-    """
-    outcome = StageOutcome.model_validate(parsed(_Record, record).result, extra="ignore")
-    if outcome.key not in ("", key):
-        raise ValueError("the record is of another stage")
-    return outcome
-
-
-def _for_prefect(key: str, outcome: StageOutcome) -> bytes:
-    """The record as Prefect is to read it: as plain JSON, without its hook that makes objects of any class."""
-    metadata = {"storage_key": key, "serializer": {"type": "json", "object_decoder": None}}
-    return json.dumps({"metadata": metadata, "result": outcome.model_dump_json()}).encode()
+    return record_of(key, outcome) if store.holds(outcome.artifact) else None

@@ -19,7 +19,7 @@ from speech.schema import Frozen, Transcript
 from speech.scoring import Scores, ScoringOptions, score
 from speech.scoring.references import Reference
 from speech.stored import read_json
-from tasks.records import outcome_in
+from tasks.outcomes import outcome_in
 from tasks.report import StageReport, current_attempts, defects_contained
 from tasks.stage import retry_condition, with_retries
 

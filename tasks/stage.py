@@ -23,7 +23,8 @@ from infra.usage import in_use, noted
 from speech.schema import StageName
 from tasks.calls import SHOWN_AS, StageCall
 from tasks.locking import StageLocks
-from tasks.records import RecordStorage, outcome_in
+from tasks.outcomes import outcome_in
+from tasks.records import RecordStorage
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, run_id, started
 from tasks.stopping import ends_cancelled
 

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING
 from infra import compute, headstart
 from infra.artifacts import StageOutcome
 from infra.headstart import HeadStart
+from infra.jobs import ProgressSink
 from infra.local import LocalCompute
 from infra.names import STDIN, scheme_of
 from infra.settings import StenoSettings
 from infra.sharding import shard_count
 from infra.sources import fetch_source
 from tasks.calls import StageCall, asr_call, segment_call
-from tasks.decoding import FetchCall, decode, known_audio, record_of
+from tasks.decoding import FetchCall, decode, known_audio
+from tasks.decoding import record_of as record_of_decoded
 from tasks.models import resolve
+from tasks.outcomes import record_of
 from tasks.recording import Recording
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ class Ahead:
         store.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="ahead-", dir=store.scratch) as folder:
             fetched = fetch_source(request.source, Path(folder), self.settings)
-            record = record_of(fetched.sha256, call)
+            record = record_of_decoded(fetched.sha256, call)
             if (audio := known_audio(record, call)) is None:
                 begun = self.head_start.begin(record)
                 if begun is None:
@@ -109,5 +112,12 @@ class Ahead:
         begun = self.head_start.begin(job.key)
         if begun is None:
             return None
-        outcome: StageOutcome = begun.perform(lambda report: LocalCompute(store).compute(job, report))
+
+        def work(report: ProgressSink) -> StageOutcome:
+            outcome = LocalCompute(store).compute(job, report)
+            # As the run's task will write it again: a command that is killed before that loses nothing.
+            store.write_record(job.key, record_of(job.key, outcome))
+            return outcome
+
+        outcome: StageOutcome = begun.perform(work)
         return outcome

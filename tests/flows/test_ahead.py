@@ -15,6 +15,7 @@ from flows.request import TranscribeRequest
 from infra import compute, headstart
 from infra.headstart import HeadStart
 from infra.settings import StenoSettings, get_settings
+from tasks.records import look_up
 from tests.media import make_case
 
 
@@ -85,3 +86,25 @@ def test_long_recordings_are_left_to_the_run_which_divides_them(
     source = str(make_case("speech", tmp_path))
     divided = settings.model_copy(update={"shards": settings.shards.model_copy(update={"threshold": 10.0, "min_seconds": 5.0})})
     assert begun(TranscribeRequest(source=source, model="tiny.en"), divided, monkeypatch) == ["decode"]
+
+
+def test_what_was_begun_is_there_for_the_next_command_when_this_one_is_killed(
+    tmp_path: Path, settings: StenoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has asked for it: no server answered before the kill."""
+    request = TranscribeRequest(source=str(make_case("speech", tmp_path)), model="tiny.en")
+    assert begun(request, settings, monkeypatch) == ["decode", "stage", "stage"]
+    assert begun(request, settings, monkeypatch) == []
+
+
+async def test_the_run_takes_over_what_waits_for_it_rather_than_call_it_cached(
+    tmp_path: Path, settings: StenoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+    begin = HeadStart.begin
+    monkeypatch.setattr(HeadStart, "begin", lambda self, key: keys.append(key) or begin(self, key))
+    begun(TranscribeRequest(source=str(make_case("speech", tmp_path)), model="tiny.en"), settings, monkeypatch)
+    segment = next(key for key in keys if not key.startswith("decoded-"))
+    assert not await look_up(segment)
+    assert headstart.begun(segment) is not None
+    assert await look_up(segment)

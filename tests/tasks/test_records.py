@@ -13,7 +13,8 @@ from prefect.results import ResultRecord  # type: ignore[attr-defined]
 
 from infra.artifacts import StageOutcome
 from infra.compute import get_store
-from tasks.records import RecordStorage, outcome_in
+from tasks.outcomes import outcome_in
+from tasks.records import RecordStorage
 
 KEY = "a" * 64
 pytestmark = pytest.mark.usefixtures("steno")
