@@ -31,7 +31,7 @@ def deploy(as_json: bool, debug: bool) -> None:
         return
     for change in changes:
         click.echo(f"{change.what:<10}{change.kind:<12}{change.name}")
-    click.echo(f"\nStart a worker with `steno up --no-server`, or `prefect worker start --pool {settings.deploy.pool}`.")
+    click.echo("\nStart a worker with `steno up --no-server`.")
 
 
 @click.command("up")

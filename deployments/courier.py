@@ -144,8 +144,15 @@ def make_courier(pool: str, name: str, limit: int, told: asyncio.Event) -> BaseW
 
     from flows.notify import notify
 
+    class Configuration(BaseJobConfiguration):
+        @classmethod
+        async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
+            """Nothing is started, so there is nothing that the pool, a deployment or a run could set."""
+            return cls()
+
     class Courier(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
         type = "stenoflow-courier"
+        job_configuration = Configuration
 
         async def get_and_submit_flow_runs(self) -> Any:
             return [] if told.is_set() else await super().get_and_submit_flow_runs()

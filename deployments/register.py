@@ -9,15 +9,13 @@ from deployments.automations import register_automations
 from deployments.catalog import Spec, catalog, courier_pool, package_version
 from deployments.changes import Change
 from deployments.environment import flow_environment
+from deployments.execute import COMMAND
 from deployments.form import parameter_form
 from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
-
-RUN_COMMAND = "python -m prefect.engine"
-"""Named outright, a run is one process: left out, Prefect 3.8 starts two more that look for code to download."""
 
 
 async def register(client: PrefectClient, settings: StenoSettings) -> list[Change]:
@@ -48,15 +46,19 @@ async def _register_pool(client: PrefectClient, name: str, description: str, set
 
 
 def job_template(settings: StenoSettings) -> dict[str, Any]:
-    """Prefect's own template for processes, with our command and the folder that relative paths lead to."""
-    from prefect.workers.process import ProcessWorker
+    """What a process of the pool is started with. No run, deployment or automation can set any of it.
 
-    template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
-    variables = template["variables"]["properties"]
-    variables["command"]["default"] = RUN_COMMAND
-    variables["working_dir"]["default"] = str(settings.workdir_path)
-    variables["env"]["default"] = flow_environment()
-    return template
+    Prefect's server refuses job variables by this template; our workers do not ask for it (`deployments.worker`).
+    """
+    return {
+        "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+        "job_configuration": {
+            "command": COMMAND,
+            "env": flow_environment(),
+            "working_dir": str(settings.workdir_path),
+            "stream_output": True,
+        },
+    }
 
 
 async def _register_deployment(client: PrefectClient, spec: Spec, pool: str) -> Change:
@@ -89,6 +91,7 @@ def _payload(spec: Spec, pool: str) -> dict[str, Any]:
         "enforce_parameter_schema": True,
         "entrypoint": spec.entrypoint,
         "path": None,
+        "pull_steps": None,
         "work_pool_name": pool,
         "concurrency_limit": spec.concurrency,
         "concurrency_options": {"collision_strategy": spec.when_full},

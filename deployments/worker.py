@@ -12,12 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from deployments.environment import flow_environment
+from deployments.execute import COMMAND
+from infra.settings import get_settings
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -32,6 +37,16 @@ REPORT = 10.0
 """Seconds to tell the server, which may be gone as well."""
 
 
+class NoHooks:
+    """Our flows have none. Prefect would load the code that the deployment names, in the worker, to look for them."""
+
+    async def run_cancellation_hooks(self, flow_run: Any, state: Any) -> None:
+        pass
+
+    async def run_crashed_hooks(self, flow_run: Any, state: Any) -> None:
+        pass
+
+
 def make_worker(
     pool: str, name: str, limit: int | None, at_work: dict[UUID, FlowRunExecutorContext], told: asyncio.Event
 ) -> ProcessWorker:
@@ -40,12 +55,25 @@ def make_worker(
     Defined in here because importing Prefect's takes seconds.
     """
     import anyio
-    from prefect.flows import load_flow_from_flow_run
     from prefect.runner._flow_run_executor import FlowRunExecutorContext
     from prefect.runner._starter_engine import EngineCommandStarter
-    from prefect.workers.process import ProcessWorker, ProcessWorkerResult
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
+
+    class Configuration(ProcessJobConfiguration):
+        @classmethod
+        async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
+            """The worker's own: whoever may call the API may write the pool's template, and what runs and deployments set."""
+            workdir = get_settings().workdir_path
+            return cls(
+                command=shlex.join([sys.executable, *COMMAND.split()[1:]]),
+                env=dict(flow_environment()),
+                working_dir=workdir,
+                stream_output=True,
+            )
 
     class Worker(ProcessWorker):
+        job_configuration = Configuration
+
         async def get_and_submit_flow_runs(self) -> Any:
             return [] if told.is_set() else await super().get_and_submit_flow_runs()
 
@@ -62,7 +90,7 @@ def make_worker(
             return await super()._submit_scheduled_flow_runs(free)
 
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = anyio.TASK_STATUS_IGNORED) -> Any:
-            """As Prefect's, for a pool whose command is set; and the working directory need not exist yet.
+            """As Prefect's, for a command that is known; and the working directory need not exist yet.
 
             Prefect's overlooks a run that is cancelled between its submission and the start of its process: it would stay
             Cancelling, and keep its place among the deployment's concurrent runs.
@@ -81,9 +109,7 @@ def make_worker(
                     stream_output=configuration.stream_output,
                     control_channel=context.control_channel,
                 )
-                executor = context.create_executor(
-                    flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
-                )
+                executor = context.create_executor(flow_run, starter, hook_runner=NoHooks(), propose_submitting=False)
 
                 async def execute(*, task_status: Any) -> None:
                     results.append(await executor.submit(task_status=task_status))
@@ -170,8 +196,6 @@ def end_with_parent() -> None:
 
 
 def main(pool: str, name: str, limit: str) -> None:
-    # The pool's command starts with `python`, which must be the one that this worker runs on.
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     end_with_parent()
     asyncio.run(work(pool, name, int(limit) or None))
 
