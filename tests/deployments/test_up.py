@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from deployments import processes, supervisor
@@ -28,89 +25,11 @@ from deployments.up import database_url, server_environment
 from infra.errors import PortTaken, ProcessKeepsEnding
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
-from tests.deployed import QUICK, ROOT
+from tests.deployed import ROOT
 from tests.flows.test_cli import steno
 from tests.guides import commands, shell, spoken
 from tests.prefect_home import prefect_home
-
-
-def gone(pids: set[int], timeout: float = 90) -> bool:
-    deadline = time.monotonic() + timeout
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-# -- the whole of it ----------------------------------------------------------------------------------------------------
-
-
-class Up:
-    """`steno up` in a process of its own."""
-
-    def __init__(self, folder: Path, models: Path) -> None:
-        self.port = free_port()
-        self.folder = folder
-        self.output = folder / "up.log"
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_"))}
-        env |= QUICK | {
-            "STENO_HOME": str(folder / "home"),
-            "STENO_MODELS_DIR": str(models),
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PYTHONPATH": str(ROOT),
-        }
-        with self.output.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port)],
-                env=env,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                start_new_session=True,
-            )
-
-    @property
-    def api(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
-
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    def wait_until_said(self, text: str, timeout: float = 200) -> None:
-        deadline = time.monotonic() + timeout
-        while text not in self.said():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
-            time.sleep(0.2)
-
-    def children(self) -> dict[str, int]:
-        """The processes of the server, the worker and the courier."""
-        found = {}
-        for child in psutil.Process(self.process.pid).children():
-            try:
-                command = " ".join(child.cmdline())
-            except psutil.Error:  # it has just ended
-                continue
-            for name, module in (
-                ("server", "flows.cli.server"),
-                ("worker", "deployments.worker"),
-                ("courier", "deployments.courier"),
-            ):
-                if module in command:
-                    found[name] = child.pid
-        return found
-
-    def kill(self) -> None:
-        """`kill -9`; what it started ends by itself."""
-        started = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
-        self.process.kill()
-        self.process.wait()
-        assert gone({process.pid for process in started})
+from tests.up import Up, free_port, gone
 
 
 @pytest.fixture
