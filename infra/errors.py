@@ -19,13 +19,14 @@
     ProcessKeepsEnding           the server or the worker of `steno up` ended again and again
     StorageFull                  no space left where the store or the output lives
     Quarantined                  the run's process died too often; set aside until a person retries it
+    StageNotBegun                a stage waited too long for a slot or a container; it would wait again
     StageFailed                  an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
     ArtifactMissing              a reference whose artifact is gone (garbage-collected); the run recomputes it
     TransientError
     ├── ApiUnreachable           the Prefect API does not answer, or the temporary one does not start
     ├── DownloadFailed           stalled, cut short, or a 5xx, after the download's own resumes
     ├── WorkerLost               a remote worker died or was stopped under a stage, more often than is put up with
-    └── StageTimeout             a stage outlived the time-out computed from the recording's duration
+    └── StageTimeout             a stage hangs, or has worked for longer than the recording's duration allows
 
 Each says by `retry` whether trying again can help.
 """
@@ -96,6 +97,11 @@ class StorageFull(StenoError):
 class Quarantined(StenoError):
     code = "quarantined"
     exit_code = 8
+
+
+class StageNotBegun(StenoError):
+    code = "stage_not_begun"
+    exit_code = 6
 
 
 class StageFailed(StenoError):

@@ -127,10 +127,20 @@ class RetrySettings(BaseModel):
 
 
 class TimeoutSettings(BaseModel):
-    """How long one attempt at a stage may take."""
+    """How long one attempt at a stage may wait for its turn, stand still, and work."""
 
-    floor: float = Field(600.0, gt=0, description="Seconds that every stage may take, however short the recording.")
-    factor: float = Field(20.0, gt=0, description="Seconds per second of audio.")
+    wait: float = Field(
+        4 * 3600.0,
+        gt=0,
+        description="Seconds that a stage may wait for a slot, in Modal's queue and for a container; work is counted from its first progress.",
+    )
+    still: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds without progress after which a stage counts as hung, beyond what `factor` gives its largest batch.",
+    )
+    floor: float = Field(600.0, gt=0, description="Seconds that every stage may work, however short the recording.")
+    factor: float = Field(20.0, gt=0, description="Seconds of work per second of audio.")
 
 
 class BatchSettings(BaseModel):

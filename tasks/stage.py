@@ -16,14 +16,14 @@ from prefect.transactions import IsolationLevel
 from infra import compute
 from infra.artifacts import StageOutcome
 from infra.compute import get_store, runtime_of
-from infra.errors import StageTimeout
 from infra.progress import logging_to
-from infra.settings import RetrySettings, StenoSettings, get_settings
+from infra.settings import RetrySettings, get_settings
 from infra.usage import in_use, noted
 from speech.schema import StageName
 from tasks.calls import SHOWN_AS, StageCall
 from tasks.locking import StageLocks
 from tasks.outcomes import outcome_in
+from tasks.patience import Patience
 from tasks.records import RecordStorage
 from tasks.report import RunLog, current_attempts, defects_contained, progress_of, run_id, started
 from tasks.stopping import ends_cancelled
@@ -54,18 +54,10 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     fresh = call.again and attempts.count == 1
     job = call.job(runtime_of(settings, batch_size), fresh=fresh, larger=attempts.larger)
     backend = compute.get_compute(settings, call.backend)
-    limit = time_limit(call.duration, settings)
-    scope = asyncio.timeout(limit)
-    try:
-        with defects_contained(call.shown_as), logging_to(get_run_logger().info):
-            async with scope:
-                outcome = await backend.run(job, progress_of(call.shown_as))
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise StageTimeout(
-            f"The {call.shown_as} stage did not finish within {limit:.0f} s; raise STENO_TIMEOUT__FACTOR or use a smaller model."
-        ) from None
+    patience = Patience(call.shown_as, call.duration, batch_size, settings.timeout)
+    with defects_contained(call.shown_as), logging_to(get_run_logger().info):
+        async with patience.limits():
+            outcome = await backend.run(job, patience.watching(progress_of(call.shown_as)))
     return outcome.model_copy(update={"run": run_id()}).model_dump(mode="json")
 
 
@@ -130,11 +122,6 @@ def _computed_by(run: str, key: str) -> bool:
 def pauses(retry: RetrySettings) -> list[float]:
     """Seconds before each retry: 2, 6, 18 … by default, up to the longest allowed."""
     return [min(retry.delay * 3**step, retry.max_delay) for step in range(max(retry.attempts, 1))]
-
-
-def time_limit(duration: float, settings: StenoSettings) -> float:
-    """Seconds that one attempt at a stage may take on a recording of `duration` seconds."""
-    return max(settings.timeout.floor, settings.timeout.factor * duration)
 
 
 def _attempt_detail(count: int, batch_size: int | None, asked: int | None) -> str:

@@ -60,7 +60,8 @@ ADVICE: dict[str, str] = {
     "prefect_unreachable": "Start the Prefect server, or correct `PREFECT_API_URL`; then try again.",
     "artifact_missing": "Retry: what was removed is computed again. If it recurs, keep artifacts longer (`retention_days`).",
     "download_failed": "Retry when the server that holds the recording answers again.",
-    "stage_timeout": "Raise `STENO_TIMEOUT__FACTOR` or choose a smaller model or a faster machine, then Retry.",
+    "stage_timeout": "Raise the limit that the message names, or choose a smaller model or a faster machine, then Retry.",
+    "stage_not_begun": "Let more stages run at once, or wait longer, by the settings that the message names; then Retry.",
     "diarization_failed": "See to what failed in the branch of the speakers, then Retry: the text is kept.",
 }
 """Error code to a sentence. Complete: a test walks the trees of errors."""

@@ -9,11 +9,12 @@ import pytest
 
 from infra.artifacts import ArtifactRef
 from infra.jobs import ProgressSink, in_thread
-from infra.settings import RetrySettings, StenoSettings
+from infra.settings import RetrySettings, TimeoutSettings
 from speech.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall
+from tasks.patience import time_limit
 from tasks.report import Attempts
-from tasks.stage import pauses, time_limit
+from tasks.stage import pauses
 
 AUDIO = ArtifactRef(kind="audio", path="artifacts/audio/aa/aa.flac", sha256="aa", bytes=1, meta={"duration": 1.0})
 
@@ -86,9 +87,9 @@ def test_pauses_grow_up_to_the_longest_allowed() -> None:
 
 
 def test_time_limit_grows_with_the_recording() -> None:
-    settings = StenoSettings()
-    assert time_limit(1.0, settings) == settings.timeout.floor
-    assert time_limit(3 * 3600.0, settings) == settings.timeout.factor * 3 * 3600
+    settings = TimeoutSettings()
+    assert time_limit(1.0, settings) == settings.floor
+    assert time_limit(3 * 3600.0, settings) == settings.factor * 3 * 3600
 
 
 async def test_cancelled_thread_ends_at_its_next_report_before_the_caller_goes_on() -> None:
