@@ -58,6 +58,7 @@ async def _told(work: Any, url: str) -> Any:
     """The result of `work`, with what Prefect's client raises told as ours."""
     import httpx
 
+    _quieten()
     try:
         return await work
     except httpx.HTTPStatusError as error:
@@ -72,6 +73,22 @@ async def _told(work: Any, url: str) -> Any:
         if isinstance(cause, httpx.HTTPStatusError):
             raise _refusal(cause.response, url) from error
         raise ApiUnreachable(f"The Prefect API at {shown(url)} could not be used ({type(cause or error).__name__}).") from error
+
+
+def _quieten() -> None:
+    """Show only errors of Prefect's log lines on this command's console.
+
+    Here, where Prefect has read the URL of its API, and not by an environment variable: the worker of `steno up` would inherit
+    it, and through it every run, whose Logs tab would stay empty.
+    """
+    if "PREFECT_LOGGING_LEVEL" in os.environ:
+        return
+    import logging
+
+    import prefect.main  # noqa: F401  makes the handlers
+
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.ERROR)
 
 
 def _refusal(response: Any, url: str) -> StenoError:

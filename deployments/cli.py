@@ -21,7 +21,6 @@ def deploy(as_json: bool, debug: bool) -> None:
     from deployments import api
     from infra.settings import get_settings
 
-    _quiet()
     settings = get_settings()
     url = api.target()
     changes = api.deploy(settings, url)
@@ -71,11 +70,5 @@ def up(
     from deployments.up import up as run
     from infra.settings import get_settings
 
-    _quiet()
     get_settings.cache_clear()
     run(Plan(host, port, limit, not no_server, not no_worker, verbose, api), get_settings(), print_line)
-
-
-def _quiet() -> None:
-    """Prefect's own log lines are for its server's and worker's logs."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")

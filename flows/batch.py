@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from prefect import flow
 from prefect.context import FlowRunContext
-from prefect.states import Cancelled, Failed
+from prefect.states import Failed
 
 from flows.attempts import retried_by_a_person
 from flows.batching.children import Children, find_deployment
@@ -16,10 +16,10 @@ from flows.batching.lease import leased
 from flows.batching.request import BatchRequest
 from flows.batching.table import BatchResult, Table, publish_table
 from flows.cancellation import cancelled_from_outside
-from flows.served import with_types
+from flows.served import asked, served
 from infra.names import display_name
 from infra.settings import get_settings
-from speech.errors import InvalidOption, StageCancelled, StenoError
+from speech.errors import InvalidOption, StenoError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -39,15 +39,11 @@ class BatchIncomplete(StenoError):
 
 
 def _run_name() -> str:
-    from prefect.runtime import flow_run
-
-    request = flow_run.parameters["request"]
-    source = request["source"] if isinstance(request, dict) else request.source
-    return f"batch of {display_name(source)}"
+    return f"batch of {display_name(asked('source'))}"
 
 
-@flow(name="batch", flow_run_name=_run_name, persist_result=False)
-@with_types
+@flow(name="batch", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
+@served
 async def batch(request: BatchRequest) -> BatchResult:
     """Transcribe every new recording that a source lists: a folder, a bucket, a manifest, a podcast feed.
 
@@ -58,11 +54,8 @@ async def batch(request: BatchRequest) -> BatchResult:
     Args:
         request: What lists the recordings, their options, and where the files go.
     """
-    try:
-        async with cancelled_from_outside():
-            result = await _run(request)
-    except StageCancelled as error:
-        return cast(BatchResult, Cancelled(message=error.message, data=error))
+    async with cancelled_from_outside():
+        result = await _run(request)
     if result.failed or result.quarantined or result.trouble:
         return cast(BatchResult, _incomplete(result))
     return result

@@ -13,17 +13,15 @@ from flows.artifacts import flow_run_here
 from flows.cancellation import cancelled_from_outside
 from flows.evaluation import history
 from flows.evaluation.files import publish, write_files
-from flows.evaluation.request import EvaluateRequest
+from flows.evaluation.request import EvaluateRequest, series_of
 from flows.evaluation.result import Evaluation, EvaluationIncomplete
 from flows.evaluation.rows import evaluate_all
 from flows.evaluation.summary import against, overall, within
 from flows.request import TranscribeOptions
-from flows.running import ended_early
-from flows.served import with_types
+from flows.served import asked, served
 from infra.handles import revealed
 from infra.names import display_name
 from infra.settings import get_settings
-from speech.errors import StageCancelled
 from speech.scoring.types import SCORING_VERSION
 from tasks.models import resolve_models
 from tasks.references import read_references
@@ -35,14 +33,11 @@ ROW_OPTIONS = tuple(name for name in TranscribeOptions.model_fields if name not 
 
 
 def _run_name() -> str:
-    from prefect.runtime import flow_run
-
-    request = flow_run.parameters["request"]
-    return f"evaluate {(EvaluateRequest.model_validate(request) if isinstance(request, dict) else request).series}"
+    return f"evaluate {series_of(asked('name'), asked('references'))}"
 
 
-@flow(name="evaluate", flow_run_name=_run_name, persist_result=False)
-@with_types
+@flow(name="evaluate", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
+@served
 async def evaluate(request: EvaluateRequest) -> Evaluation:
     """Transcribe recordings whose truth is known, and score what comes out: words, speakers, word times, speed.
 
@@ -52,11 +47,8 @@ async def evaluate(request: EvaluateRequest) -> Evaluation:
     Args:
         request: The recordings, what is compared, and with which earlier evaluation.
     """
-    try:
-        async with cancelled_from_outside():
-            evaluation = await _run(request)
-    except StageCancelled as error:
-        return cast(Evaluation, ended_early(error))
+    async with cancelled_from_outside():
+        evaluation = await _run(request)
     if evaluation.failed:
         message = (
             f"{len(evaluation.failed)} of {len(evaluation.rows)} transcripts could not be made or scored, the report has "

@@ -7,7 +7,7 @@ import asyncio
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.served import with_types
+from flows.served import served
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected, lines
 from infra.compute import get_store
@@ -37,8 +37,8 @@ class GcRequest(Frozen):
         )
 
 
-@flow(name="gc", persist_result=False)
-@with_types
+@flow(name="gc", persist_result=False, validate_parameters=False)
+@served
 async def gc(request: GcRequest = GcRequest()) -> Collected:  # noqa: B008  frozen
     """Remove artifacts from the store, never one that a run uses or was promised, and all that points to them.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prefect import State, flow, get_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
-from flows.served import with_types
+from flows.served import served
 from flows.webhooks import ATTEMPT, DELIVERED, FORGOTTEN, GIVEN_UP, UNDELIVERED, Notice, attempts_of, is_deleted, metadata
 from infra.post import Answer
 from infra.settings import get_settings
@@ -28,8 +28,8 @@ _LONGEST_WISH = 3600.0
 """Seconds for which a receiver may ask to be left alone (`Retry-After`) where it would be tried sooner."""
 
 
-@flow(name="notify", persist_result=False)
-@with_types
+@flow(name="notify", persist_result=False, validate_parameters=False)
+@served
 async def notify(notice: Notice) -> Any:
     """Tell the owner of a job that it has ended. Retry delivers again, under the same id.
 

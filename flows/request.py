@@ -69,7 +69,12 @@ class RecordingSource(Frozen):
     @field_validator("name")
     @classmethod
     def _no_path(cls, value: str | None) -> str | None:
-        return re.sub(r"[/\\]+", "-", value).strip() or None if value else None
+        return without_folders(value) or None if value else None
+
+
+def without_folders(name: str) -> str:
+    """A recording's name that names no place: `a/b` as `a-b`."""
+    return re.sub(r"[/\\]+", "-", name).strip()
 
 
 class TranscribeOptions(Frozen):

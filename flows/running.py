@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
-
-from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Failed
 
 from flows.attempts import refuse_after_crashes
 from flows.cancellation import cancelled_from_outside
@@ -17,7 +13,6 @@ from flows.progress import progress_shown
 from flows.report import publish_failure
 from flows.request import TranscribeRequest
 from flows.usage import artifacts_in_use
-from infra.errors import Quarantined
 from speech.errors import StageCancelled
 from tasks.report import RunLog, redone_from, run_id
 
@@ -34,13 +29,6 @@ async def running(request: TranscribeRequest) -> AsyncIterator[RunLog]:
             with contextlib.suppress(Exception):
                 await _keep_failure(log, request, error)
             raise
-
-
-def ended_early(error: StageCancelled | Quarantined) -> State[Any]:
-    """The state of a run that was cancelled or set aside. Whoever awaits the flow gets the error."""
-    if isinstance(error, StageCancelled):
-        return Cancelled(message=error.message, data=error)
-    return Failed(name="Quarantined", message=error.message, data=error)
 
 
 async def _keep_failure(log: RunLog, request: TranscribeRequest, error: BaseException) -> None:

@@ -11,16 +11,16 @@ from prefect.states import Failed
 
 from flows.outcome import keep_outcome, outcome_of
 from flows.report import publish_report
-from flows.request import TranscribeRequest
+from flows.request import TranscribeRequest, without_folders
 from flows.result import DiarizationFailed, TranscribeResult
-from flows.running import ended_early, running
-from flows.served import with_types
+from flows.running import running
+from flows.served import asked, served
 from flows.usage import recomputing_what_is_lost
 from infra import headstart
 from infra.artifacts import ArtifactRef
-from infra.errors import ArtifactMissing, Quarantined
+from infra.errors import ArtifactMissing
+from infra.names import display_name
 from infra.prices import total_cost
-from speech.errors import StageCancelled
 from tasks.align import align
 from tasks.asr import asr
 from tasks.calls import asr_call
@@ -37,14 +37,11 @@ from tasks.segment import segment
 
 
 def _run_name() -> str:
-    from prefect.runtime import flow_run
-
-    request = flow_run.parameters["request"]
-    return (TranscribeRequest.model_validate(request) if isinstance(request, dict) else request).shown_as
+    return display_name(without_folders(asked("name")) or asked("source"))
 
 
-@flow(name="transcribe", flow_run_name=_run_name, persist_result=False)
-@with_types
+@flow(name="transcribe", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
+@served
 async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     """Turn one recording into a speaker-attributed, word-timed transcript.
 
@@ -54,11 +51,8 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     Args:
         request: The recording, the options, and where the files go.
     """
-    try:
-        async with running(request) as log:
-            result = await recomputing_what_is_lost(request.source, lambda: _run(log, request))
-    except (StageCancelled, Quarantined) as error:
-        return cast(TranscribeResult, ended_early(error))
+    async with running(request) as log:
+        result = await recomputing_what_is_lost(request.source, lambda: _run(log, request))
     if result.degraded and request.on_diarization_failure == "fail":
         return cast(TranscribeResult, _partial(result))
     return result

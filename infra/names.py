@@ -36,6 +36,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 _VERSION = re.compile(r"\?versionId=[^/]*\Z")
 _STRAY = re.compile(r"[\ud800-\udfff]+")
 _LONGEST_NAME = 120
+_LONGEST_ADDRESS = 500
 _LONGEST_STEM_BYTES = 150
 
 
@@ -100,6 +101,28 @@ def display_name(source: str) -> str:
     return _cleaned(last) or _cleaned(authority.rpartition("@")[2]) or "recording"
 
 
+def full_address(source: str) -> str:
+    """The whole of it, for messages about what is not there: an absolute path, or a URL without its secrets."""
+    kind, address = scheme_of(source), source
+    if kind is None:
+        address = os.path.abspath(expanded(source))  # noqa: PTH100  as the path is written, `..` and links included
+    elif kind in WEB:
+        address = without_secrets(source)
+    elif kind != "file":
+        place, _, rest = source.partition("://")[2].partition("/")
+        address = f"{kind}://{place.rpartition('@')[2]}/{_VERSION.sub('', rest)}"
+    return _cleaned(address, _LONGEST_ADDRESS)
+
+
+def without_secrets(address: str) -> str:
+    """A path as it is; a URL without credentials, query and fragment."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def output_stem(source: str) -> str:
     """The name that output files start with: safe on every file system, never hidden, never empty.
 
@@ -134,7 +157,7 @@ def _western(strays: str) -> str:
         return "\ufffd"  # half of a pair, which is in no file's name
 
 
-def _cleaned(name: str) -> str:
+def _cleaned(name: str, longest: int = _LONGEST_NAME) -> str:
     """Without control, formatting (such as text direction) and unassigned characters; bytes that are not UTF-8 are read somehow."""
     name = readable(name)
     shown = "".join(
@@ -143,4 +166,4 @@ def _cleaned(name: str) -> str:
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
     shown = " ".join(shown.split())
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME // 2]}…{shown[-_LONGEST_NAME // 2 :]}"
+    return shown if len(shown) <= longest else f"{shown[: longest // 2]}…{shown[-longest // 2 :]}"

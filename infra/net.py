@@ -22,6 +22,7 @@ import httpx
 from infra.addresses import AddressGuard, canonical_host
 from infra.connections import Broken, GuardedBackend, Pace, Report, Surplus, back_off
 from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
+from infra.names import full_address
 from infra.partfile import PartFile
 from infra.settings import NetSettings
 
@@ -213,14 +214,16 @@ class _Transfer:
             self._part.expect(total)
 
     def _status_failure(self, status: int, headers: Mapping[str, str]) -> Exception:
-        host = self._first.host
+        host, address = self._first.host, full_address(str(self._first.url))
         if status in _TRANSIENT or status >= 500:
             return Broken(f"answered {status}", _retry_after(headers.get("retry-after")))
         if status in (404, 410):
-            return SourceNotFound(f"{host} has no such page ({status}); check the address.")
+            return SourceNotFound(f"There is nothing at {address} ({host} answers {status}); check the address.")
         if status in (401, 403):
-            return SourceDenied(f"{host} denies access ({status}); give an address that may be read, or a fresh signed one.")
-        return SourceError(f"{host} answered {status} instead of the recording; check the address.")
+            return SourceDenied(
+                f"{host} denies access to {address} ({status}); give an address that may be read, or a fresh signed one."
+            )
+        return SourceError(f"{host} answered {status} instead of the recording at {address}; check the address.")
 
     def _timeouts(self) -> dict[str, float]:
         stall = self._settings.stall_timeout

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from infra.connections import Broken, Report, back_off
 from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
-from infra.names import display_name
+from infra.names import full_address
 from infra.partfile import PartFile
 from infra.remote_errors import RemoteFault, remote_fault, remote_status
 from infra.s3 import s3_options
@@ -168,7 +168,5 @@ def _content_type(info: dict[str, Any]) -> str | None:
 
 
 def _where(url: str) -> str:
-    """The source's place for messages: protocol, bucket and last name; never a query or credentials."""
-    protocol, _, rest = url.partition("://")
-    bucket = rest.partition("/")[0].rpartition("@")[2].partition("?")[0]
-    return f"object {display_name(url)!r} in {protocol.lower()}://{bucket}"
+    """The source for messages, never with a query or credentials."""
+    return f"object {full_address(url)}"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from infra.connections import TICK_SECONDS, Report
 from infra.errors import SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
-from infra.names import STDIN, display_name, expanded, file_suffix, output_stem, path_of, readable, scheme_of
+from infra.names import STDIN, display_name, expanded, file_suffix, full_address, output_stem, path_of, readable, scheme_of
 from infra.net import download
 from infra.objects import fetch_object
 from infra.partfile import BLOCK, PartFile
@@ -139,9 +139,7 @@ def _open_failure(source: str, path: Path, error: OSError | ValueError) -> Sourc
             return SourceForbidden(
                 "There is no such file, and chained URLs (`one::two`) are not read; give the inner URL or a path."
             )
-        return SourceNotFound(
-            f"There is no file {display_name(source)!r} at that path; check its spelling and the working folder."
-        )
+        return SourceNotFound(f"There is no file {full_address(str(path))}; check its spelling.")
     return SourceError(f"{shown} could not be opened: {os.strerror(number or 0)}.")
 
 

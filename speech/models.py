@@ -164,7 +164,9 @@ def _folder(name: str) -> Path | None:
     if path.is_dir() and (os.sep in name or name.startswith((".", "~")) or name not in PINNED_HUB):
         return path.absolute()
     if name.startswith((os.sep, ".", "~")):
-        raise UnknownModel(f"There is no folder {name}.")
+        raise UnknownModel(
+            f"There is no folder {path.absolute()}; name one with weights, or a model that `steno models` lists."
+        )
     return None
 
 

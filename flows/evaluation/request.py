@@ -77,7 +77,7 @@ class EvaluateRequest(Frozen):
     @property
     def series(self) -> str:
         """The name that this evaluation and those before and after it are kept under."""
-        return slug(self.name or "") or slug(re.sub(r"\.\w+$", "", display_name(self.references.rstrip("/*")))) or "evaluation"
+        return series_of(self.name or "", self.references)
 
     @property
     def systems(self) -> dict[str, TranscribeOptions]:
@@ -89,6 +89,11 @@ class EvaluateRequest(Frozen):
                 label = f"{model} {variant}" if variant and self.models else variant or model
                 systems[label] = _options({**given, "model": model, **own}, variant)
         return systems
+
+
+def series_of(name: str, references: str) -> str:
+    """The name of an evaluation, or else that of its references, without blanks."""
+    return slug(name) or slug(re.sub(r"\.\w+$", "", display_name(references.rstrip("/*")))) or "evaluation"
 
 
 def slug(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+from infra.names import without_secrets
 from infra.settings import S3Settings
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$^=:-])")
@@ -44,15 +45,6 @@ def link(target: str, s3: S3Settings) -> str:
     shown = without_secrets(target)
     address = _address(shown, s3)
     return f"[{code(shown)}]({address})" if address else code(shown)
-
-
-def without_secrets(target: str) -> str:
-    """A path as it is; a URL without credentials and query."""
-    scheme, separator, rest = target.partition("://")
-    if not separator:
-        return target
-    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _address(shown: str, s3: S3Settings) -> str | None:

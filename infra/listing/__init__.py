@@ -16,7 +16,7 @@ from infra.listing.feeds import feed_entries
 from infra.listing.folders import folder_entries, glob_entries, has_wildcard, path_item
 from infra.listing.manifests import is_manifest, manifest_entries
 from infra.listing.objects import object_entries
-from infra.names import STDIN, display_name, expanded, is_media, path_of, scheme_of
+from infra.names import STDIN, display_name, expanded, full_address, is_media, path_of, scheme_of
 from infra.settings import StenoSettings
 
 __all__ = ["Entry", "Item", "Refused", "entries", "is_media"]
@@ -74,4 +74,4 @@ def _local_entries(path: Path, settings: StenoSettings, recursive: bool, columns
         )
     if has_wildcard(str(path)):
         return glob_entries(str(path), settle, recursive=recursive)
-    raise SourceNotFound(f"There is no folder or file {str(path)!r}; check its spelling and the working folder.")
+    raise SourceNotFound(f"There is no folder or file {full_address(str(path))}; check its spelling.")

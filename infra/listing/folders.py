@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.errors import SourceDenied, SourceNotFound
 from infra.listing.entry import Entry, Item, Refused
-from infra.names import expanded, is_media, portable, readable
+from infra.names import expanded, full_address, is_media, portable, readable
 
 has_wildcard = glob.has_magic
 
@@ -32,7 +32,7 @@ def glob_entries(pattern: str, settle: float, *, recursive: bool) -> Iterator[En
     root = _fixed_part(pattern)
     found = sorted(glob.glob(str(expanded(pattern)), recursive=True))  # noqa: PTH207  Path.glob takes no absolute patterns
     if not found:
-        raise SourceNotFound(f"Nothing matches {pattern!r}; check its spelling and the working folder.")
+        raise SourceNotFound(f"Nothing matches {full_address(pattern)}; check its spelling.")
     return _settled(_matches(found, root, recursive), root, settle)
 
 

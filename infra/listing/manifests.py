@@ -14,7 +14,7 @@ from infra.connections import Broken
 from infra.errors import SourceForbidden, SourceNotFound, UnreadableList
 from infra.listing.entry import Entry, Item, Refused
 from infra.listing.folders import path_item
-from infra.names import display_name, expanded, path_of, portable, readable, scheme_of
+from infra.names import display_name, expanded, full_address, path_of, portable, readable, scheme_of
 from infra.objects import PROTOCOLS, call, open_filesystem
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
@@ -151,7 +151,7 @@ class _Where:
             raise SourceNotFound("No file can have such a name: part of it is not text.") from None
 
     def _object(self, source: str) -> Item:
-        where = f"object {display_name(source)!r}"
+        where = f"object {full_address(source)}"
         key = source.partition("://")[2].partition("/")[0]
         try:
             if key not in self._open:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from infra.connections import Broken, back_off
 from infra.errors import DownloadFailed, SourceDenied, SourceNotFound
 from infra.listing.entry import Entry, Item
-from infra.names import is_media, scheme_of
+from infra.names import full_address, is_media, scheme_of
 from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
 
@@ -44,7 +44,7 @@ def object_entries(url: str, settings: StenoSettings, recursive: bool) -> Iterat
         if is_media(name) and _visible(found.path, fixed) and (matches is None or matches.fullmatch(found.path)):
             yield _item(protocol, found, fixed)
     if not seen:
-        raise SourceNotFound(f"There is nothing at {protocol}://{place}; check the bucket and the prefix.")
+        raise SourceNotFound(f"There is nothing at {full_address(url)}; check the bucket and the prefix.")
 
 
 def _item(protocol: str, found: _Object, fixed: str) -> Item:
@@ -67,11 +67,7 @@ def _item(protocol: str, found: _Object, fixed: str) -> Item:
 
 def _objects(url: str, settings: StenoSettings, *, deep: bool) -> Iterator[_Object]:
     bucket, _, below = url.partition("://")[2].partition("/")
-    where = (
-        f"folder {below!r} in {scheme_of(url)}://{bucket.rpartition('@')[2]}"
-        if below
-        else f"bucket {bucket.rpartition('@')[2]}"
-    )
+    where = f"folder {full_address(url)}" if below else f"bucket {bucket.rpartition('@')[2]}"
     try:
         yield from _open_and_list(url, settings, where, deep=deep)
     except SourceDenied:

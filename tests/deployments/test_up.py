@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -82,6 +83,19 @@ def test_nothing_is_left_when_up_itself_is_killed(up: Up) -> None:
     assert gone(children)
 
 
+def logged(up: Up, run: str, until: str) -> str:
+    """What the Logs tab of a run shows, each line with its level, once `until` is among it."""
+    deadline = time.monotonic() + 60
+    wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+    while True:
+        rows = httpx.post(f"{up.api}/logs/filter", json=wanted, timeout=60, trust_env=False).json()
+        said = "\n".join(f"{logging.getLevelName(row['level'])} {row['message']}" for row in rows)
+        if until in said:
+            return said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
+
+
 def recipe(title: str) -> str:
     """The commands that the README gives under a title, as they are pasted. Five lines at most."""
     found = re.search(
@@ -115,11 +129,16 @@ def test_what_the_readme_says_to_paste_works(up: Up) -> None:
     assert started
     failed = ended(started[0])
     assert (failed["state_type"], failed["name"]) == ("FAILED", "talk.mp3")
-    assert "talk.mp3" in failed["state"]["message"]
+    assert str(up.folder / "talk.mp3") in failed["state"]["message"]
+    said = logged(up, started[0], until="Finished in state")
+    assert "INFO fetch started" in said
+    assert "Traceback" not in said
 
     talk = spoken(up.folder / "talk.mp3")  # what a file holds is found by looking into it
     paste("Retry")
     assert ended(started[0])["state_type"] == "COMPLETED"
+    said = logged(up, started[0], until="Finished in state Completed()")
+    assert re.search("INFO export computed in ", said)
 
     recordings = up.folder / "recordings"
     recordings.mkdir()
