@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from api import auth
 from api.auth import Caller
 from api.documents import problems
+from flows import webhooks
 
 REGISTRY = CollectorRegistry()
 """Of the process; each API process counts what it did itself."""
@@ -96,17 +97,14 @@ class _Counted:
     async def _read(self) -> None:
         flow, _, name = self._deployment.partition("/")
         jobs = {"flows": {"name": {"any_": [flow]}}, "deployments": {"name": {"any_": [name]}}}
-        told = {"deployments": {"name": {"any_": [WEBHOOKS[1]]}}, "flows": {"name": {"any_": [WEBHOOKS[0]]}}}
+        flow, _, name = webhooks.DEPLOYMENT.partition("/")
+        told = {"flows": {"name": {"any_": [flow]}}, "deployments": {"name": {"any_": [name]}}}
         for gauge, where, states in ((JOBS, jobs, _STATES), (DELIVERIES, told, (*_STATES, *_ENDS))):
             numbers = await asyncio.gather(
                 *(self._count(where | {"flow_runs": {"state": {"type": {"any_": [state]}}}}) for state in states)
             )
             for state, number in zip(states, numbers, strict=True):
                 gauge.labels(state.lower()).set(number)
-
-
-WEBHOOKS = ("notify", "stenoflow")
-"""The flow and the deployment that deliver webhooks."""
 
 
 def _asked(request: Request) -> _Counted:

@@ -169,7 +169,7 @@ class Bench:
         deployed = self.live.deployed
         self.outcome.executions = Counter((line["run"], line["stage"]) for line in deployed.events("begin"))
         seen = 0
-        while page := deployed.runs("transcribe/stenoflow", offset=seen):
+        while page := deployed.runs("transcribe/one-recording", offset=seen):
             seen += len(page)
         self.outcome.made = seen
 

@@ -115,7 +115,7 @@ class Gallery:
 
     def form(self) -> None:
         """The parameter form of an ad-hoc run."""
-        self.go(f"/deployments/deployment/{self.deployed.deployments['transcribe/stenoflow']}/run")
+        self.go(f"/deployments/deployment/{self.deployed.deployments['transcribe/one-recording']}/run")
         self.page.get_by_text("Run Name").first.wait_for()
         self.page.wait_for_timeout(2000)
         self.shoot("form", height=2000)
@@ -159,7 +159,7 @@ class Gallery:
             "options": {"model": "tiny.en"},
             "output_dir": str(self.home / "transcripts"),
         }
-        run = self.deployed.submit(deployment="batch/stenoflow", parameters={"request": request})
+        run = self.deployed.submit(deployment="batch/folder-or-feed", parameters={"request": request})
         self.deployed.wait(run, timeout=400)
         self.run_page(run, "batch")
         self.artifact(run, "batch", "batch-report")

@@ -21,6 +21,9 @@ TAG = "stenoflow"
 CHILD_TAG = "stenoflow-batch"
 """On a batch's runs: their batch takes them up again and reports them, and they must not be run twice."""
 NIGHTLY_TAG = "nightly"
+INTERNAL_TAG = "internal"
+"""On deployments whose runs Stenoflow makes."""
+INTERNAL = "**Not to be started by hand.** "
 WEBHOOK_TAG = "stenoflow-webhook"
 """On what tells owners of jobs: what becomes of it is theirs to see to, so operators are not told of every failure."""
 
@@ -62,6 +65,11 @@ class Spec:
         flow: Flow[..., Any] = getattr(import_module(module), name)
         return flow
 
+    @property
+    def full_name(self) -> str:
+        """`transcribe/one-recording`, as Prefect shows it and takes it at the command line."""
+        return f"{self.flow.name}/{self.name}"
+
 
 def catalog(settings: StenoSettings) -> list[Spec]:
     """Every deployment that these settings ask for."""
@@ -77,16 +85,16 @@ def _recordings(deploy: DeploySettings) -> list[Spec]:
     return [
         Spec(
             "flows.transcribe.transcribe",
-            "stenoflow",
+            "one-recording",
             "Transcribe one recording. *Run → Custom run* shows the form; relative paths lead to the work pool's working "
             "directory. A failed diarization keeps the text: *Retry* repeats only what is missing.",
             concurrency=deploy.concurrency,
         ),
         Spec(
             "flows.transcribe.transcribe",
-            "batch",
-            "The recordings of a batch, which runs them itself; *Retry* runs one again on its own.",
-            tags=(CHILD_TAG,),
+            "recording-of-batch",
+            f"{INTERNAL}A batch makes these runs, one for each of its recordings; *Retry* runs one again on its own.",
+            tags=(CHILD_TAG, INTERNAL_TAG),
             concurrency=deploy.concurrency,
         ),
     ]
@@ -105,7 +113,7 @@ def _batches(deploy: DeploySettings) -> list[Spec]:
     )
     adhoc = Spec(
         "flows.batch.batch",
-        "stenoflow",
+        "folder-or-feed",
         "Transcribe a folder, an S3 prefix or glob, a manifest or a podcast feed; what is done already is skipped.",
         concurrency=deploy.concurrency,
     )
@@ -115,7 +123,7 @@ def _batches(deploy: DeploySettings) -> list[Spec]:
 def _upkeep(deploy: DeploySettings) -> list[Spec]:
     collect = Spec(
         "flows.gc.gc",
-        "nightly",
+        "clean-up",
         "Remove artifacts that have outlived their retention; never one in use.",
         tags=(TAG, NIGHTLY_TAG),
         schedule=Schedule("nightly", deploy.gc_cron, deploy.timezone) if deploy.gc_cron else None,
@@ -123,7 +131,7 @@ def _upkeep(deploy: DeploySettings) -> list[Spec]:
     )
     evaluate = Spec(
         "flows.evaluate.evaluate",
-        "stenoflow",
+        "compare-models",
         "Measure word errors, speaker errors and word times against a reference set, and compare with the last time.",
         concurrency=1,
     )
@@ -133,10 +141,10 @@ def _upkeep(deploy: DeploySettings) -> list[Spec]:
 def _webhooks() -> Spec:
     return Spec(
         "flows.notify.notify",
-        "stenoflow",
-        "Tell the owner of a job of the REST API that it has ended; made by couriers. A failed run was given up: *Retry* "
-        "delivers it again, under the same id.",
-        tags=(WEBHOOK_TAG,),
+        "webhook",
+        f"{INTERNAL}The courier makes these runs, which notify the owner of a job of the REST API that it has ended. A failed "
+        "one was given up: *Retry* delivers it again, under the same id.",
+        tags=(WEBHOOK_TAG, INTERNAL_TAG),
         courier=True,
     )
 

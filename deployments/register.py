@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from deployments.automations import register_automations
@@ -11,6 +10,7 @@ from deployments.changes import Change
 from deployments.environment import flow_environment
 from deployments.execute import COMMAND
 from deployments.form import parameter_form
+from deployments.renamed import predecessor, retire
 from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ async def register(client: PrefectClient, settings: StenoSettings) -> list[Chang
     pools = {settings.deploy.pool: "Workers of Stenoflow.", courier_pool(settings): "Couriers of Stenoflow's webhooks."}
     changes = [await _register_pool(client, name, about, settings) for name, about in pools.items()]
     for spec in catalog(settings):
-        changes.append(await _register_deployment(client, spec, spec.pool(settings)))
+        former = await predecessor(client, spec.full_name, spec.entrypoint)
+        changes.append(await _register_deployment(client, spec, spec.pool(settings), former))
+        if former is not None and (change := await retire(client, former, spec.full_name)) is not None:
+            changes.append(change)
     return changes + await register_automations(client, settings)
 
 
@@ -61,17 +64,17 @@ def job_template(settings: StenoSettings) -> dict[str, Any]:
     }
 
 
-async def _register_deployment(client: PrefectClient, spec: Spec, pool: str) -> Change:
+async def _register_deployment(client: PrefectClient, spec: Spec, pool: str, former: DeploymentResponse | None) -> Change:
+    """`former` is the deployment that it replaces, whose paused schedules stay paused."""
     from prefect.exceptions import ObjectNotFound
 
-    flow = spec.flow
-    full_name = f"{flow.name}/{spec.name}"
+    flow, full_name = spec.flow, spec.full_name
     wanted = _payload(spec, pool)
     try:
         found = await client.read_deployment_by_name(full_name)
     except ObjectNotFound:
         found = None
-    schedules = _schedules(spec, found)
+    schedules = _schedules(spec, found or former)
     if found is not None and _same(found, wanted) and _same_schedules(found, schedules):
         return Change("deployment", full_name, "unchanged")
     wanted |= {"flow_id": str(await client.create_flow(flow)), "schedules": schedules}
@@ -124,8 +127,3 @@ def _same_schedules(found: DeploymentResponse, wanted: list[dict[str, Any]]) -> 
         for schedule in found.schedules
     ]
     return now == wanted
-
-
-def full_names(specs: Iterable[Spec]) -> Iterator[str]:
-    """`transcribe/stenoflow`, … as Prefect shows them."""
-    return (f"{spec.flow.name}/{spec.name}" for spec in specs)

@@ -10,7 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from flows.attempts import retried_by_a_person
-from flows.batching.children import Children, find_deployment
+from flows.batching.children import DEPLOYMENT, Children, find_deployment
 from flows.batching.drive import BatchEvent, Drive, tell
 from flows.batching.lease import leased
 from flows.batching.request import BatchRequest
@@ -69,7 +69,7 @@ async def _run(request: BatchRequest) -> BatchResult:
     retry = request.retry_failed or await _retried(client, run)
     deployment = await find_deployment(client)
     if request.run_on == "workers" and deployment is None:
-        raise InvalidOption("There are no workers: no deployment transcribe/batch is registered; run `steno deploy` first.")
+        raise InvalidOption(f"There are no workers: no deployment {DEPLOYMENT} is registered; run `steno deploy` first.")
     async with leased(request.key(get_settings()), str(run.id)) as campaign:
         children = Children(client, run.id, campaign, deployment)
         await children.find_left()

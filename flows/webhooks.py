@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
-DEPLOYMENT = "notify/stenoflow"
+DEPLOYMENT = "notify/webhook"
 WANTED = "webhook"
 """The tag of runs whose end is to be told."""
 SUBSCRIPTION = "webhook:"

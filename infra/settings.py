@@ -282,7 +282,7 @@ class ApiSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; one that is not loopback needs API keys.")
     port: int = Field(8765, ge=0, le=65535)
-    deployment: str = Field("transcribe/stenoflow", description="The Prefect deployment whose runs jobs are.")
+    deployment: str = Field("transcribe/one-recording", description="The Prefect deployment whose runs jobs are.")
     require_keys: bool | None = Field(None, description="Whether callers need a key; when left out: as soon as one was made.")
     max_body_bytes: int = Field(2 * 2**20, gt=0, description="Largest JSON body that is not an audio chunk.")
     max_upload_bytes: int = Field(2 * 2**30, gt=0, description="Largest uploaded recording.")

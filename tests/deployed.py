@@ -67,7 +67,7 @@ class Deployed:
     server: Child
     worker: Child
     deployments: dict[str, str] = field(default_factory=dict)
-    """Full name (`transcribe/stenoflow`) to id."""
+    """Full name (`transcribe/one-recording`) to id."""
 
     @classmethod
     @contextlib.contextmanager
@@ -140,7 +140,7 @@ class Deployed:
             self.deployments[f"{flow['name']}/{found['name']}"] = found["id"]
         return changes
 
-    def submit(self, request: dict[str, Any] | None = None, deployment: str = "transcribe/stenoflow", **fields: Any) -> str:
+    def submit(self, request: dict[str, Any] | None = None, deployment: str = "transcribe/one-recording", **fields: Any) -> str:
         """Create a run of a deployment, as the UI's form does; its id. `parameters=` replaces `{"request": request}`."""
         body = {"parameters": {"request": request} if request is not None else {}, "state": {"type": "SCHEDULED"}} | fields
         body.setdefault("idempotency_key", str(uuid.uuid4()))  # a server that has only just come back may take its time

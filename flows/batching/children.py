@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
-_DEPLOYMENT = "transcribe/batch"
+DEPLOYMENT = "transcribe/recording-of-batch"
 _TAG = "stenoflow-batch"
 """That of the deployment's runs: automations leave them to their batch."""
 _PAGE = 200
@@ -168,6 +168,6 @@ async def find_deployment(client: PrefectClient) -> UUID | None:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        return (await client.read_deployment_by_name(_DEPLOYMENT)).id
+        return (await client.read_deployment_by_name(DEPLOYMENT)).id
     except ObjectNotFound:
         return None

@@ -68,7 +68,7 @@ class Told:
     def between_attempts(self) -> None:
         """Wait until the latest delivery waits for its next attempt."""
         deadline = time.monotonic() + 60
-        while self.live.deployed.runs("notify/stenoflow", sort="EXPECTED_START_TIME_DESC")[0]["state_name"] != "AwaitingRetry":
+        while self.live.deployed.runs("notify/webhook", sort="EXPECTED_START_TIME_DESC")[0]["state_name"] != "AwaitingRetry":
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
@@ -253,7 +253,7 @@ def test_a_deleted_job_is_told_no_more(told: Told) -> None:
     assert told.live.request("DELETE", f"/transcribes/{job}").status_code == 200
     assert told.live.get("/webhooks", params={"job_id": job}).json()["webhooks"] == []
     assert told.live.post(f"/webhooks/{said['id']}/redeliver").status_code == 404
-    runs = json.dumps(told.live.deployed.runs("notify/stenoflow"))
+    runs = json.dumps(told.live.deployed.runs("notify/webhook"))
     assert job not in runs and "somebody" not in runs
     told.patient.stop(10)
     told.courier.start()
@@ -285,9 +285,9 @@ def test_nothing_secret_was_shown_anywhere(told: Told) -> None:
     """Last: of all that was told above."""
     home: Path = told.live.deployed.home
     shown = {path.name: path.read_text(errors="replace") for path in home.glob("*.log")}
-    runs = told.live.deployed.runs("notify/stenoflow")
+    runs = told.live.deployed.runs("notify/webhook")
     assert runs
-    shown["runs"] = json.dumps([*runs, *told.live.deployed.runs("transcribe/stenoflow")])
+    shown["runs"] = json.dumps([*runs, *told.live.deployed.runs("transcribe/one-recording")])
     shown["run logs"] = "".join(told.live.deployed.logs(run["id"]) for run in runs)
     shown["webhooks"] = told.live.get("/webhooks", params={"limit": 100}).text
     secret = told.current_secret().removeprefix("whsec_")

@@ -224,7 +224,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("request_", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
 def test_wrong_values_are_refused_when_the_run_is_made(on_sqlite: Deployed, request_: dict[str, Any], reason: str) -> None:
-    path = f"/deployments/{on_sqlite.deployments['transcribe/stenoflow']}/create_flow_run"
+    path = f"/deployments/{on_sqlite.deployments['transcribe/one-recording']}/create_flow_run"
     answer = on_sqlite.request("POST", path, parameters={"request": request_}, state={"type": "SCHEDULED"})
     assert answer.status_code == 409
     assert reason in answer.json()["detail"]
@@ -232,20 +232,27 @@ def test_wrong_values_are_refused_when_the_run_is_made(on_sqlite: Deployed, requ
 
 
 def test_fields_may_be_left_empty_or_null(on_sqlite: Deployed) -> None:
-    path = f"/deployments/{on_sqlite.deployments['transcribe/stenoflow']}/create_flow_run"
+    path = f"/deployments/{on_sqlite.deployments['transcribe/one-recording']}/create_flow_run"
     request = {"source": "a.wav", "max_speakers": None, "initial_prompt": None}
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"}}
     assert on_sqlite.request("POST", path, parameters={"request": request}, state=state).status_code == 201
 
 
 def test_every_deployment_is_registered_with_a_version_and_tags(on_sqlite: Deployed) -> None:
-    names = {"transcribe/stenoflow", "transcribe/batch", "batch/stenoflow", "batch/nightly", "gc/nightly", "evaluate/stenoflow"}
-    assert set(on_sqlite.deployments) == {*names, "notify/stenoflow"}
+    names = {
+        "transcribe/one-recording",
+        "transcribe/recording-of-batch",
+        "batch/folder-or-feed",
+        "batch/nightly",
+        "gc/clean-up",
+        "evaluate/compare-models",
+    }
+    assert set(on_sqlite.deployments) == {*names, "notify/webhook"}
     for name, id_ in on_sqlite.deployments.items():
         found = on_sqlite.call("GET", f"/deployments/{id_}")
         assert found["version"] and found["tags"] and found["description"]
         # Webhooks have a pool of their own: recordings cannot keep them waiting.
-        assert found["work_pool_name"] == StenoSettings().deploy.pool + ("-webhooks" if name == "notify/stenoflow" else "")
+        assert found["work_pool_name"] == StenoSettings().deploy.pool + ("-webhooks" if name == "notify/webhook" else "")
         assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
         assert not found["pull_steps"]
     nightly = on_sqlite.call("GET", f"/deployments/{on_sqlite.deployments['batch/nightly']}")

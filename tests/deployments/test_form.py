@@ -31,7 +31,7 @@ def test_every_field_has_a_title_a_description_and_a_place(name: str) -> None:
 
 
 def test_what_most_runs_fill_in_comes_first() -> None:
-    properties = parameter_form(SPECS["flows.transcribe.transcribe/stenoflow"].flow)["definitions"]["TranscribeRequest"][
+    properties = parameter_form(SPECS["flows.transcribe.transcribe/one-recording"].flow)["definitions"]["TranscribeRequest"][
         "properties"
     ]
     assert list(properties)[:3] == ["source", "name", "language"]
@@ -39,7 +39,7 @@ def test_what_most_runs_fill_in_comes_first() -> None:
 
 
 def test_optional_numbers_are_numbers_with_bounds_and_choices_are_choices() -> None:
-    properties = parameter_form(SPECS["flows.transcribe.transcribe/stenoflow"].flow)["definitions"]["TranscribeRequest"][
+    properties = parameter_form(SPECS["flows.transcribe.transcribe/one-recording"].flow)["definitions"]["TranscribeRequest"][
         "properties"
     ]
     speakers = properties["max_speakers"]

@@ -15,8 +15,8 @@ from tests.stage_double import recording
 
 pytestmark = pytest.mark.slow
 
-BATCH = "batch/stenoflow"
-CHILD = "transcribe/batch"
+BATCH = "batch/folder-or-feed"
+CHILD = "transcribe/recording-of-batch"
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_the_command_has_a_worker_repeat_it_and_follows(deployed: Deployed, tmp_
     assert changed.returncode == 0, changed.stdout + changed.stderr
     assert mark.executed == SPEAKERS_ONLY
     assert speakers(tmp_path, 3) == {"SPEAKER_03"}
-    (again,) = [found for found in deployed.runs("transcribe/stenoflow") if f"retry-of:{run}" in found["tags"]]
+    (again,) = [found for found in deployed.runs("transcribe/one-recording") if f"retry-of:{run}" in found["tags"]]
     assert again["state_type"] == "COMPLETED"
 
 
