@@ -8,20 +8,24 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from api import chunks, documents, observe, problems, webhooks
+from api import chunks, docs_page, documents, observe, problems, webhooks
 from api.jobs import Jobs
 from api.openai import routes as openai
 from api.routes import health, jobs, submit
 from api.runs import Runs
 from infra.compute import get_store
+from infra.origins import host_names
 from infra.settings import StenoSettings, get_settings
 
 _PREFECT_TIMEOUT = 15.0
 """Seconds that one request to Prefect may take."""
 
 
-def create_app(settings: StenoSettings | None = None) -> FastAPI:
-    """The service. It holds no state that matters: any number of it may run, and any may be restarted at any time."""
+def create_app(settings: StenoSettings | None = None, *, any_host: bool = False) -> FastAPI:
+    """The service. It holds no state that matters: any number of it may run, and any may be restarted at any time.
+
+    `any_host` is for where others give it its name, and callers need keys.
+    """
     settings = settings or get_settings()
 
     @contextlib.asynccontextmanager
@@ -41,14 +45,17 @@ def create_app(settings: StenoSettings | None = None) -> FastAPI:
         description="Recordings in, speaker-attributed, word-timed transcripts out.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        redoc_url=None,
     )
     app.state.settings = settings
     problems.install(app)
     for router in (submit.router, jobs.router, health.router, webhooks.router, openai.router):
         app.include_router(router)
-    observe.instrument(app)
+    observe.instrument(app, None if any_host else host_names(settings.api.host, settings.api.allowed_hosts))
     webhooks.describe(app)
     documents.describe(app)
+    docs_page.install(app)
     return app
 
 

@@ -1,5 +1,7 @@
 """A ceiling over every body, whichever route reads it and however: no larger than an upload, no slower than a drip.
 
+A body whose end is told in two ways is refused: a proxy and this service might read it differently (request smuggling).
+
 Routes have limits of their own below it (`api.bodies`).
 """
 
@@ -13,7 +15,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError, TimedOut, TooLarge
+from api.errors import ApiError, BadRequest, TimedOut, TooLarge
 from api.problems import problem
 from infra.settings import ApiSettings
 
@@ -49,7 +51,11 @@ class Ceiling:
             await send(message)
 
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._limit:
+        if _is_ambiguous(scope):
+            body.refused = BadRequest(
+                "Send either a Content-Length or, in HTTP/1.1, `Transfer-Encoding: chunked`.", code="ambiguous_length"
+            )
+        elif declared.isdecimal() and int(declared) > self._limit:
             body.refused = _too_large(self._limit)
         else:
             with contextlib.suppress(_Refused):
@@ -61,9 +67,21 @@ class Ceiling:
         if "100-continue" not in Headers(scope=scope).get("expect", "").lower():
             await _drained(receive)
         answer = problem(
-            Request(scope), refused.status, refused.code, refused.detail, title=refused.title, headers={"Connection": "close"}
+            Request(scope),
+            refused.status,
+            refused.problem_code,
+            refused.detail,
+            title=refused.title,
+            headers={"Connection": "close"},
         )
         await answer(scope, receive, send)
+
+
+def _is_ambiguous(scope: Scope) -> bool:
+    """Whether the body's length is told twice, or as the version does not know; h11 takes the one and ignores the other."""
+    names = [bytes(name).lower().replace(b"_", b"-") for name, _ in scope["headers"]]
+    chunked = names.count(b"transfer-encoding")
+    return bool(chunked) and (b"content-length" in names or chunked > 1 or scope.get("http_version") == "1.0")
 
 
 class _Refused(Exception):

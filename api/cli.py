@@ -61,7 +61,7 @@ def application() -> FastAPI:
     from api.app import create_app
 
     logs.configure()
-    return create_app()
+    return create_app(any_host=True)
 
 
 def check_orchestrator() -> None:
@@ -89,8 +89,7 @@ def serve(settings: StenoSettings) -> None:
     auth.check_bind(settings.api.host)
     listener = listen(settings.api.host, settings.api.port)
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    click.echo(f"Stenoflow's API: http://{shown}:{port} (documentation: /docs)")
+    click.echo(f"Stenoflow's API: http://{_reachable(host)}:{port} (documentation: /docs)")
     logs.configure()
     config = uvicorn.Config(
         create_app(settings),
@@ -104,6 +103,12 @@ def serve(settings: StenoSettings) -> None:
     )
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _reachable(host: str) -> str:
+    """The address in a URL for this machine: one that stands for all addresses is none to call."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _end_with_parent() -> None:

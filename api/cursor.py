@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from api.errors import Unprocessable
@@ -27,12 +27,10 @@ class Cursor(NamedTuple):
         try:
             before, given = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
             return cls(utc(datetime.fromisoformat(before)), frozenset(UUID(one) for one in given))
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise Unprocessable("cursor: take it as `next_cursor` gave it.", code="invalid_cursor") from None
 
 
-def utc(moment: Any) -> Any:
-    """A time without a zone is UTC."""
-    if isinstance(moment, datetime) and moment.tzinfo is None:
-        return moment.replace(tzinfo=UTC)
-    return moment
+def utc(moment: datetime) -> datetime:
+    """The time in UTC, which one without a zone is taken to be. Raises OverflowError where that is no year of four digits."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -11,6 +11,7 @@ import contextlib
 import re
 from urllib.parse import unquote
 
+from api.allowed import may_read, within
 from api.errors import Unprocessable
 from infra.addresses import AddressGuard
 from infra.errors import DownloadFailed, SourceForbidden, SourceNotFound
@@ -25,7 +26,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 async def check_audio_url(url: str) -> None:
-    """Raise Unprocessable unless the URL may be fetched: http(s) to a public host, or s3://."""
+    """Raise Unprocessable unless the URL may be fetched: http(s) to a public host, or s3:// of a bucket that is listed."""
     settings = get_settings()
     _check_characters(url, "audio_url")
     scheme = scheme_of(url)
@@ -91,16 +92,12 @@ def _check_s3(url: str, settings: StenoSettings) -> None:
         raise _refused("audio_url", "has `..` in its path")
     # The service reads with credentials of its own: what it keeps of others is not to be had by naming it.
     own = settings.store_url.partition("://")
-    if own[0] in ("s3", "s3a") and _within(re.sub("//+", "/", f"{bucket}/{key}"), own[2]):
+    if own[0] in ("s3", "s3a") and within(re.sub("//+", "/", f"{bucket}/{key}"), own[2]):
         raise _refused("audio_url", "leads into this service's own store")
-    allowed = settings.api.s3_sources
-    if allowed and not any(_within(f"{bucket}/{key}", place) for place in allowed):
-        raise _refused("audio_url", "is in no bucket that this service reads")
-
-
-def _within(path: str, place: str) -> bool:
-    place = place.removeprefix("s3://").strip("/")
-    return path == place or path.startswith(f"{place}/")
+    if not may_read(f"{bucket}/{key}", settings):
+        raise _refused(
+            "audio_url", "is in no bucket that this service reads; its operator lists those in STENO_API__S3_SOURCES"
+        )
 
 
 def _refused(field: str, why: str) -> Unprocessable:

@@ -11,21 +11,27 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import deliveries, guard, limits, metrics, states, tags
+from api import deliveries, guard, held, limits, metrics, states, tags
+from api.allowed import check_model
 from api.auth import Caller
 from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
 from api.problems import unprocessable
 from api.removal import Removal
 from api.results import transcript_members
+from api.reused import as_seen_by_owner
 from api.runs import Runs, submitted_at
 from api.schemas import JobRequest, JobStatus, JobSummary, RetryRequest
 from api.states import ENDED, Seen
-from api.submissions import Uploaded, check_model, hashed, payload_of, request_of, run_key
+from api.stored import Stored
+from api.submissions import Uploaded, hashed, payload_of, request_of, run_key
 from api.views import about, job_of, result_of
 from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from flows.webhooks import WANTED
+from infra.errors import SourceNotFound
+from infra.handles import revealed
+from infra.names import scheme_of
 from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
@@ -44,6 +50,7 @@ class Jobs:
         self.runs = runs
         self.settings = settings
         self.removal = Removal(runs, settings)
+        self.stored = Stored(runs, settings.api)
         self._outcomes: dict[UUID, RunOutcome] = {}
         """By the id of the run's last state."""
 
@@ -73,7 +80,7 @@ class Jobs:
         if caller.limits.max_duration is not None:
             request = request.model_copy(update={"max_duration": caller.limits.max_duration})
         payload = payload_of(body, upload)
-        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload.sha256 if upload else None)
+        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload)
         if body.webhook_url is not None:
             marks += await deliveries.tags_for(body.webhook_url, caller)
         run = await self._created(request, marks, payload, run_key(caller, idempotency_key))
@@ -130,6 +137,7 @@ class Jobs:
         if (known := self._outcomes.get(key)) is None:
             known = about(run, await read_outcome(str(run.id)))
             if known is not None:
+                known = await as_seen_by_owner(known, run, self.runs, self.settings)
                 if len(self._outcomes) >= _MOST_OUTCOMES:
                     self._outcomes.pop(next(iter(self._outcomes)))
                 self._outcomes[key] = known
@@ -172,8 +180,11 @@ class Jobs:
         raise Conflict(f"The job is {status}; it has no transcript{'' if status in ENDED else ' yet'}.", code="no_transcript")
 
     async def wait(self, run: FlowRun, seconds: float) -> FlowRun:
-        """The run once it has ended, or after so many seconds, within what the settings allow."""
-        return await self.watch(run, min(seconds, self.settings.api.max_wait))
+        """The run once it has ended, or after so many seconds, within what the settings allow. Raises TooMany."""
+        if not seconds or states.status_of(run) in ENDED:
+            return run
+        with held.wait(tags.owner_of(run)):
+            return await self.watch(run, min(seconds, self.settings.api.max_wait))
 
     async def watch(self, run: FlowRun, seconds: float, *, left: Callable[[], Awaitable[bool]] | None = None) -> FlowRun:
         """The run once it has ended, or after so many seconds, or once whoever waits has `left`."""
@@ -216,8 +227,7 @@ class Jobs:
         from flows.retry import NothingToRetry, RunUnderWay, new_run, planned, set_going
 
         changes = body.model_dump(exclude_unset=True, exclude={"from_"})
-        if "model" in changes or "language" in changes:
-            await asyncio.to_thread(check_model, changes.get("model") or "auto", changes.get("language"), self.settings)
+        await self._check_retry(run, changes)
         async with prefect_answers():
             try:
                 plan = await planned(run, changes, body.from_, force=run.state is not None and run.state.is_crashed())
@@ -236,6 +246,16 @@ class Jobs:
             await set_going(self.runs.client, run, force=False)
         self.runs.changed(run.id)
         return await self.runs.get(run.id) or run
+
+    async def _check_retry(self, run: FlowRun, changes: dict[str, Any]) -> None:
+        """Raise Unprocessable for what is not allowed any more, too: a job may be older than the settings."""
+        asked = {**(run.parameters.get("request") or {}), **changes}
+        await asyncio.to_thread(check_model, asked.get("model") or "auto", asked.get("language"), self.settings)
+        if not tags.values(run, tags.UPLOAD):
+            with contextlib.suppress(SourceNotFound):
+                source = await asyncio.to_thread(revealed, str(asked.get("source")), self.settings)
+                if scheme_of(source) == "s3":
+                    await guard.check_audio_url(source)
 
     # -- removing -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from api import states, tags
 from api.auth import Caller
-from api.cursor import Cursor, utc
+from api.cursor import Cursor
 from api.errors import Unprocessable
 from api.runs import submitted_at
 from api.schemas import JobList, JobStatus, JobSummary
@@ -27,6 +27,7 @@ class Filters(NamedTuple):
     """As `key=value`."""
     created_after: datetime | None = None
     created_before: datetime | None = None
+    """Both in UTC."""
 
 
 async def listed(jobs: Jobs, caller: Caller, filters: Filters, *, limit: int, cursor: str | None) -> JobList:
@@ -70,7 +71,7 @@ def _filter(caller: Caller, filters: Filters) -> dict[str, Any]:
 
 
 def _created(filters: Filters, place: Cursor | None) -> dict[str, Any]:
-    ends = [moment for moment in (utc(filters.created_before), place.before if place else None) if moment is not None]
-    span = {"after_": utc(filters.created_after), "before_": min(ends, default=None)}
+    ends = [moment for moment in (filters.created_before, place.before if place else None) if moment is not None]
+    span = {"after_": filters.created_after, "before_": min(ends, default=None)}
     known = {name: moment.isoformat() for name, moment in span.items() if moment is not None}
     return {"expected_start_time": known} if known else {}

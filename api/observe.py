@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import logs, metrics, ready
 from api.ceiling import Ceiling
 from api.problems import problem
+from infra.origins import Origins
 from infra.settings import StenoSettings
 
 HEADER = "X-Request-ID"
@@ -27,12 +29,22 @@ _CLOSED = 499
 _log = logging.getLogger("api.access")
 
 
-def instrument(app: FastAPI) -> None:
-    """Give every request an id, a line in the log and its place in the metrics; add `/metrics` and `/health/ready`."""
+def instrument(app: FastAPI, hosts: Iterable[str] | None = None) -> None:
+    """Give every request an id, a line in the log and its place in the metrics; add `/metrics` and `/health/ready`.
+
+    What is not for one of `hosts` (None: any), or comes from other sites' pages, is refused.
+    """
     settings: StenoSettings = app.state.settings
     app.include_router(metrics.router)
     app.include_router(ready.router)
     app.add_middleware(Ceiling, settings=settings.api)
+    app.add_middleware(
+        Origins,
+        hosts=hosts,
+        origins=settings.api.allowed_origins,
+        setting="STENO_API",
+        expose=(HEADER, "X-Steno-Job-Id", "Location", "Retry-After", "Deprecation", "Link", "Warning", "WWW-Authenticate"),
+    )
     app.add_middleware(Observed)  # added last: it stands outside
 
 

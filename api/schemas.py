@@ -36,7 +36,7 @@ class JobOptions(Body):
         "auto",
         min_length=1,
         max_length=200,
-        description="Whisper model: a size or a hub id; `auto` takes the service's default.",
+        description="Whisper model: a size, or another that the service allows; `auto` takes its default.",
     )
     task: Literal["transcribe", "translate"] = Field(
         "transcribe", description="Keep the spoken language, or translate to English."

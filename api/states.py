@@ -151,11 +151,11 @@ def _under_way(stage: str, task_run: TaskRun | None, left_out: str | None) -> St
         return StageReport(stage=stage, state="skipped" if left_out else "pending", detail=left_out or "")
     state: StageState = "running"
     if task_run.state.is_completed():
-        state = "cached" if task_run.state.name == "Cached" else "computed"
+        state = "computed"  # by whom is known at the run's end: `api.reused`
     elif task_run.state.is_final():
         state = "failed"
     seconds = task_run.total_run_time if task_run.state.is_final() else task_run.estimated_run_time
-    attempts = 0 if state == "cached" else task_run.run_count
+    attempts = max(task_run.run_count, int(state == "computed"))
     return StageReport(stage=stage, state=state, attempts=attempts, seconds=round(seconds.total_seconds(), 3))
 
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from api.allowed import check_model
 from api.auth import Caller
-from api.errors import Unprocessable
 from api.problems import unprocessable
 from api.schemas import JobOptions, JobRequest
 from flows.request import TranscribeRequest
 from infra.handles import concealed
 from infra.settings import StenoSettings
-from speech.errors import AccessError, InputError
-
-_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,7 @@ class Uploaded:
     sha256: str
     name: str
     """What its owner calls it."""
+    bytes: int
 
 
 def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSettings) -> TranscribeRequest:
@@ -59,27 +55,6 @@ def validated(options: dict[str, Any]) -> TranscribeRequest:
         return TranscribeRequest.model_validate(options)
     except ValidationError as error:
         raise unprocessable(error) from None
-
-
-def check_model(model: str, language: str | None, settings: StenoSettings) -> None:
-    """Refuse what is no model's name before a worker finds out, and folders, which are the operator's.
-
-    Raises Unprocessable. A name on the model hub is left to the worker.
-    """
-    from speech.models import resolve_asr
-
-    if model == "auto":
-        return
-    if not _MODEL.fullmatch(model):
-        raise Unprocessable("model: give a size (`base`, `large-v3`) or the id of a model on the hub.", code="unknown_model")
-    if "/" in model:
-        return
-    # Whether the weights can be had is the worker's business.
-    with contextlib.suppress(AccessError):
-        try:
-            resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
-        except InputError as error:
-            raise Unprocessable(error.message, code=error.code) from None
 
 
 def payload_of(body: JobRequest, upload: Uploaded | None) -> str:

@@ -10,6 +10,8 @@ from flows import webhooks
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
+    from api.submissions import Uploaded
+
 OWNER = "owner:"
 FORMER_OWNER = "deleted-of:"
 """In place of `owner:` on a job that was deleted."""
@@ -19,6 +21,10 @@ META = webhooks.META
 FORMAT = "format:"
 PAYLOAD = "payload:"
 UPLOAD = "upload:"
+BYTES = "bytes:"
+"""The size of the upload."""
+UPLOADED = "source:upload"
+"""On every job of an upload: what Prefect can be asked for."""
 CLEANING = "cleaning"
 """On a deleted job until all that it left is removed."""
 
@@ -29,12 +35,22 @@ def owner(name: str) -> str:
     return f"{OWNER}{name}"
 
 
+def owner_of(run: FlowRun) -> str:
+    """Whose job it is; of a deleted one nobody's."""
+    return next(iter(values(run, OWNER)), "")
+
+
 def metadata_tag(key: str, value: str) -> str:
     return f"{META}{key}={value}"
 
 
 def of_job(
-    owned_by: str, tags: Iterable[str], metadata: Mapping[str, str], formats: Iterable[str], payload: str, upload: str | None
+    owned_by: str,
+    tags: Iterable[str],
+    metadata: Mapping[str, str],
+    formats: Iterable[str],
+    payload: str,
+    upload: Uploaded | None,
 ) -> list[str]:
     """The tags that a new job's run is made with."""
     return [
@@ -43,7 +59,7 @@ def of_job(
         *(metadata_tag(key, value) for key, value in metadata.items()),
         *(f"{FORMAT}{name}" for name in formats),
         f"{PAYLOAD}{payload}",
-        *([f"{UPLOAD}{upload}"] if upload else []),
+        *([f"{UPLOAD}{upload.sha256}", f"{BYTES}{upload.bytes}", UPLOADED] if upload else []),
     ]
 
 
@@ -67,7 +83,7 @@ def is_deleted(run: FlowRun) -> bool:
 def tombstone(run: FlowRun) -> list[str]:
     """The tags of a deleted job: what its owner said of it is gone, too."""
     upload = [tag for tag in run.tags if tag.startswith(UPLOAD)]
-    ours = (OWNER, FORMER_OWNER, TAG, META, FORMAT, PAYLOAD, UPLOAD, CLEANING, webhooks.WANTED)
+    ours = (OWNER, FORMER_OWNER, TAG, META, FORMAT, PAYLOAD, UPLOAD, BYTES, UPLOADED, CLEANING, webhooks.WANTED)
     owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
     payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
     others = [tag for tag in run.tags if not tag.startswith(ours)]

@@ -81,10 +81,10 @@ async def received(
                 detail = "The file is empty: it has zero bytes."
                 errors = [{"field": FILE, "message": detail, "code": "empty_media"}]
                 raise Unprocessable(detail, code="empty_media", errors=errors)
-            digest, name = part.sha256, display_name(form.name or "recording")
+            digest, size, name = part.sha256, part.size, display_name(form.name or "recording")
             path = await asyncio.to_thread(part.finish)
         source = await asyncio.to_thread(store.keep, path, place_of(digest, name))
-        return understood, Uploaded(source, digest, name)
+        return understood, Uploaded(source, digest, name, size)
 
 
 def options(fields: Fields, *, has_file: bool) -> JobRequest:

@@ -84,15 +84,15 @@ class Refusal(Exception):
 class Origins:
     """Answers to its own names only, to browsers only for its own pages and those of `origins`, and speaks CORS for no others.
 
-    `setting` is the prefix of the settings that a refusal names: `STENO_API` for STENO_API__ALLOWED_HOSTS. `expose` are
+    `hosts` is None where any name will do. `setting` is the prefix of the settings that a refusal names: `STENO_API` for STENO_API__ALLOWED_HOSTS. `expose` are
     response headers that pages of `origins` may read. CORS headers of the application itself are dropped.
     """
 
     def __init__(
-        self, app: App, *, hosts: Iterable[str], origins: Iterable[str] = (), setting: str, expose: Iterable[str] = ()
+        self, app: App, *, hosts: Iterable[str] | None, origins: Iterable[str] = (), setting: str, expose: Iterable[str] = ()
     ) -> None:
         self._app = app
-        self._hosts = frozenset(hosts)
+        self._hosts = frozenset(hosts) if hosts is not None else None
         self._origins = frozenset(filter(None, map(_origin, origins)))
         self._setting = setting
         self._expose = ", ".join(expose)
@@ -128,7 +128,7 @@ class Origins:
         given = headers.all("host")
         name = _name(given[0]) if len(given) == 1 and _AUTHORITY.fullmatch(given[0]) else ""
         server = scope.get("server") or ("",)
-        if name and (name in self._hosts or _is_loopback(name) or name == _address(str(server[0]))):
+        if name and (self._hosts is None or name in self._hosts or _is_loopback(name) or name == _address(str(server[0]))):
             return
         raise Refusal(
             HTTPStatus.MISDIRECTED_REQUEST,

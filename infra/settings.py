@@ -282,8 +282,18 @@ class ApiSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; one that is not loopback needs API keys.")
     port: int = Field(8765, ge=0, le=65535)
+    allowed_hosts: tuple[HostName, ...] = Field(
+        (),
+        description='Further host names that the API answers to, as behind a proxy, as JSON: `["steno.example.com"]`. Those of this machine need not be listed.',
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        (), description='Other sites whose pages may call the API, as JSON: `["https://app.example.com"]`.'
+    )
     deployment: str = Field("transcribe/one-recording", description="The Prefect deployment whose runs jobs are.")
-    require_keys: bool | None = Field(None, description="Whether callers need a key; when left out: as soon as one was made.")
+    require_keys: bool | None = Field(
+        None,
+        description="Whether callers on this machine need a key; when left out, from the first key that was made on, for good. All others always do.",
+    )
     max_body_bytes: int = Field(2 * 2**20, gt=0, description="Largest JSON body that is not an audio chunk.")
     max_upload_bytes: int = Field(2 * 2**30, gt=0, description="Largest uploaded recording.")
     max_chunk_seconds: float = Field(60.0, gt=0, description="Longest audio chunk of a session.")
@@ -296,11 +306,23 @@ class ApiSettings(BaseModel):
         description="Seconds that an OpenAI-compatible call waits for its transcript; the official clients wait for 600.",
     )
     openai_stream_wait: float = Field(86_400.0, ge=0, description="The same with `stream=true`, where comments keep it alive.")
-    pending_jobs: int = Field(100, ge=1, description="Jobs of one key that may be queued or running at once.")
-    rate: float = Field(600.0, gt=0, description="Requests per minute and key.")
-    rate_submit: float = Field(120.0, gt=0, description="New jobs per minute and key.")
+    pending_jobs: int = Field(100, ge=1, description="Jobs of one owner that may be queued or running at once.")
+    rate: float = Field(
+        600.0, gt=0, description="Requests per minute and owner; those that change something are counted apart, as many."
+    )
+    rate_submit: float = Field(120.0, gt=0, description="New jobs per minute and owner.")
+    stored_bytes: int = Field(
+        100 * 2**30, gt=0, description="Bytes of uploaded recordings of one owner that may be kept at once."
+    )
+    streams: int = Field(100, ge=1, description="Event streams of one owner that may be open at once.")
+    waits: int = Field(100, ge=1, description="Calls of one owner that may wait for a job at once: `?wait=`, and OpenAI's.")
+    models: tuple[str, ...] = Field(
+        (),
+        description='Whisper models that callers may name besides those that `steno models` lists: hub ids, or folders, as JSON: `["owner/name"]`.',
+    )
     s3_sources: tuple[str, ...] = Field(
-        (), description="Buckets, or `bucket/prefix`, that s3:// sources may name; any but the service's own store when empty."
+        (),
+        description="Buckets, or `bucket/prefix`, that s3:// sources may name, as JSON; none when empty, with `*` any. Never the service's own store.",
     )
     sessions: int = Field(64, ge=1, description="Chunk sessions that are kept at once.")
     session_seconds: float = Field(600.0, gt=0, description="Seconds after its last chunk that a session is kept.")

@@ -45,6 +45,8 @@ class StageReport(Frozen):
     device: str = ""
     batch_size: int | None = None
     key: str = ""
+    computed_by: str = ""
+    """The flow run that computed it; another one when the result was reused."""
     label: str = ""
     """What tells the stage's task run from its siblings: the model, or what was asked for."""
     gpu: str = ""
@@ -240,7 +242,7 @@ def _succeeded(
     facts: dict[str, Any] = {}
     if outcome is not None:
         facts = outcome.model_dump(include={"backend", "device", "batch_size", "key", "gpu", "shards"})
-        facts["compute_seconds"] = outcome.seconds
+        facts |= {"compute_seconds": outcome.seconds, "computed_by": outcome.run}
     return StageReport(stage=stage, state=state, seconds=seconds, attempts=attempts, label=label, **facts)
 
 

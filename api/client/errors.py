@@ -139,6 +139,7 @@ _BY_STATUS: dict[int, type[ClientError]] = {
     410: ResultExpired,
     413: RequestRefused,
     415: RequestRefused,
+    421: RequestRefused,
     422: RequestRefused,
     408: ServiceUnavailable,
     425: ServiceUnavailable,

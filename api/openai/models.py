@@ -1,4 +1,4 @@
-"""`/v1/models`: names that calls may use. Any hub id of a CTranslate2 Whisper model may be used as well."""
+"""`/v1/models`: names that calls may use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def listed(settings: StenoSettings) -> list[Model]:
         if (owner := _owner(name, settings)) is not None:
             found.append(Model(id=name, owned_by=owner))
     known = {model.id: model.owned_by for model in found}
-    return found + [Model(id=alias, owned_by=known[name]) for alias, name in ALIASES.items() if name in known]
+    found += [Model(id=alias, owned_by=known[name]) for alias, name in ALIASES.items() if name in known]
+    return found + [Model(id=name, owned_by=name.partition("/")[0] or "stenoflow") for name in settings.api.models]
 
 
 def _owner(name: str, settings: StenoSettings) -> str | None:

@@ -6,13 +6,13 @@ import asyncio
 from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
-from api import limits
+from api import held
 from api.auth import Caller
 from api.bodies import media_type
 from api.dependencies import CurrentCaller, TheJobs
 from api.errors import WrongMediaType
+from api.held import HeldStream
 from api.jobs import Jobs
 from api.openai import calls, forms, models
 from api.openai.documents import TRANSCRIPTION, TRANSLATION, answers, errors
@@ -42,7 +42,7 @@ async def transcriptions(
     if not form.stream:
         return await calls.answered(request, jobs, run, form)
     headers = {calls.JOB_ID: str(run.id), "X-Accel-Buffering": "no"}
-    return StreamingResponse(calls.streamed(jobs, run, form), media_type="text/event-stream", headers=headers)
+    return HeldStream(held.wait(caller.owned_by), calls.streamed(jobs, run, form), headers)
 
 
 @router.post(
@@ -62,7 +62,7 @@ async def translations(
 
 @router.get("/models", responses=errors())
 async def list_models(caller: CurrentCaller, jobs: TheJobs) -> ModelList:
-    """The models that calls may name; hub ids of other Whisper models in CTranslate2's format may be named as well."""
+    """The models that calls may name."""
     return ModelList(data=await asyncio.to_thread(models.listed, jobs.settings))
 
 
@@ -77,6 +77,9 @@ async def _received(request: Request, caller: Caller, jobs: Jobs, understand: Un
     if media_type(request) != "multipart/form-data":
         raise WrongMediaType("Send the recording as multipart/form-data.")
     await jobs.may_submit(caller)
-    form, upload = await received(request, jobs.settings.api, limits.max_upload_bytes(caller), understand)
+    with held.wait(caller.owned_by):  # before anything is received: whether there is room to wait for the transcript
+        pass
+    async with jobs.stored.room(caller, request) as limit:
+        form, upload = await received(request, jobs.settings.api, limit, understand)
     assert upload is not None, "forms without a recording are refused"
     return form, upload

@@ -21,7 +21,7 @@ class AudioForm(BaseModel):
         min_length=1,
         max_length=200,
         examples=["whisper-1"],
-        description="A Whisper model of this service (`GET /v1/models`), a hub id, or one of OpenAI's names for its default model.",
+        description="A Whisper model of this service (`GET /v1/models`), or one of OpenAI's names for its default model.",
     )
     prompt: Text2000 | None = Field(None, description="Text that primes the spelling and style of the transcript.")
     response_format: ResponseFormat = "json"

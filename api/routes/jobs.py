@@ -8,13 +8,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
+from api import held
 from api.bodies import json_body
+from api.cursor import utc
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import RETRY, problems
 from api.errors import JobNotFound
 from api.events import events_of
+from api.held import HeldStream
 from api.listing import Filters, listed
 from api.results import MEDIA_TYPES, rendered
 from api.routes.submit import ACCEPTED, Wait, accepted
@@ -41,7 +44,14 @@ def _written_out(value: Any) -> Any:
     return value
 
 
-Moment = Annotated[datetime, BeforeValidator(_written_out)]
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return utc(moment)
+    except OverflowError:
+        raise ValueError("is beyond the years 1 to 9999") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -108,11 +118,8 @@ async def list_jobs(
 async def job_events(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
     """What happens to the job, as it happens: `status`, `stage`, `progress`, and last `completed`, `failed` or `canceled`."""
     run = await jobs.find(job_id, caller)
-    return StreamingResponse(
-        events_of(jobs, run, caller),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return HeldStream(held.stream(caller.owned_by), events_of(jobs, run, caller), headers)
 
 
 @router.get(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api import chunks, limits, states
+from api import chunks, states
 from api.auth import Caller
 from api.bodies import json_body, media_type
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import SUBMISSION, problems
-from api.errors import BadRequest
+from api.errors import BadRequest, TooMany
 from api.jobs import Jobs
 from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
 from api.uploads import Submission, receive
@@ -60,7 +61,8 @@ async def submit(
     """
     if media_type(request) == "multipart/form-data":
         await jobs.may_submit(caller)
-        given = await receive(request, jobs.settings.api, limits.max_upload_bytes(caller))
+        async with jobs.stored.room(caller, request) as limit:
+            given = await receive(request, jobs.settings.api, limit)
     else:
         body = await json_body(request, JobRequest, _largest(jobs.settings.api))
         if body.audio_chunk is not None:
@@ -74,7 +76,8 @@ async def submit(
 
 async def accepted(jobs: Jobs, run: FlowRun, wait: float) -> Response:
     """The answer to a submission or a retry: the job itself once it has ended, if that is waited for."""
-    run = await jobs.wait(run, wait)
+    with contextlib.suppress(TooMany):  # too many calls wait already: this one is answered at once
+        run = await jobs.wait(run, wait)
     headers = {"Location": f"/transcribes/{run.id}"}
     status = states.status_of(run)
     if wait and status in states.ENDED:

@@ -76,6 +76,7 @@ LIMITS = {
     "STENO_NET__MAX_SECONDS": "20",
     "STENO_RETRY__ATTEMPTS": "0",
     "STENO_API__S3_SOURCES": '["recordings"]',
+    "STENO_API__ALLOWED_HOSTS": '["api"]',
 }
 
 

@@ -279,16 +279,27 @@ async def refused(url: str) -> bool:
     return False
 
 
-async def test_honest_urls_pass() -> None:
+async def test_honest_urls_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, api__s3_sources=["bucket"])
     for url in ("https://93.184.216.34/talk.mp3?sig=a%20b", "http://[2606:2800:220:1::1]:8080/x", "s3://bucket/a/b.wav"):
         assert not await refused(url), url
 
 
 async def test_the_services_own_store_is_not_read_for_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    configure(monkeypatch, store="s3://shared/steno")
+    configure(monkeypatch, store="s3://shared/steno", api__s3_sources=["shared"])
     for url in ("s3://shared/steno/artifacts/audio/aa/x.flac", "s3://shared//steno/records/api-keys/x", "S3://shared/steno/x"):
         assert await refused(url), url
     assert not await refused("s3://shared/stenographers/talk.wav")
+
+
+async def test_no_bucket_is_read_unless_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("s3://bucket/a.wav", "S3://bucket/a.wav", "s3a://bucket/a.wav", "gs://bucket/a.wav", "az://box/a.wav"):
+        with pytest.raises(Unprocessable, match="STENO_API__S3_SOURCES" if url[:3].lower() == "s3:" else "s3 URL"):
+            await guard.check_audio_url(url)
+    configure(monkeypatch, store="s3://own/steno", api__s3_sources=["*"])
+    assert not await refused("s3://bucket/a.wav") and await refused("s3://own/steno/uploads/aa/x.wav")
+    configure(monkeypatch, store="s3://own/steno", api__s3_sources=["", "/", "s3://"])
+    assert await refused("s3://bucket/a.wav")
 
 
 async def test_only_the_buckets_that_are_listed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""What callers may name: models, and buckets. A name makes the worker fetch it with the operator's credentials.
+
+The default is what is published: the models of the registry, and no bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from api.errors import Unprocessable
+from infra.settings import StenoSettings
+from speech.errors import AccessError, InputError
+
+ANY = "*"
+"""In a setting's list: no limit."""
+
+
+def model_names(settings: StenoSettings) -> tuple[str, ...]:
+    """The Whisper models that callers may name: `auto`, those of the registry, the service's own, and what its operator adds."""
+    from speech.registry import ALIASES, PACKAGED_WHISPER, PINNED_HUB
+
+    published = {*PACKAGED_WHISPER, *PINNED_HUB} - {"community-1"}
+    published |= {alias for alias, name in ALIASES.items() if name in published}
+    return tuple(dict.fromkeys(("auto", settings.model, *sorted(published), *settings.api.models)))
+
+
+def check_model(model: str, language: str | None, settings: StenoSettings) -> None:
+    """Raise Unprocessable for a model that callers may not name, or that is not for the language."""
+    from speech.models import resolve_asr
+
+    names = model_names(settings)
+    if model not in names:
+        shown = ", ".join(f"`{name}`" for name in names if "/" not in name or name in settings.api.models)
+        detail = f"model: take one of {shown}. Others are the operator's to allow, in STENO_API__MODELS."
+        fields = [{"field": "model", "message": detail, "code": "unknown_model"}]
+        raise Unprocessable(detail, code="unknown_model", errors=fields)
+    if model == "auto" or "/" in model:
+        return
+    # Whether the weights can be had is the worker's business.
+    with contextlib.suppress(AccessError):
+        try:
+            resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
+        except InputError as error:
+            raise Unprocessable(error.message, code=error.code) from None
+
+
+def may_read(path: str, settings: StenoSettings) -> bool:
+    """Whether `s3://` sources may name `bucket/key`."""
+    return any(place == ANY or within(path, place) for place in settings.api.s3_sources)
+
+
+def within(path: str, place: str) -> bool:
+    """Whether `bucket/key` is the place, as `bucket` or `bucket/prefix`, or in it."""
+    place = place.removeprefix("s3://").strip("/")
+    return bool(place) and (path == place or path.startswith(f"{place}/"))
