@@ -52,9 +52,9 @@ def call(up: Up, method: str, path: str, **options: Any) -> httpx.Response:
     return httpx.request(method, f"{up.api}{path}", timeout=60, trust_env=False, **options)
 
 
-def answered(up: Up, method: str, path: str, body: Any = None) -> Any:
+def answered(up: Up, method: str, path: str, body: Any = None, **options: Any) -> Any:
     """What the API gives to a caller that is no browser."""
-    answer = call(up, method, path, json=body)
+    answer = call(up, method, path, json=body, **options)
     assert answer.status_code < 400, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
     return answer.json() if answer.content else None
 
@@ -80,9 +80,9 @@ def until(there: Callable[[], Any], timeout: float = 120) -> Any:
     return found
 
 
-def ended(up: Up, run: str) -> dict[str, Any]:
+def ended(up: Up, run: str, **options: Any) -> dict[str, Any]:
     def state() -> dict[str, Any] | None:
-        found: dict[str, Any] = answered(up, "GET", f"/flow_runs/{run}")
+        found: dict[str, Any] = answered(up, "GET", f"/flow_runs/{run}", **options)
         return found if found["state_type"] in FINAL else None
 
     found: dict[str, Any] = until(state)
