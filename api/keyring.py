@@ -82,7 +82,7 @@ class KeyRing:
             self._read_at = began
 
     def _read(self) -> None:
-        self._required = self._required or (self._home / HOME_MARK).exists() or self._store.exists(keys.MARK)
+        self._required = self._required or (self._home / HOME_MARK).exists() or keys.were_made(self._store)
         self._read_changed()
         if self._keys:
             self._required = True

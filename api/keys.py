@@ -154,9 +154,14 @@ def kept(store: Store) -> list[ApiKey]:
     return sorted((key for key in found if key is not None), key=_age)
 
 
+def were_made(store: Store) -> bool:
+    """Whether the store remembers keys, whatever became of their records."""
+    return store.exists(MARK)
+
+
 def require(store: Store) -> None:
     """Have every API process that uses the store require keys from now on, whatever becomes of their records."""
-    if store.exists(MARK):
+    if were_made(store):
         return
     with tempfile.TemporaryDirectory() as folder:
         mark = Path(folder, "mark")

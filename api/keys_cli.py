@@ -55,6 +55,11 @@ def _expiry(ctx: click.Context, param: click.Parameter, value: str | None) -> da
 _EXPIRES = click.option(
     "--expires", callback=_expiry, metavar="WHEN", help="When the key ends: `90d` from now, or a date. Never when left out."
 )
+_WITHOUT = "No keys; `steno keys make NAME` makes one. Without any, only this machine can use the API."
+_GONE = (
+    "There is no key that works, and there were some: callers of the API are refused. Make one with `steno keys make NAME`, or set "
+    "STENO_API__REQUIRE_KEYS=false to let in every program of this machine."
+)
 
 
 @click.group("keys", epilog=EPILOG)
@@ -129,7 +134,7 @@ def list_keys(every: bool, as_json: bool, debug: bool) -> None:
             click.echo(json.dumps({"type": "key", **_shown(key), "last_used": used.isoformat() if used else None}))
         return
     if not rows:
-        click.echo("No keys; `steno keys make NAME` makes one. Without any, only this machine can use the API.")
+        click.echo(_WITHOUT if not keys.were_made(store) else _GONE)
         return
     names = {key.id: key.name for key, _ in rows}
     owners = [names.get(key.owned_by, key.owned_by) for key, _ in rows]

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -26,6 +26,20 @@ _COME_BACK = 60.0
 _PAGE = 200
 
 
+_ORPHANED = 3 * 3600.0
+"""Seconds within which a recording that no job came of is removed."""
+
+
+@dataclass
+class Room:
+    """What one upload may take up."""
+
+    limit: int
+    """Bytes."""
+    kept: int = 0
+    """Bytes that the store has of it; whoever received them says so."""
+
+
 @dataclass
 class _Tally:
     counted_at: float = -math.inf
@@ -33,6 +47,13 @@ class _Tally:
     """Counted, and taken since."""
     under_way: int = 0
     """Of uploads that are being received."""
+    orphans: list[tuple[float, int]] = field(default_factory=list)
+    """When, and how much, was kept of uploads that were refused in the end: no job's tags tell of them."""
+
+    @property
+    def taken(self) -> int:
+        self.orphans = [(at, size) for at, size in self.orphans if time.monotonic() - at < _ORPHANED]
+        return self.bytes + self.under_way + sum(size for _, size in self.orphans)
 
 
 class Stored:
@@ -44,13 +65,13 @@ class Stored:
         self._tallies: dict[str, _Tally] = {}
 
     @contextlib.asynccontextmanager
-    async def room(self, caller: Caller, request: Request) -> AsyncIterator[int]:
-        """The bytes that the upload of this request may have, reserved inside the block. Raises TooMany when there is no room."""
+    async def room(self, caller: Caller, request: Request) -> AsyncIterator[Room]:
+        """Room for the upload of this request, reserved until the block ends with its job made. Raises TooMany when there is none."""
         most = limits.max_upload_bytes(caller)
         declared = request.headers.get("content-length", "")
         wanted = min(int(declared) if declared.isdecimal() else most, most)
         tally = await self._tally(caller.owned_by, wanted)
-        left = self._settings.stored_bytes - tally.bytes - tally.under_way
+        left = self._settings.stored_bytes - tally.taken
         if left < (wanted if declared.isdecimal() else 1):
             raise TooMany(
                 f"Your recordings take up the {self._settings.stored_bytes} bytes that are kept of one owner; delete jobs, or wait: "
@@ -60,9 +81,14 @@ class Stored:
             )
         reserved = min(wanted, left)
         tally.under_way += reserved
+        room = Room(min(most, left))
         try:
-            yield min(most, left)
-            tally.bytes += reserved
+            yield room
+            tally.bytes += room.kept
+        except BaseException:
+            if room.kept:
+                tally.orphans.append((time.monotonic(), room.kept))
+            raise
         finally:
             tally.under_way -= reserved
 
@@ -70,7 +96,7 @@ class Stored:
         """The owner's, counted anew when it is old or does not leave room."""
         tally = self._tallies.setdefault(owner, _Tally())
         age = time.monotonic() - tally.counted_at
-        full = tally.bytes + tally.under_way + wanted > self._settings.stored_bytes
+        full = tally.taken + wanted > self._settings.stored_bytes
         if age > (_AGAIN if full else _COUNTED_FOR):
             tally.counted_at = time.monotonic()
             tally.bytes = await self._count(owner)

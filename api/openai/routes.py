@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
@@ -18,8 +18,10 @@ from api.openai import calls, forms, models
 from api.openai.documents import TRANSCRIPTION, TRANSLATION, answers, errors
 from api.openai.schemas import AudioForm, Model, ModelList
 from api.routes.submit import IdempotencyKey
-from api.submissions import Uploaded
 from api.uploads import Understand, received
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -37,8 +39,7 @@ async def transcriptions(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """The recording's text, by a job that is waited for; `X-Steno-Job-Id` names it."""
-    form, upload = await _received(request, caller, jobs, forms.transcription)
-    run = await calls.submitted(jobs, form, upload, caller, idempotency_key)
+    form, run = await _submitted(request, caller, jobs, forms.transcription, idempotency_key)
     if not form.stream:
         return await calls.answered(request, jobs, run, form)
     headers = {calls.JOB_ID: str(run.id), "X-Accel-Buffering": "no"}
@@ -55,8 +56,7 @@ async def translations(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """The recording's text in English, by a job that is waited for; `X-Steno-Job-Id` names it."""
-    form, upload = await _received(request, caller, jobs, forms.translation)
-    run = await calls.submitted(jobs, form, upload, caller, idempotency_key)
+    form, run = await _submitted(request, caller, jobs, forms.translation, idempotency_key)
     return await calls.answered(request, jobs, run, form)
 
 
@@ -72,14 +72,17 @@ async def get_model(model: str, caller: CurrentCaller, jobs: TheJobs) -> Model:
     return await asyncio.to_thread(models.found, model, jobs.settings)
 
 
-async def _received(request: Request, caller: Caller, jobs: Jobs, understand: Understand[F]) -> tuple[F, Uploaded]:
-    """What the form asks for, and its recording. Raises what `api.uploads.received` does, WrongMediaType and TooMany."""
+async def _submitted(
+    request: Request, caller: Caller, jobs: Jobs, understand: Understand[F], idempotency_key: str | None
+) -> tuple[F, FlowRun]:
+    """What the form asks for, and its job. Raises what `api.uploads.received` and `calls.submitted` do, WrongMediaType and TooMany."""
     if media_type(request) != "multipart/form-data":
         raise WrongMediaType("Send the recording as multipart/form-data.")
     await jobs.may_submit(caller)
     with held.wait(caller.owned_by):  # before anything is received: whether there is room to wait for the transcript
         pass
-    async with jobs.stored.room(caller, request) as limit:
-        form, upload = await received(request, jobs.settings.api, limit, understand)
-    assert upload is not None, "forms without a recording are refused"
-    return form, upload
+    async with jobs.stored.room(caller, request) as room:
+        form, upload = await received(request, jobs.settings.api, room.limit, understand)
+        assert upload is not None, "forms without a recording are refused"
+        room.kept = upload.bytes
+        return form, await calls.submitted(jobs, form, upload, caller, idempotency_key)

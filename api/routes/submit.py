@@ -16,7 +16,7 @@ from api.documents import SUBMISSION, problems
 from api.errors import BadRequest, TooMany
 from api.jobs import Jobs
 from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
-from api.uploads import Submission, receive
+from api.uploads import receive
 from infra.settings import ApiSettings
 
 if TYPE_CHECKING:
@@ -61,16 +61,17 @@ async def submit(
     """
     if media_type(request) == "multipart/form-data":
         await jobs.may_submit(caller)
-        async with jobs.stored.room(caller, request) as limit:
-            given = await receive(request, jobs.settings.api, limit)
+        async with jobs.stored.room(caller, request) as room:
+            given = await receive(request, jobs.settings.api, room.limit)
+            room.kept = given.upload.bytes if given.upload else 0
+            run = await jobs.submit(given.body, caller, upload=given.upload, idempotency_key=idempotency_key)
     else:
         body = await json_body(request, JobRequest, _largest(jobs.settings.api))
         if body.audio_chunk is not None:
             return await _chunk(body, caller)
         _check(body)
         await jobs.may_submit(caller)
-        given = Submission(body, None)
-    run = await jobs.submit(given.body, caller, upload=given.upload, idempotency_key=idempotency_key)
+        run = await jobs.submit(body, caller, idempotency_key=idempotency_key)
     return await accepted(jobs, run, wait)
 
 
