@@ -5,29 +5,33 @@ The samples decide everything: the same samples give the same bytes and the same
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from speech.decode import GAP, Tally, mono, spell, too_long
-from speech.errors import CorruptMedia, EmptyMedia, TruncatedMedia
-from speech.mixdown import Floats, Int16, Mixer
-from speech.probe import Media, capitalised, check_sound, open_media
+from speech.decode import Tally, mono, too_long
+from speech.errors import CorruptMedia, EmptyMedia, MediaError, UnreadableMedia, UnsuitableMedia
+from speech.flac import flac_writer
+from speech.mixdown import PLAIN, Floats, Int16, Levels, Mixer, Mixing
+from speech.probe import NOTHING_ASKED, Media, check_sound, open_media
 from speech.schema import SAMPLE_RATE, AudioInfo
 from speech.stored import reading
+from speech.tracks import Asked, Track
+from speech.verdict import chosen, judge, several_tracks
 
 if TYPE_CHECKING:
     import soundfile
 
-_LOSS = 0.05
-"""The part of a recording that may fail to decode, with a warning, before it is refused."""
+_FAINT = -45.0
+"""dBFS of the loud parts of a track below which another one is listened to, where there are several."""
+_LOUDER = 12.0
+"""dB by which another track must be louder than a faint one to be taken in its place."""
 
 
 def normalise(
@@ -36,114 +40,138 @@ def normalise(
     *,
     max_duration: float,
     allow_truncated: bool = False,
+    asked: Asked = NOTHING_ASKED,
     name: str = "the recording",
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> AudioInfo:
     """Decode `source`, whatever it is, to a 16 kHz mono 16-bit FLAC at `target`, in memory that does not grow with it.
 
-    Times are those that a player shows: encoder delay is trimmed, and gaps in the time stamps become silence. `name` is
-    what messages call the recording. `progress` is told the fraction of the file's bytes that were decoded; what it raises ends the work.
+    Times are those that a player shows: encoder delay is trimmed, gaps in the time stamps become silence, and sound whose time
+    stamps run at another pace is stretched to them. Of several tracks the one `asked` for is taken, else the first that decodes
+    and is not silent. `name` is what messages call the recording. `progress` is told the fraction of the file's bytes that were
+    decoded; what it raises ends the work.
 
     Raises the MediaErrors of `speech.errors`, and OSError when a file cannot be read or written. `target` is written
     aside and moved, so that it is whole or not there.
     """
-    with open_media(source, name) as media:
-        if media.exact_duration is not None and media.exact_duration > max_duration and not media.promise.cut:
-            raise too_long(name, max_duration)
-        check_sound(media, name)
-        tally, mixer, digest = Tally(), Mixer(), hashlib.sha256()
-        report = _stepwise(progress, media.promise.held)
-        samples = 0
-        with _flac_writer(target) as write:
-            for block in mono(media, tally, mixer, max_duration, name):
-                digest.update(block.astype("<i2", copy=False).tobytes())
-                write(block)
-                samples += len(block)
-                report(tally.bytes_read)
-            warnings = _judge(media, tally, mixer, allow_truncated, name)
+    job = _Job(source, target, max_duration, allow_truncated, asked, name, progress)
+    info = job.first_choice()
     progress(1.0)
-    return AudioInfo(
-        sha256=digest.hexdigest(),
-        samples=samples,
-        duration=samples / SAMPLE_RATE,
-        probe=media.probe,
-        warnings=tuple(warnings),
-    )
+    return info
 
 
-# -- the verdict ------------------------------------------------------------------------------------------------------
+class _Take(NamedTuple):
+    """One track, decoded and written aside."""
+
+    info: AudioInfo
+    path: Path
+    level: float
 
 
-def _judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name: str) -> list[str]:
-    """Refuse what is empty, cut or broken; otherwise say what the user should know, a sentence each."""
-    if not tally.samples:
-        if tally.failed:
-            raise CorruptMedia(f"{capitalised(name)} is damaged: none of its audio decodes; copy or export it again.")
-        raise EmptyMedia(
-            f"{capitalised(name)} has an audio track without a single sample; there is nothing to transcribe in it."
+class _Job:
+    """One recording: its tracks in turn, until one is taken."""
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        max_duration: float,
+        allow_truncated: bool,
+        asked: Asked,
+        name: str,
+        progress: Callable[[float], None],
+    ) -> None:
+        self.source, self.target = source, target
+        self.max_duration, self.allow_truncated, self.asked, self.name = max_duration, allow_truncated, asked, name
+        self.progress = progress
+        self._opened: Media | None = None
+
+    def first_choice(self) -> AudioInfo:
+        """What is said of the track that was taken; it is at `target`."""
+        takes: dict[Track, _Take] = {}
+        unusable: dict[Track, MediaError] = {}
+        turn: Track | None = None
+        try:
+            while True:
+                try:
+                    take = self._taken(turn)
+                    takes[self._track] = take
+                    if self._media.track_count == 1 or self.asked.track or take.level > _FAINT:
+                        break
+                except (CorruptMedia, EmptyMedia, UnreadableMedia, UnsuitableMedia) as error:
+                    if self._opened is None or len(self._media.tracks) == 1:
+                        raise
+                    unusable[self._track] = error
+                turn = next((track for track in self._media.tracks if track not in takes | unusable), None)
+                if turn is None:
+                    break
+            if not takes:
+                raise next(iter(unusable.values()))
+            return self._kept(takes, unusable)
+        finally:
+            for take in takes.values():
+                take.path.unlink(missing_ok=True)
+
+    @property
+    def _media(self) -> Media:
+        """The one last opened."""
+        assert self._opened is not None
+        return self._opened
+
+    @property
+    def _track(self) -> Track:
+        return self._media.track
+
+    def _kept(self, takes: dict[Track, _Take], unusable: dict[Track, MediaError]) -> AudioInfo:
+        """Move the best take to `target`: the first, unless another is much louder."""
+        track = next(iter(takes))
+        for other, take in takes.items():
+            if take.level > takes[track].level + _LOUDER:
+                track = other
+        takes[track].path.replace(self.target)
+        info = takes[track].info
+        if self._media.track_count == 1:
+            return info
+        silent = [other for other, take in takes.items() if other is not track and take.level < takes[track].level - _LOUDER]
+        said = several_tracks(self._media, track, silent, list(unusable))
+        return info.model_copy(update={"warnings": (said, *info.warnings), "track": chosen(self._media, track)})
+
+    def _taken(self, turn: Track | None) -> _Take:
+        """Decode one track; again, where mixing its channels plainly loses some of them."""
+        take, better = self._decoded(turn, PLAIN)
+        if better == PLAIN:
+            return take
+        take.path.unlink()
+        return self._decoded(turn, better)[0]
+
+    def _decoded(self, turn: Track | None, mixing: Mixing) -> tuple[_Take, Mixing]:
+        """A take, and how it had better be mixed."""
+        aside = self.target.with_name(f".{self.target.name}.{uuid.uuid4().hex}.take")
+        with open_media(self.source, self.name, self.asked, turn.number if turn else None) as media:
+            self._opened = media
+            if media.exact_duration is not None and media.exact_duration > self.max_duration and not media.promise.cut:
+                raise too_long(self.name, self.max_duration)
+            check_sound(media, self.name)
+            tally, mixer, digest, levels = Tally(), Mixer(mixing), hashlib.sha256(), Levels()
+            report = _stepwise(self.progress, media.promise.held)
+            samples = 0
+            with flac_writer(aside) as write:
+                for block in mono(media, tally, mixer, self.max_duration, self.name):
+                    digest.update(block.astype("<i2", copy=False).tobytes())
+                    write(block)
+                    samples += len(block)
+                    if media.track_count > 1:
+                        levels.add(block)
+                    report(tally.bytes_read)
+                warnings = judge(media, tally, mixer, self.allow_truncated, self.name)
+        info = AudioInfo(
+            sha256=digest.hexdigest(),
+            samples=samples,
+            duration=samples / SAMPLE_RATE,
+            probe=media.probe,
+            warnings=tuple(warnings),
         )
-    warnings = []
-    if media.tracks > 1:
-        warnings.append(f"The recording has {media.tracks} audio tracks; only the default one was transcribed.")
-    missing = _missing_seconds(media, tally)
-    lost = tally.lost_seconds
-    if missing and _is_cut(media, tally):
-        sentence = f"ends early: {spell(tally.position)} of {spell(tally.position + missing)} are there"
-        if not allow_truncated:
-            raise TruncatedMedia(
-                f"{capitalised(name)} {sentence}; copy it again, or allow truncated recordings to transcribe what is there."
-            )
-        warnings.append(f"The recording {sentence}.")
-    elif missing and media.demuxer in ("mp3", "flac"):
-        lost = max(lost, missing)
-    elif missing:
-        warnings.append(f"The recording declares {spell(tally.position + missing)} of audio but holds {spell(tally.position)}.")
-    if lost > _LOSS * (tally.position + missing):
-        raise CorruptMedia(
-            f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(tally.position + missing)} do not decode; copy or export it again."
-        )
-    if lost > 0 or tally.failed > tally.failed_at_end:
-        warnings.append(f"The recording is damaged: about {max(lost, 0.1):.1f} s of it did not decode.")
-    undamaged = tally.gap_seconds - tally.damaged_seconds
-    if undamaged > GAP:
-        warnings.append(f"The recording leaves out {spell(undamaged)} in {tally.gaps} place(s); they were kept as silence.")
-    return warnings + _sound_warnings(mixer)
-
-
-def _sound_warnings(mixer: Mixer) -> list[str]:
-    warnings = []
-    if mixer.nonfinite:
-        warnings.append(
-            f"{mixer.nonfinite} samples of the recording were not numbers (NaN or infinite) and were taken as silence."
-        )
-    if mixer.clipped_share > 0.01:
-        warnings.append(f"The recording is clipped: {100 * mixer.clipped_share:.0f} % of its samples are at full scale.")
-    if mixer.channels_differ:
-        warnings.append(
-            "The two channels carry different talks at the same time and were mixed; transcribe each channel as a recording of its own."
-        )
-    return warnings
-
-
-def _missing_seconds(media: Media, tally: Tally) -> float:
-    """Seconds the container promises beyond what decoded; 0 when within max(0.5 s, 1 %)."""
-    promise = media.promise
-    promised = media.exact_duration
-    if media.demuxer in ("wav", "w64", "aiff", "au", "caf") or (promised is None and promise.cut):
-        declared = media.container.duration
-        if media.demuxer in ("matroska", "asf") and declared:
-            promised = declared / 1e6
-        else:
-            promised = tally.position * promise.claimed / promise.held if promise.claimed else None
-    missing = (promised or 0.0) - tally.position
-    return missing if missing > max(0.5, 0.01 * (promised or 0.0)) else 0.0
-
-
-def _is_cut(media: Media, tally: Tally) -> bool:
-    """Whether what is missing is missing at the end of the file, rather than broken inside it."""
-    if media.promise.claimed is not None:
-        return media.promise.cut
-    return media.demuxer in ("flac", "mp3", "tta", "wv") and tally.failed == tally.failed_at_end and not tally.damaged_seconds
+        return _Take(info, aside, levels.loud), mixer.better
 
 
 def _stepwise(progress: Callable[[float], None], total: int) -> Callable[[int], None]:
@@ -158,60 +186,6 @@ def _stepwise(progress: Callable[[float], None], total: int) -> Callable[[int], 
             progress(step / 100)
 
     return report
-
-
-# -- writing ----------------------------------------------------------------------------------------------------------
-
-
-class _Sink:
-    """A file for libsndfile that keeps the reason of a failed write, which libsndfile would swallow.
-
-    It then pretends to have written, and the writer looks at `error` after each block.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb+", buffering=0)  # so that only `write` can fail
-        self.error: OSError | None = None
-        self.seek, self.tell, self.read = self._file.seek, self._file.tell, self._file.read
-
-    def write(self, data: bytes) -> int:
-        rest = memoryview(data)
-        try:
-            while rest and not self.error:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-@contextlib.contextmanager
-def _flac_writer(target: Path) -> Iterator[Callable[[Int16], None]]:
-    """Write blocks to a FLAC that appears at `target` when the block ends well, and not at all otherwise."""
-    import soundfile
-
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    sink = _Sink(aside)
-    try:
-        try:
-            with soundfile.SoundFile(sink, "w", samplerate=SAMPLE_RATE, channels=1, format="FLAC", subtype="PCM_16") as file:
-
-                def write(block: Int16) -> None:
-                    file.write(block)
-                    if sink.error:
-                        raise sink.error
-
-                yield write
-        finally:
-            sink.close()
-        if sink.error:
-            raise sink.error
-        aside.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

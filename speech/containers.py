@@ -19,6 +19,25 @@ _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 
+class Field(NamedTuple):
+    """Where a header says how many bytes of sound there are."""
+
+    at: int
+    """Position of the number in the file."""
+    form: str
+    """As `struct` writes it."""
+    start: int
+    """Where the sound begins."""
+    size: int
+    """Bytes of sound, as the number has it."""
+    outer: int | None = None
+    """Position of the size of what encloses the sound, where FFmpeg reads no further than that."""
+    width: int = 4
+    """Bytes of the size of a chunk."""
+    wide: bool = False
+    """Chunks go by 16-byte identifiers, and their sizes count their heads (Wave64)."""
+
+
 class Promise(NamedTuple):
     """The container's size as its header has it, against the bytes there are."""
 
@@ -30,6 +49,9 @@ class Promise(NamedTuple):
     """An MP3 whose Xing/Info header counts its frames, so that its duration is exact."""
     headless: bool = False
     """An MP4 without its index (`moov`): nothing of it can be decoded."""
+    fragmented: bool = False
+    """An MP4 in fragments, whose clock may begin anywhere."""
+    field: Field | None = None
 
     @property
     def cut(self) -> bool:
@@ -56,19 +78,21 @@ def _riff(file: BinaryIO, held: int) -> Promise:
     _, size, form = struct.unpack("<4sI4s", file.read(12))
     if form == b"AVI ":
         return Promise(size + 8 if size < _STREAMED else None, held)
-    long_size: int | None = None
+    long_size, long_at = None, 0
     position = 12
     while position < held:
         file.seek(position)
         name, size = struct.unpack("<4sI", file.read(8))
         if name == b"ds64":
-            long_size = struct.unpack("<QQ", file.read(16))[1]
+            long_size, long_at = struct.unpack("<QQ", file.read(16))[1], position + 16
         if name == b"data":
             if size == 0xFFFFFFFF and long_size:
-                size = long_size
+                field = Field(long_at, "<Q", position + 8, long_size)
             elif size == 0 or size >= _STREAMED:
                 return Promise(None, held)
-            return Promise(position + 8 + size, held)
+            else:
+                field = Field(position + 4, "<I", position + 8, size)
+            return Promise(field.start + field.size, held, field=field)
         position += 8 + size + (size & 1)
     return Promise(position, held)
 
@@ -79,7 +103,9 @@ def _aiff(file: BinaryIO, held: int) -> Promise:
         file.seek(position)
         name, size = struct.unpack(">4sI", file.read(8))
         if name == b"SSND":
-            return Promise(position + 8 + size if 0 < size < _STREAMED else None, held)
+            if not 0 < size < _STREAMED:
+                return Promise(None, held)
+            return Promise(position + 8 + size, held, field=Field(position + 4, ">I", position + 8, size, outer=4))
         position += 8 + size + (size & 1)
     return Promise(position, held)
 
@@ -87,7 +113,9 @@ def _aiff(file: BinaryIO, held: int) -> Promise:
 def _au(file: BinaryIO, held: int) -> Promise:
     file.seek(4)
     offset, size = struct.unpack(">II", file.read(8))
-    return Promise(offset + size if 0 < size < _STREAMED else None, held)
+    if not 0 < size < _STREAMED:
+        return Promise(None, held)
+    return Promise(offset + size, held, field=Field(8, ">I", offset, size))
 
 
 def _caf(file: BinaryIO, held: int) -> Promise:
@@ -96,7 +124,9 @@ def _caf(file: BinaryIO, held: int) -> Promise:
         file.seek(position)
         name, size = struct.unpack(">4sq", file.read(12))
         if name == b"data":
-            return Promise(position + 12 + size if size > 0 else None, held)
+            if size <= 0:
+                return Promise(None, held)
+            return Promise(position + 12 + size, held, field=Field(position + 4, ">q", position + 12, size, width=8))
         if size < 0:
             break
         position += 12 + size
@@ -105,8 +135,15 @@ def _caf(file: BinaryIO, held: int) -> Promise:
 
 def _w64(file: BinaryIO, held: int) -> Promise:
     file.seek(16)
-    (size,) = struct.unpack("<Q", file.read(8))
-    return Promise(size or None, held)
+    (whole,) = struct.unpack("<Q", file.read(8))
+    position = 40
+    while position < held:
+        file.seek(position)
+        name, size = struct.unpack("<16sQ", file.read(24))
+        if name.startswith(b"data"):
+            return Promise(whole or None, held, field=Field(position + 16, "<Q", position + 24, size - 24, width=8, wide=True))
+        position += (max(size, 24) + 7) & ~7
+    return Promise(whole or None, held)
 
 
 def _asf(file: BinaryIO, held: int) -> Promise:
@@ -140,11 +177,12 @@ def _ebml_size(file: BinaryIO) -> tuple[int, bool]:
 
 def _mp4(file: BinaryIO, held: int) -> Promise:
     """The end of the last top-level box, and whether there is an index at all."""
-    position, index = 0, False
+    position, index, fragmented = 0, False, False
     while position + 8 <= held:
         file.seek(position)
         size, name = struct.unpack(">I4s", file.read(8))
         index = index or name in (b"moov", b"moof")
+        fragmented = fragmented or name == b"moof"
         if size == 1:
             (size,) = struct.unpack(">Q", file.read(8))
         elif size == 0:
@@ -152,7 +190,7 @@ def _mp4(file: BinaryIO, held: int) -> Promise:
         if size < 8:
             break
         position += size
-    return Promise(max(position, held), held, headless=not index)
+    return Promise(max(position, held), held, headless=not index, fragmented=fragmented)
 
 
 def _mp3(file: BinaryIO, held: int) -> Promise:

@@ -8,29 +8,19 @@ Everything is streamed: of the recording itself nothing is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from speech.clock import STEP, Clock, Gap, most_stretched
 from speech.errors import MediaTooLong
 from speech.frames import Packer, Pending, silence
-from speech.mixdown import Block, Int16, Mixer, Resampler
+from speech.mixdown import Block, Int16, Mixer, Resampler, stretched
 from speech.probe import Media, capitalised, is_sound
-from speech.schema import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.packet import Packet
-
-GAP = 0.1
-"""Seconds that time stamps may run ahead of the samples before silence is put in, as `aresample=min_hard_comp` does."""
-
-_JUMP = 10.0
-"""Seconds; a larger step in a broadcast stream is a reset of its clock, not silence (ffmpeg's `-dts_delta_threshold`)."""
-
-_RESETTING = {"mpegts", "mpeg", "wtv", "dhav"}
-_CONTINUOUS = {"flac", "wav", "w64", "aiff", "au", "caf", "tta", "wv", "ape", "tak", "mp3", "aac", "ac3", "eac3"}
-"""Demuxers of formats that cannot leave time out: a gap is damage."""
 
 _DEMUX_ERRORS = 1000
 """Reading stops after so many failures in a row."""
@@ -56,12 +46,28 @@ class Tally:
     """The part of `gap_seconds` where bytes were lost."""
     samples: int = 0
     """Decoded sample times, of all rates."""
+    stretched: float = 0.0
+    """Seconds by which sound was stretched or compressed, to follow its time stamps."""
+    astray: float = 0.0
+    """The most seconds by which time stamps and samples differed on the way."""
+    begins: float = 0.0
+    """The container's time of the first sound, in seconds, where that is not shown by all players."""
+    resets: list[float] = field(default_factory=list)
+    """Where the clock was set anew, in seconds so far."""
 
     @property
     def lost_seconds(self) -> float:
         """Seconds that did not decode: by the bytes of failed packets, or by the holes in time, whichever is more."""
         share = self.failed_bytes / self.packet_bytes if self.packet_bytes else 0.0
         return max(share * self.position, self.damaged_seconds)
+
+    def count_gap(self, gap: Gap) -> None:
+        """Silence was put in."""
+        self.position += gap.seconds
+        if self.samples:
+            self.gaps += 1
+            self.gap_seconds += gap.seconds
+            self.damaged_seconds += gap.seconds * gap.damaged
 
     def count_missing_pages(self, held: int) -> None:
         """Ogg drops pages whose checksum fails without a word: gaps count as damage as far as bytes are unaccounted for.
@@ -74,11 +80,6 @@ class Tally:
         self.damaged_seconds = max(self.damaged_seconds, min(self.gap_seconds, share * self.position))
 
 
-class _Gap(NamedTuple):
-    seconds: float
-    damaged: bool
-
-
 def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: str) -> Iterator[Int16]:
     """The recording as blocks of 16 kHz mono samples; exactly round(duration x 16000) of them, and at least one.
 
@@ -86,7 +87,7 @@ def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: st
     """
     resampler = Resampler()
     for block in _blocks(media, tally, max_duration, name):
-        yield from resampler.feed(mixer.mix(block), block.rate)
+        yield from resampler.feed(stretched(mixer.mix(block), block.length), block.rate)
     yield from resampler.finish()
 
 
@@ -174,60 +175,37 @@ def _decoded(packet: Packet[AudioStream], tally: Tally, packer: Packer) -> list[
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-class _Clock:
-    """Where the samples are, against where the time stamps say they should be."""
-
-    def __init__(self, media: Media, tally: Tally, max_duration: float) -> None:
-        self._tally, self._limit = tally, max_duration
-        self._resetting = media.demuxer in _RESETTING
-        self._continuous = media.demuxer in _CONTINUOUS
-        self._alone = media.alone
-        self._offset = media.origin
-        self._failed = 0
-
-    def gap_before(self, frame: AudioFrame, skipped: int) -> _Gap | None:
-        """Silence that belongs before `frame`."""
-        if frame.pts is None or frame.time_base is None:
-            return None
-        position = self._tally.position
-        ahead = float(frame.pts * frame.time_base) - self._offset - position
-        threshold = GAP if self._tally.samples else 0.5 / SAMPLE_RATE
-        if abs(ahead) <= threshold:
-            return None
-        if ahead < 0 or position + ahead > self._limit or (self._resetting and ahead > _JUMP):
-            if abs(ahead) > GAP:
-                self._offset += ahead
-            return None
-        if not self._tally.samples:
-            return _Gap(ahead, damaged=False)
-        per_second = self._tally.packet_bytes / max(position - self._tally.gap_seconds, 1e-3)
-        failed, self._failed = self._tally.failed > self._failed, self._tally.failed
-        return _Gap(ahead, damaged=failed or self._continuous or (self._alone and skipped > 0.5 * ahead * per_second))
-
-
 def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Iterator[Block]:
-    clock = _Clock(media, tally, max_duration)
+    clock = Clock(media, tally, max_duration)
     pending = Pending()
+
+    def taken() -> Iterator[Block]:
+        extra = 0
+        if clock.following and pending.rate:
+            longer = most_stretched(clock.due(), pending.samples / pending.rate)
+            extra = round(longer * pending.rate)
+            tally.position += extra / pending.rate
+            tally.stretched += abs(extra / pending.rate)
+        clock.begin()
+        yield from pending.take(extra)
+
     for frame, skipped in _frames(media, tally):
         if not pending.fits(frame):
-            yield from pending.take()
+            yield from taken()
         gap = clock.gap_before(frame, skipped)
         if gap is not None:
-            yield from pending.take()
-            first = not tally.samples
+            yield from taken()
             yield from silence(gap.seconds, frame)
-            tally.position += gap.seconds
-            if not first:
-                tally.gaps += 1
-                tally.gap_seconds += gap.seconds
-                tally.damaged_seconds += gap.seconds * gap.damaged
+            tally.count_gap(gap)
+        elif clock.following and pending.samples >= STEP * pending.rate:
+            yield from taken()
         pending.add(frame)
         tally.samples += frame.samples
         tally.position += frame.samples / frame.sample_rate
         if tally.position > max_duration:
             raise too_long(name, max_duration)
         if pending.full:
-            yield from pending.take()
-    yield from pending.take()
+            yield from taken()
+    yield from taken()
     if media.demuxer == "ogg" and media.alone:
         tally.count_missing_pages(media.promise.held)

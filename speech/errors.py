@@ -11,6 +11,7 @@
     │       ├── CorruptMedia     recognised, but the payload does not decode
     │       ├── TruncatedMedia   less audio than the container promises
     │       ├── NoAudioTrack     a video without sound
+    │       ├── NoSuchTrack      the audio track that was asked for is not there
     │       ├── ForbiddenMedia   playlists and containers that point at other files or hosts
     │       ├── UnsuitableMedia  sampled too slowly or too fast for speech, or with too many channels
     │       └── MediaTooLong     above the duration cap
@@ -101,6 +102,10 @@ class TruncatedMedia(MediaError):
 
 class NoAudioTrack(MediaError):
     code = "no_audio_track"
+
+
+class NoSuchTrack(MediaError):
+    code = "no_such_track"
 
 
 class ForbiddenMedia(MediaError):

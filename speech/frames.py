@@ -48,7 +48,7 @@ class Pending:
         self._shape: tuple[int, str, str] | None = None
         self._names: tuple[str, ...] = ()
         self._packed = False
-        self._samples = 0
+        self.samples = 0
 
     def fits(self, frame: AudioFrame) -> bool:
         return not self._parts or shape_of(frame) == self._shape
@@ -59,19 +59,25 @@ class Pending:
             self._names = tuple(channel.name for channel in frame.layout.channels)
             self._packed = not frame.format.is_planar
         self._parts.append(frame.to_ndarray())
-        self._samples += frame.samples
+        self.samples += frame.samples
 
     @property
     def full(self) -> bool:
-        return self._shape is not None and self._samples >= self._shape[0]
+        return self._shape is not None and self.samples >= self._shape[0]
 
-    def take(self) -> Iterator[Block]:
+    @property
+    def rate(self) -> int:
+        """Of the frames gathered, in Hz; 0 when there are none."""
+        return self._shape[0] if self._parts and self._shape is not None else 0
+
+    def take(self, extra: int = 0) -> Iterator[Block]:
+        """What was gathered, as one block that is to last `extra` samples more than it has."""
         if self._parts and self._shape is not None:
             joined = np.concatenate(self._parts, axis=1)
             if self._packed:
                 joined = joined.reshape(-1, len(self._names)).T
-            yield Block(as_float(joined), self._shape[0], self._names)
-        self._parts, self._samples = [], 0
+            yield Block(as_float(joined), self._shape[0], self._names, self.samples + extra)
+        self._parts, self.samples = [], 0
 
 
 def shape_of(frame: AudioFrame) -> tuple[int, str, str]:
@@ -83,5 +89,5 @@ def silence(seconds: float, like: AudioFrame) -> Iterator[Block]:
     left = round(seconds * like.sample_rate)
     while left > 0:
         count = min(left, max(like.sample_rate, 1))
-        yield Block(np.zeros((len(names), count), np.float32), like.sample_rate, names)
+        yield Block(np.zeros((len(names), count), np.float32), like.sample_rate, names, count)
         left -= count

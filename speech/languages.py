@@ -123,6 +123,21 @@ ALIASES: dict[str, str] = {
 WITHOUT_SPACES = frozenset({"ja", "zh", "yue", "th", "lo", "my", "km", "bo"})
 """Languages whose words are not separated by spaces."""
 
+_TAGS = (
+    "en=eng zh=chi/zho/cmn de=ger/deu es=spa ru=rus ko=kor fr=fre/fra ja=jpn pt=por tr=tur pl=pol ca=cat "
+    "nl=dut/nld ar=ara sv=swe it=ita id=ind hi=hin fi=fin vi=vie he=heb/iw uk=ukr el=gre/ell ms=may/msa "
+    "cs=cze/ces ro=rum/ron/mol/mo da=dan hu=hun ta=tam no=nor/nob/nb th=tha ur=urd hr=hrv/scr bg=bul "
+    "lt=lit la=lat mi=mao/mri ml=mal cy=wel/cym sk=slo/slk te=tel fa=per/fas lv=lav bn=ben sr=srp/scc "
+    "az=aze sl=slv kn=kan et=est mk=mac/mkd br=bre eu=baq/eus is=ice/isl hy=arm/hye ne=nep mn=mon bs=bos "
+    "kk=kaz sq=alb/sqi sw=swa gl=glg mr=mar pa=pan si=sin km=khm sn=sna yo=yor so=som af=afr oc=oci "
+    "ka=geo/kat be=bel tg=tgk sd=snd gu=guj am=amh yi=yid lo=lao uz=uzb fo=fao ht=hat ps=pus tk=tuk "
+    "nn=nno mt=mlt sa=san lb=ltz my=bur/mya bo=tib/bod tl=tgl/fil mg=mlg as=asm tt=tat haw=haw ln=lin "
+    "ha=hau ba=bak jw=jav/jv su=sun yue=yue "
+)
+"""How containers tag Whisper's languages: ISO 639-2, both its codes where it has two, and what became of old ones."""
+
+_BY_TAG = {tag: code for code, tags in (pair.split("=") for pair in _TAGS.split()) for tag in tags.split("/")}
+
 _BY_NAME = {name: code for code, name in LANGUAGES.items()} | ALIASES
 
 
@@ -142,3 +157,14 @@ def language_code(value: str) -> str:
     raise InvalidOption(
         f"Unknown language {value!r}: give a code such as 'en' or a name such as 'french', or leave it out to detect it.{hint}"
     )
+
+
+def language_of_tag(tag: str) -> str | None:
+    """Whisper's code for a container's language tag (`fre`, `pt-BR`, `French`); the tag itself, in lower case, for a language that
+    Whisper does not know; None where the tag says that nothing is known.
+    """
+    text = tag.strip().lower().replace("_", "-")
+    main = text.partition("-")[0]
+    if main in ("", "und", "unk", "mis", "zxx", "qaa", "mul"):
+        return None
+    return main if main in LANGUAGES else _BY_TAG.get(main) or _BY_NAME.get(text, text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from speech.polarity import Losses, aligned
 from speech.schema import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ _WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
 """Share of each channel in the mix, before the sum is made 1; every other channel has 0.5 (ITU-R BS.775)."""
 
 
+class Mixing(NamedTuple):
+    """How channels become one, where the plain weighted mean would lose some of what they carry."""
+
+    align: bool = False
+    """Channels that cancel each other are turned before they are added."""
+    whole: bool = False
+    """The channel for low effects is mixed as well: it carries a voice."""
+
+
+PLAIN = Mixing()
+
+
 class Block(NamedTuple):
     """About a second of sound as decoded."""
 
@@ -28,6 +41,8 @@ class Block(NamedTuple):
     rate: int
     channels: tuple[str, ...]
     """FFmpeg's names: FL, FR, FC, LFE, …"""
+    length: int
+    """How many samples it is to last, by its time stamps."""
 
 
 def as_float(samples: npt.NDArray[Any]) -> Floats:
@@ -42,7 +57,9 @@ def as_float(samples: npt.NDArray[Any]) -> Floats:
 class Mixer:
     """Mixes blocks down to one channel and measures them as they pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, mixing: Mixing = PLAIN) -> None:
+        self._mixing = mixing
+        self._losses = Losses()
         self.samples = 0
         self.nonfinite = 0
         """Samples, of all channels, that were NaN or infinite and became 0."""
@@ -66,9 +83,24 @@ class Mixer:
             return np.ascontiguousarray(samples[0])
         if len(samples) == 2:
             self._levels.add(samples, block.rate)
-        weights = np.array([_WEIGHTS.get(channel, 0.5) for channel in block.channels], np.float32)
-        weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(samples), 1 / len(samples), np.float32)
+        weights = self._weights(block.channels)
+        if self._mixing.align:
+            return aligned(samples, weights, block.rate)
+        if self._mixing == PLAIN:
+            self._losses.add(samples, weights, block.rate)
         return np.ascontiguousarray(weights @ samples, dtype=np.float32)
+
+    def _weights(self, channels: tuple[str, ...]) -> Floats:
+        """Of sum 1."""
+        weights = np.array([_WEIGHTS.get(channel, 0.5) for channel in channels], np.float32)
+        if self._mixing.whole or not weights.any():
+            weights[weights == 0] = 0.5
+        return np.asarray(weights / weights.sum(), np.float32)
+
+    @property
+    def better(self) -> Mixing:
+        """How to mix the recording so that nothing is lost; PLAIN where nothing was."""
+        return Mixing(align=self._losses.cancelling, whole=self._losses.left_out)
 
     @property
     def clipped_share(self) -> float:
@@ -79,6 +111,26 @@ class Mixer:
     def channels_differ(self) -> bool:
         """Whether each of two channels carries a talk of its own, both at the same time."""
         return self._levels.differ()
+
+
+class Levels:
+    """How loud a recording is where it is loud, whatever its pauses."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(120, np.int64)
+
+    def add(self, block: Int16) -> None:
+        """16 kHz samples."""
+        count = max(len(block) // 1600, 1)
+        energy = (block[: count * 1600].reshape(count, -1).astype(np.float32) ** 2).mean(1) / 32768**2
+        decibels = 10 * np.log10(energy + 1e-12)
+        self._counts += np.bincount(np.clip(decibels + 120, 0, 119).astype(np.int64), minlength=120)
+
+    @property
+    def loud(self) -> float:
+        """dBFS, above which the loudest half per cent of the tenths of a second are, and a third of a second at least."""
+        from_loudest = np.cumsum(self._counts[::-1])
+        return float(119 - np.searchsorted(from_loudest, max(0.005 * from_loudest[-1], min(3, from_loudest[-1])))) - 120
 
 
 class _Levels:
@@ -110,6 +162,19 @@ class _Levels:
         waveform = abs(cross[both].sum()) / np.sqrt(left[both].sum() * right[both].sum())
         loudness = np.corrcoef(np.log(left[either] + 1e-9), np.log(right[either] + 1e-9))[0, 1]
         return bool(waveform < 0.3 and not loudness > 0.5)
+
+
+def stretched(samples: Floats, length: int) -> Floats:
+    """The samples as `length` samples, by cubic (Catmull-Rom) interpolation; untouched where that is what they are."""
+    if length == len(samples) or len(samples) < 4:
+        return samples
+    at = np.linspace(0, len(samples) - 1, max(length, 1))
+    left = np.minimum(at.astype(np.int64), len(samples) - 2)
+    t = (at - left).astype(np.float32)
+    padded = np.concatenate([samples[:1], samples, samples[-1:]])
+    a, b, c, d = (padded[left + offset] for offset in range(4))
+    curve = c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a))
+    return np.asarray(b + 0.5 * t * curve, np.float32)
 
 
 class Resampler:

@@ -22,7 +22,9 @@ from speech.errors import (
     UnsuitableMedia,
 )
 from speech.schema import Probe
+from speech.sizes import Repair, repair
 from speech.sniff import HEAD, document_kind, has_header, headerless, lacks_a_rate
+from speech.tracks import Asked, Track, ranked, tracks_of
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -72,6 +74,9 @@ _MOST_PER_SECOND = 25_000_000
 """Samples of all channels: about a second is in memory at once."""
 
 
+NOTHING_ASKED = Asked()
+
+
 class Media(NamedTuple):
     """An open recording and the audio track to decode."""
 
@@ -81,12 +86,18 @@ class Media(NamedTuple):
     promise: Promise
     exact_duration: float | None
     """Seconds of the audio track where its container counts them, else None."""
-    tracks: int
+    tracks: tuple[Track, ...]
+    """The file's audio tracks that may be taken, the first choice first."""
+    track: Track
+    """The one to decode."""
+    track_count: int
     """Audio tracks in the file."""
     alone: bool
     """The audio track is the only track: skipped bytes are lost audio."""
     origin: float
     """The container's time, in seconds, that a player shows as 0."""
+    repair: Repair | None = None
+    """How the file is read where its header leaves sound out."""
 
     @property
     def demuxer(self) -> str:
@@ -94,20 +105,39 @@ class Media(NamedTuple):
 
 
 class _Source:
-    """What FFmpeg may see of the file: its bytes."""
+    """What FFmpeg may see of the file: its bytes, with the size fields corrected that leave sound out."""
 
-    def __init__(self, path: Path) -> None:
+    name = "recording"
+
+    def __init__(self, path: Path, repair: Repair | None) -> None:
         self._file = path.open("rb", buffering=0)
-        self.name = "recording"
-        self.read, self.seek, self.tell, self.close = self._file.read, self._file.seek, self._file.tell, self._file.close
+        self.tell, self.close = self._file.tell, self._file.close
+        self._patches = repair.patches if repair else ()
+        self._end = repair.end if repair else None
+
+    def read(self, size: int) -> bytes:
+        if self._end is None:
+            return self._file.read(size)
+        at = self._file.tell()
+        data = bytearray(self._file.read(max(min(size, self._end - at), 0)))
+        for place, patch in self._patches:
+            for offset, byte in enumerate(patch, place - at):
+                if 0 <= offset < len(data):
+                    data[offset] = byte
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 2 and self._end is not None:
+            offset, whence = self._end + offset, 0
+        return self._file.seek(offset, whence)
 
 
 @contextlib.contextmanager
-def open_media(path: Path, name: str) -> Iterator[Media]:
+def open_media(path: Path, name: str, asked: Asked = NOTHING_ASKED, number: int | None = None) -> Iterator[Media]:
     """Open the recording at `path` for decoding; `name` is what messages call it.
 
-    Raises EmptyMedia, ForbiddenMedia, UnreadableMedia, TruncatedMedia, CorruptMedia or NoAudioTrack, and OSError when
-    the file itself cannot be read.
+    The track is the first choice by what was `asked`, or the one of that `number`. Raises EmptyMedia, ForbiddenMedia,
+    UnreadableMedia, TruncatedMedia, CorruptMedia, NoAudioTrack or NoSuchTrack, and OSError when the file itself cannot be read.
     """
     import av
     from av.error import FFmpegError
@@ -134,7 +164,8 @@ def open_media(path: Path, name: str) -> Iterator[Media]:
         **(bare[1] if bare else {}),
     }
     with contextlib.ExitStack() as stack:
-        source = _Source(path)
+        wrong = repair(path, promise)
+        source = _Source(path, wrong)
         stack.callback(source.close)
         try:
             container = av.open(
@@ -152,18 +183,20 @@ def open_media(path: Path, name: str) -> Iterator[Media]:
         stack.enter_context(container)
         if pointed:
             raise _forbidden(name)
-        yield _media(container, promise, name)
+        yield _media(container, promise, name, asked, number)._replace(repair=wrong)
 
 
-def _media(container: InputContainer, promise: Promise, name: str) -> Media:
+def _media(container: InputContainer, promise: Promise, name: str, asked: Asked, number: int | None) -> Media:
     from av.stream import Discard, Disposition
 
-    tracks = container.streams.audio
-    if not tracks:
+    streams = container.streams.audio
+    if not streams:
         if promise.headless or (promise.cut and not len(container.streams)):
             raise _unopened(name, promise)
         raise NoAudioTrack(f"{capitalised(name)} has no audio track; there is nothing to transcribe in it.")
-    stream = next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
+    tracks = ranked(tracks_of(streams), asked, capitalised(name))
+    track = next((track for track in tracks if track.number == number), tracks[0])
+    stream = streams[track.number - 1]
     context = stream.codec_context
     if context is None:
         raise UnreadableMedia(
@@ -188,7 +221,8 @@ def _media(container: InputContainer, promise: Promise, name: str) -> Media:
         has_video=bool(videos),
     )
     exact = seconds if demuxer in _EXACT or (demuxer == "mp3" and promise.counted) else None
-    return Media(container, stream, probe, promise, exact, len(tracks), not others, _origin(container, demuxer))
+    origin = _origin(container, demuxer, fragmented=promise.fragmented)
+    return Media(container, stream, probe, promise, exact, tuple(tracks), track, len(streams), not others, origin)
 
 
 def is_sound(rate: int, channels: int) -> bool:
@@ -206,10 +240,13 @@ def check_sound(media: Media, name: str) -> None:
         )
 
 
-def _origin(container: InputContainer, demuxer: str) -> float:
-    """Players begin at the earliest track's first time stamp, except that an MP4 edit list can delay the sound itself."""
+def _origin(container: InputContainer, demuxer: str, *, fragmented: bool) -> float:
+    """Players begin at the earliest track's first time stamp, except that an MP4 edit list can delay the sound itself.
+
+    The clock of fragments may begin anywhere: they may be cut out of a broadcast.
+    """
     start = (container.start_time or 0) / 1e6
-    return min(start, 0.0) if demuxer == "mov" and start <= 10.0 else start
+    return min(start, 0.0) if demuxer == "mov" and (start <= 10.0 or not fragmented) else start
 
 
 def _refuse_documents(head: bytes, name: str) -> None:

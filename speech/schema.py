@@ -47,6 +47,15 @@ class Probe(Frozen):
     has_video: bool = False
 
 
+class ChosenTrack(Frozen):
+    """Which of several audio tracks was taken."""
+
+    number: int = Field(description="Among the audio tracks, from 1.")
+    of: int
+    language: str | None = Field(None, description="As the track is tagged.")
+    title: str | None = None
+
+
 class AudioInfo(Frozen):
     """A normalised recording: 16 kHz mono FLAC."""
 
@@ -55,6 +64,7 @@ class AudioInfo(Frozen):
     duration: float
     probe: Probe
     warnings: tuple[str, ...] = ()
+    track: ChosenTrack | None = Field(None, description="Where there are several.")
 
 
 class Region(Frozen):

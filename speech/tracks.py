@@ -1,0 +1,83 @@
+"""The audio tracks of a recording, and which of them to transcribe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from speech.errors import NoSuchTrack
+from speech.languages import LANGUAGES, language_of_tag
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+
+
+class Asked(NamedTuple):
+    """What a request says of the track."""
+
+    track: str | None = None
+    """A number, from 1, or a language; None leaves the choice here."""
+    language: str | None = None
+    """The language that is transcribed, as Whisper's code: a track that is tagged with it comes first."""
+
+
+class Track(NamedTuple):
+    """One audio track, as the container describes it."""
+
+    number: int
+    """Among the audio tracks, from 1."""
+    language: str | None
+    """Whisper's code, or the tag itself where Whisper does not know the language; None when it is not tagged."""
+    title: str
+    default: bool
+    aside: bool
+    """Commentary, or described for the blind."""
+    decodable: bool
+
+    def __str__(self) -> str:
+        known = LANGUAGES.get(self.language or "", self.language or "").capitalize()
+        details = [part for part in (known, f'"{self.title}"' if self.title else "") if part]
+        return f"track {self.number} ({', '.join(details)})" if details else f"track {self.number}"
+
+
+def tracks_of(streams: Sequence[AudioStream]) -> list[Track]:
+    """The audio tracks, in the container's order."""
+    from av.stream import Disposition
+
+    aside = Disposition.comment | Disposition.visual_impaired | Disposition.karaoke | Disposition.clean_effects
+    return [
+        Track(
+            number=number,
+            language=language_of_tag(stream.metadata.get("language", "")),
+            title=" ".join(stream.metadata.get("title", "").split())[:60],
+            default=bool(stream.disposition & Disposition.default),
+            aside=bool(stream.disposition & aside),
+            decodable=stream.codec_context is not None,
+        )
+        for number, stream in enumerate(streams, 1)
+    ]
+
+
+def ranked(tracks: Sequence[Track], asked: Asked, name: str) -> list[Track]:
+    """The tracks that may be taken, the first choice first. Raises NoSuchTrack."""
+    if asked.track is None:
+        language = asked.language
+        return sorted(
+            tracks,
+            key=lambda track: (
+                not track.decodable,
+                language is not None and track.language != language,
+                track.aside,
+                not track.default,
+                track.number,
+            ),
+        )
+    if asked.track.isdecimal():
+        named = [track for track in tracks if track.number == int(asked.track)]
+    else:
+        wanted = language_of_tag(asked.track)
+        named = ranked([track for track in tracks if track.language == wanted], Asked(), name)
+    if not named:
+        there = "; ".join(str(track) for track in tracks)
+        raise NoSuchTrack(f"{name} has no audio track {asked.track}; it has {there}.")
+    return named
