@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from flows.request import Format
+from flows.request import Format, track_choice
 from flows.webhooks import JobEnd, WebhookType
 
 JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
@@ -32,6 +32,11 @@ class JobOptions(Body):
     language: str | None = Field(
         None, max_length=40, description="The spoken language, as a code or a name; detected when left out."
     )
+    track: str | None = Field(
+        None,
+        max_length=40,
+        description="Which of several audio tracks: its number, from 1, or its language; chosen when left out.",
+    )
     model: str = Field(
         "auto",
         min_length=1,
@@ -54,6 +59,8 @@ class JobOptions(Body):
         description="What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails.",
     )
     formats: tuple[Format, ...] = Field(("json",), min_length=1, max_length=7, description="The files to write.")
+
+    _track = field_validator("track", mode="before")(track_choice)
 
 
 class JobRequest(JobOptions):
@@ -191,6 +198,7 @@ class RetryRequest(Body):
         None, alias="from", description="Compute this stage and what follows it, although it is cached."
     )
     language: str | None = Field(None, max_length=40)
+    track: str | None = Field(None, max_length=40)
     model: str | None = Field(None, min_length=1, max_length=200)
     align: bool | None = None
     diarize: bool | None = None
@@ -199,6 +207,8 @@ class RetryRequest(Body):
     max_speakers: int | None = Field(None, ge=1, le=100)
     initial_prompt: Text2000 | None = None
     hotwords: Text2000 | None = None
+
+    _track = field_validator("track", mode="before")(track_choice)
 
 
 class ChunkResult(BaseModel):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FIRST = ("source", "references", "name", "language", "num_speakers", "min_speakers", "max_speakers", "formats", "output_dir")
 LAST = (
     "batch_size",
+    "track",
     "allow_truncated",
     "highlight_words",
     "max_line_width",
@@ -32,6 +33,7 @@ TITLES = {
     "source": "Recording",
     "name": "Name",
     "language": "Language",
+    "track": "Audio track",
     "model": "Whisper model",
     "task": "Task",
     "align": "Word times",

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from infra.names import display_name, portable, readable, scheme_of
 from speech.errors import InvalidOption
-from speech.languages import language_code
+from speech.languages import language_code, language_of_tag
 from speech.schema import Frozen
 
 Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud"]
@@ -36,6 +36,17 @@ def _text(value: Any) -> Any:
 
 
 _NO_TEXT = "The value holds characters that are not text (bytes that are not UTF-8, or half of a surrogate pair)."
+
+
+def track_choice(value: object) -> object:
+    """What was asked for, as text: `2`, `fr`, `French`. Raises ValueError for what is neither a number from 1 nor a language."""
+    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else value
+    if text == "":
+        return None
+    known = isinstance(text, str) and (int(text) > 0 if text.isdecimal() else language_of_tag(text) and text[:2].isalpha())
+    if text is not None and not known:
+        raise ValueError("track is a number, from 1, or a language, such as `en` or `french`.")
+    return text
 
 
 class RecordingSource(Frozen):
@@ -82,6 +93,12 @@ class TranscribeOptions(Frozen):
 
     language: str | None = Field(
         None, description="The spoken language, as a code (`en`) or a name (`french`); detected when left out."
+    )
+    track: str | None = Field(
+        None,
+        max_length=40,
+        description="Which of several audio tracks: its number, from 1, or its language; "
+        "when left out the first that decodes, is not silent and, where a language is given, is tagged with it.",
     )
     model: str = Field(
         "auto", description="Whisper model: a size (`base`, `large-v3`), a hub id, or a folder; `auto` takes the default."
@@ -148,6 +165,8 @@ class TranscribeOptions(Frozen):
             return language_code(value) if value else None
         except InvalidOption as error:
             raise ValueError(str(error)) from None
+
+    _track = field_validator("track", mode="before")(track_choice)
 
     @field_validator("formats")
     @classmethod

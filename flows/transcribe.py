@@ -74,6 +74,8 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
         name=request.shown_as,
         allow_truncated=request.allow_truncated,
         max_duration=request.max_duration,
+        track=request.track,
+        language=request.language,
     )
     segmentation = (await segment(log, recording, models)).artifact
     text, turns = await asyncio.gather(
@@ -88,7 +90,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     failure = turns if isinstance(turns, BaseException) else None
     diarization = None if isinstance(turns, BaseException) else turns
 
-    options = _echo(request, models, text, failed=failure is not None)
+    options = _echo(request, models, text, recording, failed=failure is not None)
     transcript = (
         await merge(log, recording, text.asr, alignment=text.alignment, diarization=diarization, options=options)
     ).artifact
@@ -152,8 +154,11 @@ def _output(request: TranscribeRequest) -> Output:
     )
 
 
-def _echo(request: TranscribeRequest, models: Models, text: _Text, *, failed: bool) -> dict[str, Any]:
-    """The effective options, as the transcript repeats them: those that shape it, not where it comes from or goes."""
+def _echo(request: TranscribeRequest, models: Models, text: _Text, recording: Recording, *, failed: bool) -> dict[str, Any]:
+    """The effective options, as the transcript repeats them: those that shape it, not where it comes from or goes.
+
+    `track` is among them where the recording has several.
+    """
     asked = request.model_dump(
         mode="json",
         include={
@@ -173,7 +178,8 @@ def _echo(request: TranscribeRequest, models: Models, text: _Text, *, failed: bo
         "align_model": text.aligner,
         "diarization_model": models.diarization.name if request.diarize else None,
     }
-    return asked | used | ({"diarization": "failed"} if failed else {})
+    track = {"track": recording.track.model_dump(mode="json", exclude_none=True)} if recording.track is not None else {}
+    return asked | used | track | ({"diarization": "failed"} if failed else {})
 
 
 def _result(

@@ -22,7 +22,7 @@ from tasks.recording import Recording
 if TYPE_CHECKING:
     from infra.sources import Fetched
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Raised when the same bytes decode to other samples."""
 
 
@@ -35,6 +35,11 @@ class FetchCall(Frozen):
     """Decode although these bytes were decoded before."""
     max_duration: float | None = None
     """Seconds that this run's recording may last; the settings' cap when it is lower, or there is no other."""
+
+    track: str | None = None
+    """Which of several audio tracks: its number, or its language."""
+    language: str | None = None
+    """What is spoken, where that was said: of several tracks, one that is tagged so comes first."""
 
     @property
     def longest(self) -> float:
@@ -49,12 +54,13 @@ class FetchCall(Frozen):
             duration=audio.meta["duration"],
             warnings=tuple(audio.meta.get("warnings", ())),
             reused=reused,
+            track=audio.meta.get("track"),
         )
 
 
 def record_of(sha256: str, call: FetchCall) -> str:
     """The key under which is kept what bytes of that hash decode to."""
-    return f"decoded-{sha256}-v{DECODER_VERSION}{'-truncated' if call.allow_truncated else ''}"
+    return f"decoded-{sha256}-v{DECODER_VERSION}{'-truncated' if call.allow_truncated else ''}{f'-track-{call.track.lower()}' if call.track else ''}"
 
 
 def known_audio(record: str, call: FetchCall) -> ArtifactRef | None:
@@ -67,6 +73,8 @@ def known_audio(record: str, call: FetchCall) -> ArtifactRef | None:
         return None  # damaged; it is written anew
     if ref is None or ref.kind != "audio" or "duration" not in ref.meta or not store.holds(ref):
         return None
+    if ref.meta.get("track") and not call.track and ref.meta.get("language") != call.language:
+        return None  # of several tracks, another may be tagged with that language
     if ref.meta["duration"] > call.longest:
         raise MediaTooLong(
             f"The recording lasts {ref.meta['duration']:.0f} s, above the cap of {call.longest:.0f} s ({_limit(call)})."
@@ -78,6 +86,7 @@ def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink
     """The audio, in the store, with the record that leads to it. Raises MediaError and its kinds, StorageFull."""
     with engine_required(), limit_named(call):
         from speech.audio import normalise
+        from speech.tracks import Asked
 
         target = folder / "normalised.flac"
         info = normalise(
@@ -85,10 +94,13 @@ def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink
             target,
             max_duration=call.longest,
             allow_truncated=call.allow_truncated,
+            asked=Asked(call.track, call.language),
             name=call.label,
             progress=report,
         )
     meta = {"duration": info.duration, "probe": info.probe.model_dump(mode="json"), "warnings": list(info.warnings)}
+    if info.track is not None:
+        meta |= {"track": info.track.model_dump(mode="json"), "language": call.language}
     record = record_of(fetched.sha256, call)
     audio = get_store().put(target, "audio", sha256=info.sha256, meta=meta, by=record)
     get_store().write_record(record, audio.model_dump_json().encode())

@@ -30,15 +30,31 @@ if TYPE_CHECKING:
     from infra.sources import Fetched
 
 
-async def fetch(log: RunLog, source: str, *, name: str, allow_truncated: bool, max_duration: float | None = None) -> Recording:
+async def fetch(
+    log: RunLog,
+    source: str,
+    *,
+    name: str,
+    allow_truncated: bool,
+    max_duration: float | None = None,
+    track: str | None = None,
+    language: str | None = None,
+) -> Recording:
     """Download, check and decode `source`; bytes that were decoded before are not decoded again.
 
-    `name` is what the recording is called, for people and in the names of its files.
+    `name` is what the recording is called, for people and in the names of its files. Of several audio tracks, `track` is taken
+    (a number or a language), or else the first that decodes, is not silent and is tagged with the `language`.
 
     Raises the errors of `infra.errors` for sources, and MediaError and its kinds for what they hold.
     """
     call = FetchCall(
-        source=source, label=name, allow_truncated=allow_truncated, again="fetch" in log.redo, max_duration=max_duration
+        source=source,
+        label=name,
+        allow_truncated=allow_truncated,
+        again="fetch" in log.redo,
+        max_duration=max_duration,
+        track=track,
+        language=language,
     )
     recording = Recording.model_validate(await log.perform("fetch", with_retries(fetch_task), call))
     log.duration = recording.duration

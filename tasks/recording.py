@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.artifacts import ArtifactRef
-from speech.schema import Frozen
+from speech.schema import ChosenTrack, Frozen
 
 
 class Recording(Frozen):
@@ -15,5 +15,7 @@ class Recording(Frozen):
     duration: float
     """Seconds."""
     warnings: tuple[str, ...] = ()
+    track: ChosenTrack | None = None
+    """Which audio track it is, where the file has several."""
     reused: bool = False
     """The same bytes had been decoded before."""

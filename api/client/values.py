@@ -20,6 +20,7 @@ class Changes(TypedDict, total=False):
     """What a retry may do differently; `api.schemas.RetryRequest` describes each."""
 
     language: str | None
+    track: str | int | None
     model: str | None
     align: bool | None
     diarize: bool | None
@@ -34,6 +35,7 @@ class Options(TypedDict, total=False):
     """How a recording is transcribed; `api.schemas.JobOptions` describes each. What is left out is as the service has it."""
 
     language: str | None
+    track: str | int | None
     model: str
     task: Literal["transcribe", "translate"]
     batch_size: int

@@ -90,6 +90,8 @@ class Ahead:
             label=request.shown_as,
             allow_truncated=request.allow_truncated,
             max_duration=request.max_duration,
+            track=request.track,
+            language=request.language,
         )
         store = compute.get_store(self.settings)
         store.scratch.mkdir(parents=True, exist_ok=True)

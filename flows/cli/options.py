@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Text": ("language", "model", "task", "initial_prompt", "hotwords", "batch_size", "allow_truncated", "max_duration"),
+    "Text": (
+        "language",
+        "track",
+        "model",
+        "task",
+        "initial_prompt",
+        "hotwords",
+        "batch_size",
+        "allow_truncated",
+        "max_duration",
+    ),
     "Word times": ("align", "align_model"),
     "Speakers": ("diarize", "num_speakers", "min_speakers", "max_speakers", "on_diarization_failure"),
     "Output": ("formats", "output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count"),
@@ -169,7 +179,7 @@ def _metavar(name: str, kind: Any) -> str | None:
         return "N"
     if kind is not str:
         return None
-    return {"language": "LANGUAGE", "output_dir": "FOLDER", "output_file": "FILE"}.get(
+    return {"language": "LANGUAGE", "track": "TRACK", "output_dir": "FOLDER", "output_file": "FILE"}.get(
         name, "MODEL" if "model" in name else "TEXT"
     )
 

@@ -20,6 +20,7 @@ ADVICE: dict[str, str] = {
     "unreadable_media": "Check that the file is audio or video; if it plays elsewhere, convert it to WAV or FLAC.",
     "corrupt_media": "Fetch the recording from its origin again; if it plays elsewhere, convert it to WAV or FLAC.",
     "truncated_media": "Fetch the recording again, or start a new run with `allow_truncated` to transcribe what is there.",
+    "no_such_track": "Choose one of the tracks that the message names, or leave `track` out.",
     "no_audio_track": "Choose the file that has the sound: this video has none.",
     "forbidden_media": "Give the recording itself rather than a playlist or a file that points at others.",
     "unsuitable_media": "Give sound of 4 kHz or more; a file whose header gives another rate than it was recorded at has to be exported again.",
