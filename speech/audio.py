@@ -19,7 +19,7 @@ from speech.decode import Tally, mono, too_long
 from speech.errors import CorruptMedia, EmptyMedia, MediaError, UnreadableMedia, UnsuitableMedia
 from speech.flac import flac_writer
 from speech.mixdown import PLAIN, Floats, Int16, Levels, Mixer, Mixing
-from speech.probe import NOTHING_ASKED, Media, check_sound, open_media
+from speech.probe import Media, check_sound, open_media
 from speech.schema import SAMPLE_RATE, AudioInfo
 from speech.stored import reading
 from speech.tracks import Asked, Track
@@ -40,21 +40,22 @@ def normalise(
     *,
     max_duration: float,
     allow_truncated: bool = False,
-    asked: Asked = NOTHING_ASKED,
+    track: str | None = None,
+    language: str | None = None,
     name: str = "the recording",
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> AudioInfo:
     """Decode `source`, whatever it is, to a 16 kHz mono 16-bit FLAC at `target`, in memory that does not grow with it.
 
     Times are those that a player shows: encoder delay is trimmed, gaps in the time stamps become silence, and sound whose time
-    stamps run at another pace is stretched to them. Of several tracks the one `asked` for is taken, else the first that decodes
-    and is not silent. `name` is what messages call the recording. `progress` is told the fraction of the file's bytes that were
+    stamps run at another pace is stretched to them. Of several audio tracks `track` is taken, a number from 1 or a
+    language, else the first that decodes, is not silent and, if there is one, is tagged with the `language`. `name` is what messages call the recording. `progress` is told the fraction of the file's bytes that were
     decoded; what it raises ends the work.
 
     Raises the MediaErrors of `speech.errors`, and OSError when a file cannot be read or written. `target` is written
     aside and moved, so that it is whole or not there.
     """
-    job = _Job(source, target, max_duration, allow_truncated, asked, name, progress)
+    job = _Job(source, target, max_duration, allow_truncated, Asked(track, language), name, progress)
     info = job.first_choice()
     progress(1.0)
     return info

@@ -86,7 +86,6 @@ def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink
     """The audio, in the store, with the record that leads to it. Raises MediaError and its kinds, StorageFull."""
     with engine_required(), limit_named(call):
         from speech.audio import normalise
-        from speech.tracks import Asked
 
         target = folder / "normalised.flac"
         info = normalise(
@@ -94,7 +93,8 @@ def decode(fetched: Fetched, folder: Path, call: FetchCall, report: ProgressSink
             target,
             max_duration=call.longest,
             allow_truncated=call.allow_truncated,
-            asked=Asked(call.track, call.language),
+            track=call.track,
+            language=call.language,
             name=call.label,
             progress=report,
         )

@@ -14,7 +14,6 @@ from speech.audio import Recording
 from speech.errors import NoSuchTrack, UnreadableMedia
 from speech.languages import LANGUAGES, language_of_tag
 from speech.schema import AudioInfo
-from speech.tracks import Asked
 from tests.media import RATE, at_rate, seconds_of, speech
 
 Normalised = Callable[..., tuple[AudioInfo, Recording]]
@@ -112,13 +111,13 @@ def test_a_codec_that_is_not_known_is_passed_over(tmp_path: Path, normalised: No
     assert info.track.number == 2 - place
     assert "codec that is not known" in info.warnings[0]
     with pytest.raises(UnreadableMedia):
-        normalised(path, asked=Asked(str(place + 1)))
+        normalised(path, track=str(place + 1))
 
 
 def test_the_language_that_is_asked_for_comes_first(tmp_path: Path, normalised: Normalised) -> None:
     path = written(tmp_path / "a.mkv", Sound(short(), "eng", default=True), Sound(other(), "fre", "Doublage"))
     for language, number in (("fr", 2), ("en", 1), ("de", 1), (None, 1)):
-        info, recording = normalised(path, asked=Asked(None, language))
+        info, recording = normalised(path, language=language)
         assert info.track is not None
         assert info.track.number == number, language
         assert is_of(recording, other() if number == 2 else short())
@@ -128,7 +127,7 @@ def test_the_language_that_is_asked_for_comes_first(tmp_path: Path, normalised: 
 @pytest.mark.parametrize(("asked", "number"), [("2", 2), ("1", 1), ("fr", 2), ("French", 2), ("fra", 2), ("eng", 1)])
 def test_a_track_is_taken_by_its_number_or_language(tmp_path: Path, normalised: Normalised, asked: str, number: int) -> None:
     path = written(tmp_path / "a.mkv", Sound(silence(), "eng", default=True), Sound(short(), "fre"))
-    info, recording = normalised(path, asked=Asked(asked))
+    info, recording = normalised(path, track=asked)
     assert info.track is not None
     assert (info.track.number, info.track.language) == (number, "en" if number == 1 else "fr")
     assert recording.read(0, 4 * RATE).any() == (number == 2)
@@ -138,7 +137,7 @@ def test_a_track_is_taken_by_its_number_or_language(tmp_path: Path, normalised: 
 def test_a_track_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, normalised: Normalised, asked: str) -> None:
     path = written(tmp_path / "a.mkv", Sound(short(), "eng", "Host"), Sound(short(), "fre"))
     with pytest.raises(NoSuchTrack, match=r'track 1 \(English, "Host"\); track 2 \(French\)'):
-        normalised(path, asked=Asked(asked))
+        normalised(path, track=asked)
 
 
 def test_commentary_comes_last(tmp_path: Path, normalised: Normalised) -> None:
@@ -148,8 +147,8 @@ def test_commentary_comes_last(tmp_path: Path, normalised: Normalised) -> None:
 
 def test_one_track_raises_no_warning_and_takes_its_own_number(tmp_path: Path, normalised: Normalised) -> None:
     path = written(tmp_path / "a.mkv", Sound(short(), "eng"))
-    for asked in (Asked(), Asked("1"), Asked("en"), Asked(None, "fr")):
-        info, _ = normalised(path, asked=asked)
+    for asked in ({}, {"track": "1"}, {"track": "en"}, {"language": "fr"}):
+        info, _ = normalised(path, **asked)
         assert (info.track, info.warnings) == (None, ())
 
 
