@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+from api import cures
 from api.errors import Unprocessable
 from infra.settings import StenoSettings
 from speech.errors import AccessError, InputError
@@ -41,7 +42,7 @@ def check_model(model: str, language: str | None, settings: StenoSettings) -> No
         try:
             resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
         except InputError as error:
-            raise Unprocessable(error.message, code=error.code) from None
+            raise Unprocessable(cures.of(error), code=error.code) from None
 
 
 def may_read(path: str, settings: StenoSettings) -> bool:

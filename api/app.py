@@ -47,6 +47,7 @@ def create_app(settings: StenoSettings | None = None, *, any_host: bool = False)
         redirect_slashes=False,
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
+        generate_unique_id_function=documents.operation_id,
     )
     app.state.settings = settings
     problems.install(app)

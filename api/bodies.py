@@ -16,6 +16,10 @@ from api.problems import unprocessable
 
 M = TypeVar("M", bound=BaseModel)
 
+_BETWEEN_VALUES = (b"[", b"{", b",")
+_MOST_VALUES = 10_000
+"""In a body that is large: each takes more memory than it has bytes."""
+
 
 async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body. Raises TooLarge above `limit` bytes, declared or sent. What does not come is `api.ceiling`'s business."""
@@ -44,16 +48,28 @@ def media_type(request: Request) -> str:
 
 
 async def json_body(request: Request, model: type[M], limit: int) -> M:
-    """The body as a model. Raises WrongMediaType, TooLarge, BadRequest for what is no JSON, Unprocessable."""
+    """The body as a model. Raises what `json_value` does, and Unprocessable."""
+    return checked(await json_value(request, limit), model)
+
+
+async def json_value(request: Request, limit: int, ordinary: int | None = None) -> Any:
+    """The body, of at most `limit` bytes; beyond `ordinary` ones it may only be long because of a text in it.
+
+    Raises WrongMediaType, TooLarge, BadRequest for what is no JSON.
+    """
     kind = media_type(request)
     # Without a type, or as text, pages of other sites could send it: browsers ask nobody first.
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise WrongMediaType("Send the body as application/json (or a recording as multipart/form-data).")
-    content = b"".join([piece async for piece in pieces(request, limit)])
-    return checked(await asyncio.to_thread(parsed, content) if len(content) > 1 << 16 else parsed(content), model)
+    content = bytearray()
+    async for piece in pieces(request, limit):
+        content += piece
+    if ordinary is not None and len(content) > ordinary and sum(map(content.count, _BETWEEN_VALUES)) > _MOST_VALUES:
+        raise _too_large(ordinary)
+    return await asyncio.to_thread(parsed, content) if len(content) > 1 << 16 else parsed(content)
 
 
-def parsed(content: bytes) -> Any:
+def parsed(content: bytes | bytearray) -> Any:
     """JSON, without the numbers that are none. Raises BadRequest."""
     try:
         return json.loads(content, parse_constant=_no_number)

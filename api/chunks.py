@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
-from api import npy
+from api import cures, npy
 from api.auth import Caller
 from api.errors import BadRequest, Unavailable, Unprocessable
 from api.problems import unprocessable
@@ -19,7 +20,6 @@ from api.schemas import ChunkResult, JobRequest
 from api.sessions import Sessions
 from api.warm import Pool
 from flows.request import TranscribeOptions
-from infra.chunk_messages import Message
 from infra.settings import StenoSettings, get_settings
 
 _OPTIONS = {
@@ -74,21 +74,31 @@ class Chunks:
         assert body.audio_chunk is not None
         params = _params(body, self.settings)
         audio = await asyncio.to_thread(npy.decoded, body.audio_chunk, self.settings.api.max_chunk_seconds)
-        if body.session_id is None:
-            return _result(await self._asked(params, audio, None), None)
-        key_id, session_id = caller.owned_by, body.session_id
+        key_id, session_id = caller.owned_by, body.session_id or uuid.uuid4().hex
         async with self.sessions.lock(key_id, session_id):
             state = await asyncio.to_thread(self.sessions.load, key_id, session_id)
-            answer = await self._asked(params, audio, state)
-            await asyncio.to_thread(self.sessions.save, key_id, session_id, answer.parts[1])
-        return _result(answer, session_id)
+            parts, state = await self._heard(params, audio, state, final=body.final is not False)
+            await asyncio.to_thread(self.sessions.save, key_id, session_id, state)
+        return _joined(parts, session_id)
 
-    async def _asked(self, params: dict[str, Any], audio: bytes, state: bytes | None) -> Message:
-        header = {"params": params, "session": state is not None}
-        answer = await self.pool.ask(header, (audio, state or b""))
-        if "error" in answer.header:
-            raise _error(answer.header)
-        return answer
+    async def _heard(
+        self, params: dict[str, Any], audio: bytes, state: bytes, *, final: bool
+    ) -> tuple[list[dict[str, Any]], bytes]:
+        """What each piece of the chunk says, and the session's state after the last one; a word cut by a piece's end is the next one's."""
+        parts: list[dict[str, Any]] = []
+        pieces = npy.pieces(audio)
+        piece = next(pieces)
+        while True:
+            following = await asyncio.to_thread(next, pieces, None)
+            header = {"params": params, "final": final and following is None}
+            answer = await self.pool.ask(header, (piece, state))
+            if "error" in answer.header:
+                raise _error(answer.header)
+            parts.append(json.loads(answer.parts[0]))
+            state = answer.parts[1]
+            if following is None:
+                return parts, state
+            piece = following
 
     async def swept(self) -> None:
         """Drop sessions when they expire, whether or not anybody comes."""
@@ -126,10 +136,17 @@ def _params(body: JobRequest, settings: StenoSettings) -> dict[str, Any]:
 
 def _error(header: dict[str, Any]) -> Exception:
     """What a worker refused, as the caller gets it."""
+    detail = cures.told(header["error"], header["detail"], header["happened"])
     if header["kind"] == "input":
-        return Unprocessable(header["detail"], code=header["error"])
-    return Unavailable(header["detail"], retry_after=5.0, code=header["error"])
+        return Unprocessable(detail, code=header["error"])
+    return Unavailable(detail, retry_after=5.0, code=header["error"])
 
 
-def _result(answer: Message, session_id: str | None) -> ChunkResult:
-    return ChunkResult(session_id=session_id, **json.loads(answer.parts[0]))
+def _joined(parts: list[dict[str, Any]], session_id: str) -> ChunkResult:
+    """What the pieces of a chunk say, as what the chunk does."""
+    return ChunkResult(
+        session_id=session_id,
+        language=parts[-1]["language"],
+        segments=[segment for part in parts for segment in part["segments"]],
+        word_segments=[word for part in parts for word in part["word_segments"]],
+    )

@@ -6,10 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from api.openai import documents as openai
 from api.problems import MEDIA_TYPE
 from api.schemas import JobRequest, Problem, RetryRequest
+from api.transcripts import TranscriptFile
 
 _MEANING = {
     400: "The request contradicts itself, or cannot be read.",
@@ -25,7 +28,8 @@ _MEANING = {
     503: "The orchestrator, the store or the warm worker does not answer.",
     507: "No space is left.",
 }
-_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SCHEMAS = "#/components/schemas/{model}"
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}}
 _ALWAYS = (401, 429, 503)
 
 
@@ -37,7 +41,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _reference(model: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model}"}
+    return {"$ref": _SCHEMAS.format(model=model)}
 
 
 SUBMISSION = {
@@ -50,6 +54,11 @@ SUBMISSION = {
     }
 }
 RETRY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _reference("RetryRequest")}}}}
+
+
+def operation_id(route: APIRoute) -> str:
+    """What generators call the method: the function's name, which no other route shares."""
+    return route.name
 
 
 def describe(app: FastAPI) -> None:
@@ -67,8 +76,9 @@ def describe(app: FastAPI) -> None:
             )
             schemas = found.setdefault("components", {}).setdefault("schemas", {})
             for model in (JobRequest, RetryRequest, Problem):
-                _add(schemas, model.__name__, model.model_json_schema(ref_template="#/components/schemas/{model}"))
+                _add(schemas, model.__name__, model.model_json_schema(ref_template=_SCHEMAS))
             _add(schemas, "JobUpload", _upload())
+            _add(schemas, "TranscriptFile", TypeAdapter(TranscriptFile).json_schema(ref_template=_SCHEMAS))
             for name, schema in openai.schemas().items():
                 _add(schemas, name, schema)
             found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -87,9 +97,11 @@ def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
 
 def _upload() -> dict[str, Any]:
     """A submission as a form: the recording, and the options as fields."""
-    schema = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = JobRequest.model_json_schema(ref_template=_SCHEMAS)
     properties = {
-        name: field for name, field in schema["properties"].items() if name not in ("audio_chunk", "session_id", "audio_url")
+        name: field
+        for name, field in schema["properties"].items()
+        if name not in ("audio_chunk", "session_id", "final", "audio_url")
     }
     properties["metadata"] = {"type": "string", "contentMediaType": "application/json", "description": "A JSON object."}
     recording = {"type": "string", "format": "binary", "description": "The recording."}

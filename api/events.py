@@ -1,8 +1,13 @@
-"""What happens to a job, as server-sent events (WHATWG HTML, 9.2), made from looking at it while somebody listens."""
+"""What happens to a job, as server-sent events (WHATWG HTML, 9.2), made from looking at it while somebody listens.
+
+An event's id is what its listener knows by then, so that any process can go on where another broke off.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,23 +30,31 @@ _RECONNECT = 2000
 """Milliseconds; a client that was cut off comes back and is told how things stand."""
 
 
-async def events_of(jobs: Jobs, run: FlowRun, caller: Caller) -> AsyncIterator[str]:
-    """`status`, `stage` and `progress` as they change, then `completed`, `failed` or `canceled` (or `deleted`), and the end."""
+def is_over(run: FlowRun, last_id: str | None) -> bool:
+    """Whether whoever has this id has been told how the job ended, and comes back although there is nothing more to come."""
+    return last_id is not None and last_id == _end_id(run)
+
+
+async def events_of(jobs: Jobs, run: FlowRun, caller: Caller, last_id: str | None = None) -> AsyncIterator[str]:
+    """`status`, `stage` and `progress` as they change, then `completed`, `failed` or `canceled` (or `deleted`), and the end.
+
+    With the id of an event, what has changed since it.
+    """
     yield f"retry: {_RECONNECT}\n\n"
-    told, said = _Told(), time.monotonic()
+    told, said = _Told.by(last_id or ""), time.monotonic()
     while True:
         try:
             run = await jobs.find(str(run.id), caller)
             job = job_of(await jobs.seen(run))
         except JobNotFound:
-            yield event("deleted", {"job_id": str(run.id)})
+            yield event("deleted", {"job_id": str(run.id)}, "deleted")
             return
         except Unavailable:
             job = None  # Prefect is away for a moment; listeners wait
         except ApiError as error:
-            yield event("error", {"code": error.problem_code, "detail": error.detail})
+            yield event("error", {"code": error.problem_code, "detail": error.detail}, _end_id(run))
             return
-        for line in told.of(job) if job is not None else ():
+        for line in told.of(job, _end_id(run)) if job is not None else ():
             said = time.monotonic()
             yield line
         if job is not None and job.status in ENDED:
@@ -52,8 +65,13 @@ async def events_of(jobs: Jobs, run: FlowRun, caller: Caller) -> AsyncIterator[s
         await asyncio.sleep(_LOOK)
 
 
-def event(name: str, data: dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+def event(name: str, data: dict[str, Any], id_: str) -> str:
+    return f"event: {name}\nid: {id_}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _end_id(run: FlowRun) -> str:
+    """The id of the last event of the run as it stands; another one once it was retried."""
+    return f"end.{run.state.id if run.state is not None else run.id}"
 
 
 class _Told:
@@ -64,19 +82,35 @@ class _Told:
         self.stages: dict[str, str] = {}
         self.progress: tuple[float, str] | None = None
 
-    def of(self, job: Job) -> Iterator[str]:
+    @classmethod
+    def by(cls, last_id: str) -> _Told:
+        """What whoever has this id knows; nothing, if it is no id of ours."""
+        told = cls()
+        try:
+            status, stages, progress = json.loads(base64.urlsafe_b64decode(last_id))
+            told.status, told.stages, told.progress = str(status), dict(stages), progress and (progress[0], progress[1])
+        except (ValueError, TypeError, IndexError, KeyError, RecursionError, binascii.Error):
+            return cls()
+        return told
+
+    def __str__(self) -> str:
+        """As the id of an event."""
+        known = json.dumps([self.status, self.stages, self.progress], separators=(",", ":"))
+        return base64.urlsafe_b64encode(known.encode()).decode()
+
+    def of(self, job: Job, end_id: str) -> Iterator[str]:
         """What is new."""
-        if job.status != self.status and job.status not in ENDED:
-            yield event("status", {"job_id": job.job_id, "status": job.status, "message": job.message})
-        self.status = job.status
+        changed, self.status = job.status != self.status, job.status
+        if changed and job.status not in ENDED:
+            yield event("status", {"job_id": job.job_id, "status": job.status, "message": job.message}, str(self))
         for stage in job.stages:
             if stage.state not in ("pending", self.stages.get(stage.stage)):
                 self.stages[stage.stage] = stage.state
-                yield event("stage", stage.model_dump(mode="json"))
+                yield event("stage", stage.model_dump(mode="json"), str(self))
         progress = (job.progress, job.message)
         if progress != self.progress and job.status not in ENDED and job.status != "queued":
             self.progress = progress
-            yield event("progress", {"job_id": job.job_id, "progress": job.progress, "message": job.message})
+            yield event("progress", {"job_id": job.job_id, "progress": job.progress, "message": job.message}, str(self))
         if job.status in ENDED:
             kept = {"job_id", "status", "progress", "message", "error", "error_code", "degraded", "warnings", "links"}
-            yield event(job.status, job.model_dump(mode="json", include=kept, exclude_none=True))
+            yield event(job.status, job.model_dump(mode="json", include=kept, exclude_none=True), end_id)

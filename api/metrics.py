@@ -66,7 +66,7 @@ def known_method(method: str) -> str:
         **problems(),
     },
 )
-async def metrics(request: Request, caller: Annotated[Caller, Depends(auth.caller)]) -> Response:
+async def get_metrics(request: Request, caller: Annotated[Caller, Depends(auth.caller)]) -> Response:
     """What the process did, and what waits, for Prometheus."""
     await _asked(request).refresh()
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

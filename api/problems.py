@@ -13,9 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api import cures
 from api.errors import ApiError, Unprocessable
 from api.openai import envelope
-from api.schemas import Problem
+from api.schemas import Problem, RefusedField
 from speech.errors import AccessError, InputError, StenoError, TransientError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def problem(
         error=detail,
         instance=request.url.path,
         request_id=getattr(request.state, "request_id", ""),
-        errors=errors,
+        errors=[RefusedField.model_validate(item) for item in errors] if errors is not None else None,
     )
     # Lone surrogates in a path cannot be encoded; they are somebody's attempt at something.
     content = body.model_dump_json(exclude_none=True)
@@ -114,7 +115,7 @@ async def _steno_error(request: Request, error: Exception) -> Response:
     if status == 500:
         _log.error("%s: %s", error.code, error.message)
     headers = {"Retry-After": "5"} if status == 503 else {}
-    return problem(request, status, error.code, error.message, headers=headers)
+    return problem(request, status, error.code, cures.of(error), headers=headers)
 
 
 def status_of(kind: type[StenoError]) -> int:

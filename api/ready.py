@@ -38,7 +38,7 @@ class Readiness(BaseModel):
 
 
 @router.get("/health/ready", responses={503: {"model": Readiness, "description": "Something that jobs need is missing."}})
-async def ready(request: Request, response: Response) -> Readiness:
+async def get_readiness(request: Request, response: Response) -> Readiness:
     """Whether Prefect answers, the deployment and a worker are there, and the store can be written."""
     state = request.app.state
     if not hasattr(state, "readiness"):

@@ -63,7 +63,7 @@ class Runs:
                     self._deployment = (await self.client.read_deployment_by_name(self._name)).id
                 except ObjectNotFound:
                     raise Unavailable(
-                        f"The deployment {self._name} is not registered with Prefect yet; its operator runs `steno deploy`."
+                        f"The deployment {self._name} is not registered with Prefect yet; its operator has to deploy it."
                     ) from None
         return self._deployment
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
+from api.transcripts import Segment, Word
 from flows.request import Format, track_choice
 from flows.webhooks import JobEnd, WebhookType
 
@@ -17,6 +18,8 @@ Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[
 MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaValue = Annotated[str, StringConstraints(max_length=512)]
 Text2000 = Annotated[str, StringConstraints(max_length=2000)]
+LeftOut = BeforeValidator(lambda value: None if value == "" else value)
+"""Older callers send an empty text for what they leave out."""
 RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
 
 
@@ -46,7 +49,9 @@ class JobOptions(Body):
     task: Literal["transcribe", "translate"] = Field(
         "transcribe", description="Keep the spoken language, or translate to English."
     )
-    batch_size: int = Field(16, ge=1, le=256, description="Chunks of audio decoded at once.")
+    batch_size: int | None = Field(
+        None, ge=1, le=256, description="Chunks of audio decoded at once; found from the worker's memory when left out."
+    )
     align: bool = Field(True, description="Give every word a time.")
     diarize: bool = Field(False, description="Say who speaks.")
     num_speakers: int | None = Field(None, ge=1, le=100, description="The number of speakers, when it is known.")
@@ -66,12 +71,21 @@ class JobOptions(Body):
 class JobRequest(JobOptions):
     """`POST /transcribes` with JSON: a URL to fetch, or a chunk of audio to transcribe at once; exactly one of them."""
 
-    audio_url: str | None = Field(None, min_length=1, max_length=8192, description="http(s) or s3 URL of the recording.")
-    audio_chunk: str | None = Field(
-        None, min_length=1, description="Base64 of a `.npy` file: float32, mono, 16 kHz; answered at once, without a job."
+    audio_url: Annotated[str | None, LeftOut] = Field(None, max_length=8192, description="http(s) or s3 URL of the recording.")
+    audio_chunk: Annotated[str | None, LeftOut] = Field(
+        None,
+        description="Base64 of a `.npy` file: one channel of float32, float64 or int16 at 16 kHz; answered at once, without a job.",
     )
-    session_id: str | None = Field(
-        None, min_length=1, max_length=128, pattern=r"^[\w.:-]+$", description="Chunks of one session continue each other."
+    session_id: Annotated[str | None, LeftOut] = Field(
+        None,
+        max_length=128,
+        pattern=r"^[\w.:-]*$",
+        description="Chunks of one session continue each other. One is made where it is left out; the answer names it.",
+    )
+    final: bool | None = Field(
+        None,
+        description="For a chunk: whether it is answered to its last word. With `false` a word that its end cuts comes whole with "
+        "the next chunk of the session.",
     )
     metadata: dict[MetaKey, MetaValue] = Field(default_factory=dict, max_length=32, description="Yours; given back as it is.")
     tags: tuple[Tag, ...] = Field((), max_length=16, description="Yours; jobs are listed by them.")
@@ -149,8 +163,8 @@ class Job(BaseModel):
     created_at: datetime
     updated_at: datetime
     language: str | None = None
-    segments: list[dict[str, Any]] | None = None
-    word_segments: list[dict[str, Any]] | None = None
+    segments: list[Segment] | None = None
+    word_segments: list[Word] | None = None
     error: str | None = None
     error_code: str | None = None
     degraded: bool = Field(False, description="Speakers were asked for and could not be had.")
@@ -215,10 +229,18 @@ class ChunkResult(BaseModel):
     """The text of one chunk; its times are those of the session."""
 
     status: Literal["completed"] = "completed"
-    session_id: str | None
+    session_id: str = Field(description="Send it with the next chunk, which then continues this one.")
     language: str | None
-    segments: list[dict[str, Any]]
-    word_segments: list[dict[str, Any]]
+    segments: list[Segment]
+    word_segments: list[Word]
+
+
+class RefusedField(BaseModel):
+    """A field that is refused."""
+
+    field: str
+    message: str
+    code: str
 
 
 class Problem(BaseModel):
@@ -232,7 +254,7 @@ class Problem(BaseModel):
     error: str
     instance: str = ""
     request_id: str = ""
-    errors: list[dict[str, Any]] | None = None
+    errors: list[RefusedField] | None = None
 
 
 class Health(BaseModel):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from api import cures
 from api.schemas import JobStatus, StageReport, StageState
 from flows.attempts import RESTARTS_WITHIN
 from flows.outcome import RunOutcome
@@ -86,7 +87,8 @@ def error_of(seen: Seen, status: JobStatus) -> tuple[str, str] | None:
     if state.is_crashed():
         return "crashed", "The process of the job died, and nothing started it again; retry the job."
     if outcome is not None and outcome.error is not None and outcome.state in ("failed", "partial"):
-        return outcome.error.code, outcome.error.message
+        error = outcome.error
+        return error.code, cures.told(error.code, error.message, error.happened)
     return "unexpected", "The job failed before its first stage; its log in Prefect says why."
 
 
@@ -99,7 +101,9 @@ def message_of(seen: Seen, status: JobStatus) -> str:
         return "Trying again." if state is not None and state.name == "AwaitingRetry" else "Waiting for a worker."
     if status == "completed":
         result = seen.outcome.result if seen.outcome else None
-        return f"Completed without speakers: {result.error}" if result is not None and result.degraded else "Completed."
+        if result is not None and result.degraded:
+            return f"Completed without speakers: {result.happened or result.error}"
+        return "Completed."
     if status == "failed":
         error = error_of(seen, status)
         return error[1] if error else "Failed."
@@ -127,13 +131,19 @@ def stages_of(seen: Seen, status: JobStatus) -> list[StageReport]:
                 attempts=report.attempts,
                 seconds=report.seconds,
                 cost=report.cost,
-                detail=report.detail,
+                detail=_detail(report.detail, seen.outcome),
             )
             for report in seen.outcome.stages
         ]
     begun = _latest(seen.run, seen.task_runs) if status != "queued" else {}
     left_out = _not_asked_for(seen.run.parameters)
     return [_under_way(stage, begun.get(stage), left_out.get(stage)) for stage in STAGES]
+
+
+def _detail(text: str, outcome: RunOutcome) -> str:
+    """What a stage says of itself; of an error only what happened."""
+    error = outcome.error
+    return error.happened if error is not None and error.happened and text == error.message else text
 
 
 def _latest(run: FlowRun, task_runs: Iterable[TaskRun]) -> dict[str, TaskRun]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from api import older
 from api.bodies import checked, parsed, pieces
 from api.errors import BadRequest, TooLarge, Unprocessable
 from api.schemas import JobRequest
@@ -46,6 +47,8 @@ class Submission(NamedTuple):
     body: JobRequest
     upload: Uploaded | None
     """None where a form gave an `audio_url`."""
+    ignored: Sequence[str] = ()
+    """Fields of `api.older`."""
 
 
 class Understand(Protocol[M_co]):
@@ -59,7 +62,14 @@ async def receive(request: Request, settings: ApiSettings, limit: int) -> Submis
 
     Raises what `received` does, and BadRequest for none or both of `file` and `audio_url`.
     """
-    return Submission(*await received(request, settings, limit, options))
+    ignored: list[str] = []
+
+    def understand(fields: Fields, *, has_file: bool) -> JobRequest:
+        known, names = older.understood(fields)
+        ignored.extend(names)
+        return options(known, has_file=has_file)
+
+    return Submission(*await received(request, settings, limit, understand), ignored)
 
 
 async def received(
@@ -101,7 +111,7 @@ def options(fields: Fields, *, has_file: bool) -> JobRequest:
             value[name] = given[0]
     if has_file == ("audio_url" in value):
         raise BadRequest(f"Give a recording as the part `{FILE}` or as `audio_url`, and one of them only.")
-    if "audio_chunk" in value or "session_id" in value:
+    if {"audio_chunk", "session_id", "final"} & set(value):
         raise BadRequest("Audio chunks are sent as JSON.")
     return checked(value, JobRequest)
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from api import cures
 from api.errors import Unavailable
 from infra import chunk_messages
 from infra.chunk_messages import Garbled, Message
@@ -77,7 +78,8 @@ class Worker:
         if "error" in ready.header:
             await self.close()
             _log.error("the worker for audio chunks does not start: %s", ready.header["detail"])
-            raise Unavailable(ready.header["detail"], retry_after=60.0, code=ready.header["error"])
+            code, detail = ready.header["error"], ready.header["detail"]
+            raise Unavailable(cures.told(code, detail, ready.header["happened"]), retry_after=60.0, code=code)
         _log.info("a worker for audio chunks is ready after %.1f s", ready.header["seconds"])
 
     async def ask(self, header: dict[str, Any], parts: Sequence[bytes], seconds: float) -> Message:

@@ -36,7 +36,7 @@ async def list_webhooks(
 
 
 @router.get("/webhooks/dead", responses=problems(422))
-async def dead_webhooks(
+async def list_dead_webhooks(
     caller: CurrentCaller, jobs: TheJobs, limit: Limit = 20, cursor: PageCursor = None
 ) -> WebhookDeliveries:
     """What was given up: after the last attempt, or because the receiver answered 410."""

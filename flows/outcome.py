@@ -24,6 +24,8 @@ class RunError(Frozen):
 
     code: str
     message: str
+    happened: str = ""
+    """Where `message` names a cure that is the command line's: what happened, without it."""
     retry: Retry = Retry.NEVER
     """Whether trying the same thing again can help."""
     exit_code: int = 1
@@ -45,13 +47,17 @@ class RunOutcome(Frozen):
 def error_of(error: BaseException) -> RunError:
     """The error as outcomes carry it; what is not ours is named by its kind only."""
     if isinstance(error, StenoError):
-        return RunError(code=error.code, message=error.message, retry=error.retry, exit_code=error.exit_code)
+        happened = error.happened if error.cure else ""
+        return RunError(code=error.code, message=error.message, happened=happened, retry=error.retry, exit_code=error.exit_code)
     return RunError(code="unexpected", message=f"unexpected {type(error).__name__}")
 
 
 def outcome_of(run: str, result: TranscribeResult) -> RunOutcome:
     """The outcome of a run that exported a transcript."""
-    error = RunError(code=DiarizationFailed.code, message=result.error or "", exit_code=7) if result.degraded else None
+    error = None
+    if result.degraded:
+        message, happened = result.error or "", result.happened or ""
+        error = RunError(code=DiarizationFailed.code, message=message, happened=happened, exit_code=7)
     return RunOutcome(
         run=run,
         state="partial" if result.degraded else "completed",

@@ -33,6 +33,8 @@ class TranscribeResult(Frozen):
     cost: float | None = None
     """Dollars in this run, by the tables of `infra.prices`; None where a stage's price is not known."""
     error: str | None = None
+    happened: str | None = None
+    """`error` without a cure that is the command line's."""
 
 
 class DiarizationFailed(StenoError):

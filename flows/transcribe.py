@@ -21,6 +21,7 @@ from infra.artifacts import ArtifactRef
 from infra.errors import ArtifactMissing
 from infra.names import display_name
 from infra.prices import total_cost
+from speech.errors import StenoError
 from tasks.align import align
 from tasks.asr import asr
 from tasks.calls import asr_call
@@ -192,8 +193,9 @@ def _result(
     seconds: float,
 ) -> TranscribeResult:
     error = describe(failure) if failure is not None else None
-    if error:
-        log.note(f"Speakers are missing because diarization failed: {error}")
+    happened = failure.happened if isinstance(failure, StenoError) and failure.cure else error
+    if happened:
+        log.note(f"Speakers are missing because diarization failed: {happened}")
     stages = log.in_order()
     return TranscribeResult(
         source_name=recording.name,
@@ -210,6 +212,7 @@ def _result(
         total_seconds=round(seconds, 3),
         cost=total_cost(stage.cost for stage in stages),
         error=error,
+        happened=happened,
     )
 
 

@@ -85,12 +85,12 @@ class AddressGuard:
         host = canonical_host(host)
         literal = _literal(host)
         if literal is None and _is_local_name(host) and not self._name_allowed(host, port):
-            raise SourceForbidden(_refused(host, "is a name inside this machine or network"))
+            raise _refused(host, "is a name inside this machine or network")
         found = [literal] if literal is not None else self._resolve(host, port)
         for address in found:
             why = refusal(address)
             if why and not self._address_allowed(host, address, port):
-                raise SourceForbidden(_refused(host, f"leads to {why}" if literal is None else f"is {why}"))
+                raise _refused(host, f"leads to {why}" if literal is None else f"is {why}")
         return [str(address) for address in found]
 
     def _resolve(self, host: str, port: int) -> list[Address]:
@@ -212,8 +212,10 @@ def _is_local_name(host: str) -> bool:
     return host.rpartition(".")[2] in _LOCAL_NAMES or host in ("ip6-localhost", "ip6-loopback")
 
 
-def _refused(host: str, why: str) -> str:
-    return f"The host {host} {why}, which is never fetched; an operator can allow it in STENO_NET__ALLOW_HOSTS."
+def _refused(host: str, why: str) -> SourceForbidden:
+    return SourceForbidden(
+        f"The host {host} {why}, which is never fetched", cure="an operator can allow it in STENO_NET__ALLOW_HOSTS"
+    )
 
 
 def _parse_allowed(entry: str) -> _Allowed:

@@ -63,12 +63,20 @@ def answered(work: Any) -> Message:
             return message
     except StenoError as error:
         kind = "input" if isinstance(error, InputError) else "again" if error.retry is not Retry.NEVER else "service"
-        return Message({"error": error.code, "kind": kind, "detail": error.message})
+        happened = error.happened if error.cure else ""
+        return Message({"error": error.code, "kind": kind, "detail": error.message, "happened": happened})
     except Exception as error:
         # Where, not what: an exception's text may quote the transcript.
         places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         _log.error("unexpected %s at %s", type(error).__name__, " < ".join(reversed(places[-4:])))
-        return Message({"error": "internal", "kind": "defect", "detail": "The chunk could not be transcribed; it was logged."})
+        return Message(
+            {
+                "error": "internal",
+                "kind": "defect",
+                "detail": "The chunk could not be transcribed; it was logged.",
+                "happened": "",
+            }
+        )
 
 
 def _ready(params: dict[str, Any], runtime: RuntimeOptions) -> Message:
@@ -83,8 +91,8 @@ def _ready(params: dict[str, Any], runtime: RuntimeOptions) -> Message:
 
 
 def _chunk(asked: Message, runtime: RuntimeOptions) -> Message:
-    """The parts of the question: the chunk as `.npy`; a session's state, empty at its beginning. Those of the answer: the text as
-    JSON; the session's state."""
+    """The parts of the question: the chunk as `.npy`; its session's state, empty at its beginning. Those of the answer: the text
+    as JSON; the session's state."""
     import numpy as np
 
     from speech.runtime import memory_errors_translated
@@ -92,13 +100,19 @@ def _chunk(asked: Message, runtime: RuntimeOptions) -> Message:
     from speech.streaming import transcribe_chunk
 
     params = ChunkParams.model_validate(asked.header["params"])
-    samples = np.load(io.BytesIO(asked.parts[0]), allow_pickle=False).astype(np.float32, copy=False).reshape(-1)
-    session = None
-    if asked.header["session"]:
-        session = Session.from_bytes(asked.parts[1]) if asked.parts[1] else Session(params)
+    samples = _floats(np.load(io.BytesIO(asked.parts[0]), allow_pickle=False))
+    session = Session.from_bytes(asked.parts[1]) if asked.parts[1] else Session(params)
     with memory_errors_translated("transcription"):
-        answer = transcribe_chunk(samples, session, params, runtime)
-    return Message({"ok": True}, (_rendered(answer), answer.session.to_bytes() if session is not None else b""))
+        answer = transcribe_chunk(samples, session, params, runtime, final=asked.header["final"])
+    return Message({"ok": True}, (_rendered(answer), answer.session.to_bytes()))
+
+
+def _floats(samples: Any) -> Any:
+    """An array of any shape as (samples,) of float32; 16-bit integers as their fractions of full scale."""
+    import numpy as np
+
+    scale = 32768.0 if samples.dtype.kind == "i" else 1.0
+    return (samples.reshape(-1) / scale).astype(np.float32)
 
 
 def _rendered(answer: Answer) -> bytes:

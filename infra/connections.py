@@ -58,7 +58,7 @@ class Pace:
         now = time.monotonic()
         if now > self._end:
             raise DownloadFailed(
-                f"The download took longer than {self._limit:g} seconds (STENO_NET__MAX_SECONDS) and was given up."
+                f"The download took longer than {self._limit:g} seconds and was given up", cure="raise STENO_NET__MAX_SECONDS"
             )
         if now - self._since >= self._window:
             if self._bytes < self._least:

@@ -87,5 +87,5 @@ def engine_required() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise EngineMissing(
-            f"The speech engine is not installed here ({error.name} is missing); install `stenoflow[engine]`."
+            f"The speech engine is not installed here ({error.name} is missing)", cure="install `stenoflow[engine]`"
         ) from error

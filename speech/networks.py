@@ -283,5 +283,5 @@ def _pyannote_model(path: Path) -> Any:
         try:
             from pyannote.audio import Model
         except ImportError:
-            raise EngineMissing("The speech engine is not installed here; install `stenoflow[engine]`.") from None
+            raise EngineMissing("The speech engine is not installed here", cure="install `stenoflow[engine]`") from None
         return Model.from_pretrained(str(path)).eval()

@@ -65,7 +65,7 @@ def resolve_device(runtime: RuntimeOptions) -> str:
     try:
         import ctranslate2
     except ImportError:
-        raise EngineMissing("The speech engine is not installed here; install `stenoflow[engine]`.") from None
+        raise EngineMissing("The speech engine is not installed here", cure="install `stenoflow[engine]`") from None
     return "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
 
 
@@ -89,5 +89,5 @@ def memory_errors_translated(stage: str) -> Iterator[None]:
         raise
     except Exception as error:  # ONNX Runtime's errors have no base but Exception
         if isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
-            raise OutOfMemory(f"Memory ran out during {stage}; a smaller --batch-size or model needs less.") from error
+            raise OutOfMemory(f"Memory ran out during {stage}", cure="a smaller --batch-size or model needs less") from error
         raise

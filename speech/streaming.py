@@ -77,6 +77,8 @@ class _Window(NamedTuple):
     """Seconds of the session at its first sample."""
     border: float
     """Seconds of the session at which the chunk begins."""
+    again: bool
+    """Whether the chunk is the one before once more. Its text begins anew: heard behind itself, it would lose what seems said."""
 
     @property
     def end(self) -> float:
@@ -97,18 +99,24 @@ def warm_up(params: ChunkParams, runtime: RuntimeOptions) -> None:
 
 
 def transcribe_chunk(
-    samples: NDArray[np.float32], session: Session | None, params: ChunkParams, runtime: RuntimeOptions
+    samples: NDArray[np.float32],
+    session: Session | None,
+    params: ChunkParams,
+    runtime: RuntimeOptions,
+    *,
+    final: bool = False,
 ) -> Answer:
     """The words of a chunk, `samples` being (n,) floats at 16 kHz, of any length.
 
-    Without a session the chunk stands alone: nothing is held back, and nobody need go on with the session that is returned.
+    A word that the chunk's end cuts is held back for the next chunk, unless this one is `final`, or stands alone, without
+    a session; nobody need go on with the session that is returned.
     Raises InvalidOption for samples that are none and for options that are not the session's; UnknownModel,
     ModelUnavailable and OutOfMemory.
     """
     alone = session is None
     session = (session or Session(params)).accepting(params)
     window = _window(pcm(samples), session)
-    flush = alone or not len(samples)
+    flush = alone or final or not len(samples)
     if not len(window.audio) or (not len(samples) and session.held_from is None):
         return Answer((), (), session)
     models = _resolved(session.params, runtime)
@@ -116,6 +124,8 @@ def transcribe_chunk(
     segmenter = load_segmenter(models.diarization, runtime.models_path, runtime)
     segmentation = segment(recording, segmenter, _ignore)
     session = _moved_on(session, window, segmentation)
+    if window.again:
+        session = session._replace(words=())
     heard, session = _heard(recording, window, segmentation, session, models.asr, runtime)
     sentences_, session = _new_sentences(heard, window, session, models.asr.name, flush)
     diarization, session = _speakers(recording, window, segmentation, session, models.diarization, runtime)
@@ -134,7 +144,7 @@ def pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     if not np.isfinite(samples).all():
         raise InvalidOption("The audio chunk holds samples that are infinite or not a number.")
     if len(samples) and float(np.abs(samples).max()) > LOUDEST:
-        raise InvalidOption("The audio chunk's samples are beyond -1…1; divide 16-bit samples by 32768 before they are sent.")
+        raise InvalidOption("The audio chunk's samples are beyond -1…1; divide 16-bit samples by 32768, or send them as int16.")
     out: NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     return out
 
@@ -158,7 +168,9 @@ def _window(chunk: NDArray[np.int16], session: Session) -> _Window:
     audio = np.concatenate([session.tail, chunk])
     if len(audio) > WINDOW:
         audio = audio[min((len(audio) - WINDOW) % STEP, len(session.tail)) :]
-    return _Window(audio, session.elapsed - (len(audio) - len(chunk)) / SAMPLE_RATE, session.elapsed)
+    common = min(len(chunk), len(session.tail))
+    again = bool(common) and session.held_from is None and np.array_equal(chunk[-common:], session.tail[-common:])
+    return _Window(audio, session.elapsed - (len(audio) - len(chunk)) / SAMPLE_RATE, session.elapsed, again)
 
 
 def _moved_on(session: Session, window: _Window, segmentation: Segmentation) -> Session:
@@ -181,6 +193,8 @@ def _heard(
     """The text of the stretches in which something is still to be answered, in the session's seconds."""
     since = min(session.held_from if session.held_from is not None else window.border, window.border) - window.begin
     plan = [chunk for chunk in planning.plan(segmentation) if chunk.regions[-1].end > since]
+    if window.again:
+        plan = [_from(since, chunk) for chunk in plan]
     if not plan:
         return [], session
     hint = session.params.initial_prompt
@@ -192,6 +206,12 @@ def _heard(
             (found, _transcribed(recording, plan, hint, session, model, runtime)), key=lambda one: _unlikelihood(one, plan)
         )
     return [shifted(part, window.begin) for part in found.segments], _with_language(session, found)
+
+
+def _from(start: float, chunk: Chunk) -> Chunk:
+    """The chunk without what is before `start`."""
+    regions = (region.model_copy(update={"start": max(region.start, start)}) for region in chunk.regions if region.end > start)
+    return chunk.model_copy(update={"start": max(chunk.start, start), "regions": tuple(regions)})
 
 
 def _transcribed(

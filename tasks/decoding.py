@@ -113,7 +113,8 @@ def limit_named(call: FetchCall) -> Iterator[None]:
     try:
         yield
     except MediaTooLong as error:
-        raise MediaTooLong(f"{error.message.removesuffix('.')}, or raise {_limit(call)}.") from None
+        what, _, cure = error.message.removesuffix(".").rpartition("; ")
+        raise MediaTooLong(what, cure=f"{cure}, or raise {_limit(call)}") from None
 
 
 def _limit(call: FetchCall) -> str:
@@ -129,6 +130,6 @@ def no_space_translated() -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                "No space left for the recording; free some, or point STENO_SCRATCH and STENO_STORE elsewhere."
+                "No space left for the recording", cure="free some, or point STENO_SCRATCH and STENO_STORE elsewhere"
             ) from error
         raise

@@ -137,7 +137,7 @@ def _check_target(target: str, settings: StenoSettings) -> None:
             bucket = path.partition("/")[0]
             if not fs.exists(bucket):
                 raise OutputNotWritable(
-                    f"There is no bucket {bucket!r} to write the files to; create it or choose another --output-dir."
+                    f"There is no bucket {bucket!r} to write the files to", cure="create it or choose another --output-dir"
                 )
         elif not outputs.is_url(target):
             if Path(target).is_dir():
@@ -157,7 +157,7 @@ def refusals(target: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                f"No space left while writing {_for_people(target)}; free some, or choose another --output-dir."
+                f"No space left while writing {_for_people(target)}", cure="free some, or choose another --output-dir"
             ) from error
         if outputs.is_url(target) and remote_fault(error) is RemoteFault.TRANSIENT:
             raise TransientError(f"The storage of {_for_people(target)} did not answer; try again later.") from error
@@ -165,7 +165,7 @@ def refusals(target: str) -> Iterator[None]:
             raise
         why = error.strerror or type(error).__name__
         raise OutputNotWritable(
-            f"The output {_for_people(target)} cannot be written ({why}); choose another --output-dir."
+            f"The output {_for_people(target)} cannot be written ({why})", cure="choose another --output-dir"
         ) from error
 
 

@@ -80,17 +80,18 @@ class Patience:
     def _error(self) -> StageTimeout | StageNotBegun:
         if self._begun is None:
             return StageNotBegun(
-                f"The {self._stage} stage waited {self._settings.wait:.0f} s for its turn and did not begin. Let more run at once "
-                "(on Modal STENO_MODAL__MAX_CONTAINERS, and STENO_MODAL__CALLS), or let it wait longer (STENO_TIMEOUT__WAIT)."
+                f"The {self._stage} stage waited {self._settings.wait:.0f} s for its turn and did not begin",
+                cure="let more run at once (on Modal STENO_MODAL__MAX_CONTAINERS, and STENO_MODAL__CALLS), or let it wait longer "
+                "(STENO_TIMEOUT__WAIT)",
             )
         done = f"at {100 * self._fraction:.0f} %"
         if self._loop.time() - self._begun < self._longest:
             return StageTimeout(
-                f"The {self._stage} stage made no progress for {self._still:.0f} s ({done}) and counts as hung; a machine that is "
-                "only slow needs a smaller batch, or a larger STENO_TIMEOUT__STILL."
+                f"The {self._stage} stage made no progress for {self._still:.0f} s ({done}) and counts as hung",
+                cure="a machine that is only slow needs a smaller batch, or a larger STENO_TIMEOUT__STILL",
             )
         setting = "STENO_TIMEOUT__FACTOR" if self._by_factor else "STENO_TIMEOUT__FLOOR"
         return StageTimeout(
-            f"The {self._stage} stage did not finish within {self._longest:.0f} s of work ({done}); raise {setting}, or use a "
-            "smaller model."
+            f"The {self._stage} stage did not finish within {self._longest:.0f} s of work ({done})",
+            cure=f"raise {setting}, or use a smaller model",
         )

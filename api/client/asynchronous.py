@@ -146,9 +146,11 @@ class AsyncStenoClient:
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 
-    async def chunk(self, samples: Any, session_id: str | None = None, **options: Unpack[Options]) -> ChunkResult:
+    async def chunk(
+        self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[Options]
+    ) -> ChunkResult:
         """As `StenoClient.chunk`."""
-        return await self._taken(self._core.chunk(samples, session_id, options))
+        return await self._taken(self._core.chunk(samples, session_id, options, final=final))
 
     def session(self, session_id: str | None = None, **options: Unpack[Options]) -> AsyncChunkSession:
         """As `StenoClient.session`."""
@@ -182,13 +184,13 @@ class AsyncChunkSession:
         self._options = options
         self.session_id = session_id
 
-    async def send(self, samples: Any) -> ChunkResult:
+    async def send(self, samples: Any, *, final: bool = False) -> ChunkResult:
         """As `ChunkSession.send`."""
-        return await self._client.chunk(samples, self.session_id, **self._options)
+        return await self._client.chunk(samples, self.session_id, final=final, **self._options)
 
     async def finish(self) -> ChunkResult:
         """As `ChunkSession.finish`."""
-        return await self.send(b"")
+        return await self.send(b"", final=True)
 
 
 class _Taking:

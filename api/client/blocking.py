@@ -146,9 +146,14 @@ class StenoClient:
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 
-    def chunk(self, samples: Any, session_id: str | None = None, **options: Unpack[Options]) -> ChunkResult:
-        """The text of some seconds of audio: float32 at 16 kHz, a numpy array of shape (samples,) or raw bytes."""
-        return self._taken(self._core.chunk(samples, session_id, options))
+    def chunk(
+        self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[Options]
+    ) -> ChunkResult:
+        """The text of some seconds of audio: float32 at 16 kHz, a numpy array of shape (samples,) or raw bytes.
+
+        A chunk of a session that is not `final` holds back a word that its end cuts, for the next chunk.
+        """
+        return self._taken(self._core.chunk(samples, session_id, options, final=final))
 
     def session(self, session_id: str | None = None, **options: Unpack[Options]) -> ChunkSession:
         """Chunks that continue one another: one clock, and speakers that keep their names."""
@@ -178,13 +183,13 @@ class ChunkSession:
         self._options = options
         self.session_id = session_id
 
-    def send(self, samples: Any) -> ChunkResult:
-        """What was said in the next piece; a word that its end cuts comes with the next one."""
-        return self._client.chunk(samples, self.session_id, **self._options)
+    def send(self, samples: Any, *, final: bool = False) -> ChunkResult:
+        """What was said in the next piece; a word that its end cuts comes with the next one, unless this is the `final` one."""
+        return self._client.chunk(samples, self.session_id, final=final, **self._options)
 
     def finish(self) -> ChunkResult:
         """The word that the last piece's end cut, if it did."""
-        return self.send(b"")
+        return self.send(b"", final=True)
 
 
 class _Taking:

@@ -152,8 +152,10 @@ class Core:
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 
-    def chunk(self, samples: Any, session_id: str | None, options: Mapping[str, Any]) -> Steps[ChunkResult]:
-        body = {"audio_chunk": encoded_chunk(samples), **_given(options)}
+    def chunk(
+        self, samples: Any, session_id: str | None, options: Mapping[str, Any], *, final: bool | None
+    ) -> Steps[ChunkResult]:
+        body = {"audio_chunk": encoded_chunk(samples), **_given({**options, "final": final})}
         if session_id is not None:
             body["session_id"] = session_id
         # In a session it must not be heard twice; one that stands alone may.

@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
     track: str | int | None
     model: str
     task: Literal["transcribe", "translate"]
-    batch_size: int
+    batch_size: int | None
     align: bool
     diarize: bool
     num_speakers: int | None

@@ -28,7 +28,8 @@ def own_name(model: str) -> str:
 
 def listed(settings: StenoSettings) -> list[Model]:
     """The default and what stands for it, and the Whisper models that are here or may be fetched."""
-    found = [Model(id=name, owned_by="stenoflow") for name in ("auto", *STAND_INS)]
+    runs = _owner(settings.model, settings) is not None
+    found = [Model(id=name, owned_by="stenoflow") for name in ("auto", *STAND_INS)] if runs else []
     for name in sorted({*PACKAGED_WHISPER, *PINNED_HUB}):
         if (owner := _owner(name, settings)) is not None:
             found.append(Model(id=name, owned_by=owner))

@@ -35,7 +35,7 @@ _ERRORS = errors(400, 404, 408, 409, 413, 504, 507)
     openapi_extra=TRANSCRIPTION,
     responses={**answers("Transcription", "VerboseTranscription", "DiarizedTranscription", stream=True), **_ERRORS},
 )
-async def transcriptions(
+async def create_transcription(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """The recording's text, by a job that is waited for; `X-Steno-Job-Id` names it."""
@@ -52,7 +52,7 @@ async def transcriptions(
     openapi_extra=TRANSLATION,
     responses={**answers("Translation", "VerboseTranscription"), **_ERRORS},
 )
-async def translations(
+async def create_translation(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """The recording's text in English, by a job that is waited for; `X-Steno-Job-Id` names it."""

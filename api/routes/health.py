@@ -12,6 +12,6 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/health")
-async def health() -> Health:
+async def get_health() -> Health:
     """Alive."""
     return Health(status="healthy", timestamp=datetime.now(UTC))

@@ -16,7 +16,7 @@ from api.cursor import utc
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import RETRY, problems
 from api.errors import JobNotFound
-from api.events import events_of
+from api.events import events_of, is_over
 from api.held import HeldStream
 from api.listing import Filters, listed
 from api.results import MEDIA_TYPES, rendered
@@ -57,7 +57,10 @@ _FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The transcript.",
         "content": {
-            kind: {"schema": {} if kind == "application/json" else {"type": "string"}} for kind in MEDIA_TYPES.values()
+            kind: {
+                "schema": {"$ref": "#/components/schemas/TranscriptFile"} if kind == "application/json" else {"type": "string"}
+            }
+            for kind in MEDIA_TYPES.values()
         },
     }
 }
@@ -68,12 +71,13 @@ _STREAM: dict[int | str, dict[str, Any]] = {
             "text/event-stream": {
                 "schema": {
                     "type": "object",
-                    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
-                    "required": ["event", "data"],
+                    "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
+                    "required": ["event", "id", "data"],
                 }
             }
         },
-    }
+    },
+    204: {"description": "The job has ended, and `Last-Event-ID` is of the event that said so: nothing more comes."},
 }
 
 
@@ -112,14 +116,23 @@ async def list_jobs(
 @router.get(
     "/transcribes/{job_id}/events",
     response_model=None,
-    responses={**_STREAM, **problems(404)},
+    responses={**_STREAM, **problems(404, 422)},
     response_class=StreamingResponse,
 )
-async def job_events(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
+async def stream_job_events(
+    job_id: str,
+    caller: CurrentCaller,
+    jobs: TheJobs,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", max_length=4000, description="What has changed since that event is told.")
+    ] = None,
+) -> Response:
     """What happens to the job, as it happens: `status`, `stage`, `progress`, and last `completed`, `failed` or `canceled`."""
     run = await jobs.find(job_id, caller)
+    if is_over(run, last_event_id):
+        return Response(status_code=204)  # by which an EventSource stops coming back
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return HeldStream(held.stream(caller.owned_by), events_of(jobs, run, caller), headers)
+    return HeldStream(held.stream(caller.owned_by), events_of(jobs, run, caller, last_event_id), headers)
 
 
 @router.get(
@@ -128,7 +141,7 @@ async def job_events(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Respo
     response_class=Response,
     responses={**_FILE, **problems(404, 409, 410)},
 )
-async def job_file(job_id: str, format: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
+async def get_transcript(job_id: str, format: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
     """The transcript as json, srt, vtt, txt, tsv, rttm or aud, whichever formats the job asked for."""
     if format not in MEDIA_TYPES:
         raise JobNotFound(f"There is no such format; take one of {', '.join(MEDIA_TYPES)}.", code="unknown_format")
@@ -146,7 +159,20 @@ async def get_job(job_id: str, caller: CurrentCaller, jobs: TheJobs, wait: Wait 
     return Response(await jobs.as_json(run), media_type="application/json")
 
 
-@router.get("/result/{job_id}", response_model=None, deprecated=True, responses={200: {"model": Job}, **problems(404)})
+@router.get(
+    "/result/{job_id}",
+    operation_id="get_job_result",
+    response_model=None,
+    deprecated=True,
+    responses={200: {"model": Job}, **problems(404)},
+)
+@router.get(
+    "/transcribe-results/{job_id}",
+    operation_id="get_transcribe_results",
+    response_model=None,
+    deprecated=True,
+    responses={200: {"model": Job}, **problems(404)},
+)
 async def legacy_result(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
     """The same as `/transcribes/{job_id}`, for older callers."""
     answer = await get_job(job_id, caller, jobs, 0)
@@ -186,6 +212,16 @@ async def retry_job(
     await jobs.may_submit(caller)
     again = await jobs.retry(run, body, idempotency_key=idempotency_key)
     return await accepted(jobs, again, wait)
+
+
+@router.delete("/transcribes", responses=problems(404, 422))
+async def delete_named_job(
+    caller: CurrentCaller,
+    jobs: TheJobs,
+    job_id: Annotated[str, Query(max_length=64, description="The same as `/transcribes/{job_id}`.")],
+) -> JobRemoved:
+    """The same as `DELETE /transcribes/{job_id}`, for older callers."""
+    return await delete_job(job_id, caller, jobs)
 
 
 @router.delete("/transcribes/{job_id}", responses=problems(404))

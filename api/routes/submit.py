@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api import chunks, states
+from api import chunks, large, npy, older, states
 from api.auth import Caller
-from api.bodies import json_body, media_type
+from api.bodies import checked, json_value, media_type
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import SUBMISSION, problems
 from api.errors import BadRequest, TooMany
 from api.jobs import Jobs
 from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
-from api.uploads import receive
+from api.uploads import Submission, receive
 from infra.settings import ApiSettings
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ IdempotencyKey = Annotated[
         **problems(400, 408, 413, 415, 422, 507),
     },
 )
-async def submit(
+async def submit_job(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None, wait: Wait = 0
 ) -> Response:
     """Submit a recording, by `audio_url` or as the part `file` of a form. The job is to be looked at where `Location` says.
@@ -66,13 +66,18 @@ async def submit(
             room.kept = given.upload.bytes if given.upload else 0
             run = await jobs.submit(given.body, caller, upload=given.upload, idempotency_key=idempotency_key)
     else:
-        body = await json_body(request, JobRequest, _largest(jobs.settings.api))
-        if body.audio_chunk is not None:
-            return await _chunk(body, caller)
-        _check(body)
+        largest, ordinary = _largest(jobs.settings.api), jobs.settings.api.max_body_bytes
+        async with large.held(request, ordinary):
+            value, ignored = older.understood(await json_value(request, largest, ordinary))
+            given = Submission(checked(value, JobRequest), None, ignored)
+            if given.body.audio_chunk is not None:
+                return await _chunk(given, caller)
+        _check(given.body)
         await jobs.may_submit(caller)
-        run = await jobs.submit(body, caller, idempotency_key=idempotency_key)
-    return await accepted(jobs, run, wait)
+        run = await jobs.submit(given.body, caller, idempotency_key=idempotency_key)
+    answer = await accepted(jobs, run, wait)
+    answer.headers.update(older.warning(given.ignored))
+    return answer
 
 
 async def accepted(jobs: Jobs, run: FlowRun, wait: float) -> Response:
@@ -89,19 +94,20 @@ async def accepted(jobs: Jobs, run: FlowRun, wait: float) -> Response:
 
 
 def _largest(settings: ApiSettings) -> int:
-    """Bytes of a JSON body, which may hold a chunk: float32 in base64, with room for JSON and the array's header."""
-    return settings.max_body_bytes + int(settings.max_chunk_seconds * 16_000 * 4 * 4 / 3) + 4096
+    """Bytes of a JSON body, which may hold a chunk: samples in base64, with room for JSON and the array's header."""
+    return settings.max_body_bytes + int(settings.max_chunk_seconds * npy.SAMPLE_RATE * npy.WIDEST * 4 / 3) + 4096
 
 
 def _check(body: JobRequest) -> None:
     if body.audio_url is None:
         raise BadRequest("Give `audio_url` (a job) or `audio_chunk` (answered at once), or send the recording as a form.")
-    if body.session_id is not None:
-        raise BadRequest("`session_id` is for audio chunks.")
+    for name in ("session_id", "final"):
+        if getattr(body, name) is not None:
+            raise BadRequest(f"`{name}` is for audio chunks.")
 
 
-async def _chunk(body: JobRequest, caller: Caller) -> Response:
-    if body.audio_url is not None:
+async def _chunk(given: Submission, caller: Caller) -> Response:
+    if given.body.audio_url is not None:
         raise BadRequest("Give `audio_url` or `audio_chunk`, not both.")
-    result = await chunks.transcribe_chunk(body, caller)
-    return Response(result.model_dump_json(), media_type="application/json")
+    result = await chunks.transcribe_chunk(given.body, caller)
+    return Response(result.model_dump_json(), media_type="application/json", headers=older.warning(given.ignored))

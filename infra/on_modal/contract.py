@@ -67,6 +67,8 @@ class RemoteError(Frozen):
 
     code: str
     message: str
+    """What happened."""
+    cure: str = ""
     where: str = ""
 
 

@@ -18,7 +18,7 @@ def rebuilt(error: RemoteError) -> StenoError:
     """The error that a container met."""
     kinds = [kind for module in (infra.errors, speech.errors) for kind in vars(module).values()]
     known = {kind.code: kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StenoError)}
-    return known.get(error.code, StageFailed)(error.message)
+    return known.get(error.code, StageFailed)(error.message, cure=error.cure)
 
 
 @contextlib.contextmanager
@@ -30,27 +30,28 @@ def modal_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except modal.AuthError:
-        raise ModalDenied("Modal does not accept the token of this machine; run `modal token new`.") from None
+        raise ModalDenied("Modal does not accept the token of this machine", cure="run `modal token new`") from None
     except modal.PermissionDeniedError:
         raise ModalDenied(
-            f"This machine's Modal token may not do what {doing} takes; run `modal token new`, or ask the workspace's owner."
+            f"This machine's Modal token may not do what {doing} takes",
+            cure="run `modal token new`, or ask the workspace's owner",
         ) from None
     except modal.VersionError:
         raise ModalNotDeployed(
-            "Modal no longer serves this version of its client; upgrade `modal`, then `steno modal deploy`."
+            "Modal no longer serves this version of its client", cure="upgrade `modal`, then `steno modal deploy`"
         ) from None
     except modal.NotFoundError as error:
         raise ModalNotDeployed(
-            f"Modal knows nothing of what {doing} takes ({_first_line(error)}); run `steno modal deploy`."
+            f"Modal knows nothing of what {doing} takes ({_first_line(error)})", cure="run `steno modal deploy`"
         ) from None
     except modal.FunctionTimeoutError:
         raise StageTimeout(
-            f"Modal ended {doing} at the function's own limit; raise STENO_MODAL__TIMEOUT, then `steno modal deploy`."
+            f"Modal ended {doing} at the function's own limit", cure="raise STENO_MODAL__TIMEOUT, then `steno modal deploy`"
         ) from None
     except modal.RemoteError as error:
         if any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
             raise OutOfMemory(
-                f"A container ran out of memory during {doing}; raise STENO_MODAL__MEMORY, or use a smaller model."
+                f"A container ran out of memory during {doing}", cure="raise STENO_MODAL__MEMORY, or use a smaller model"
             ) from None
         raise WorkerLost(f"Modal ended {doing} without a result: stopped, or its container could not start.") from None
     except (modal.InternalFailure, modal.InternalError, modal.ServiceError, modal.ConnectionError) as error:
@@ -61,7 +62,7 @@ def modal_errors(doing: str) -> Iterator[None]:
         raise TransientError(f"The connection to Modal broke during {doing} ({type(error).__name__}).") from None
     except modal.InvalidError as error:
         raise ModalNotDeployed(
-            f"The deployed app does not fit this version ({_first_line(error)}); run `steno modal deploy`."
+            f"The deployed app does not fit this version ({_first_line(error)})", cure="run `steno modal deploy`"
         ) from None
     except modal.Error as error:
         raise StageFailed(f"Modal failed {doing} with an unexpected {type(error).__name__}; please report it.") from None

@@ -52,7 +52,7 @@ async def serve(payload: dict[str, Any]) -> dict[str, Any]:
     except StenoError as error:
         if isinstance(error, OutOfMemory):
             _release_memory()
-        return answer_json(RemoteAnswer(error=RemoteError(code=error.code, message=error.message)))
+        return answer_json(RemoteAnswer(error=_told(error)))
     except Exception as error:
         places = traceback.extract_tb(error.__traceback__)
         where = "\n".join(f"  {place.filename}:{place.lineno} in {place.name}" for place in places)
@@ -60,13 +60,19 @@ async def serve(payload: dict[str, Any]) -> dict[str, Any]:
         return answer_json(RemoteAnswer(error=RemoteError(code="stage_failed", message=message, where=where)))
 
 
+def _told(error: StenoError) -> RemoteError:
+    what = error.happened.removesuffix(".") if error.cure else error.happened
+    return RemoteError(code=error.code, message=what, cure=error.cure)
+
+
 async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
     if call.code != code_fingerprint():
-        raise ModalNotDeployed("The deployed app is of another version than this machine's; run `steno modal deploy`.")
+        raise ModalNotDeployed("The deployed app is of another version than this machine's", cure="run `steno modal deploy`")
     execution = await _note_execution(channel.call_id, call.job.key)
     if execution > call.executions:
         raise WorkerLost(
-            f"The containers of the {call.job.stage} stage died {execution - 1} times in a row; a larger STENO_MODAL__MEMORY or a smaller batch may help."
+            f"The containers of the {call.job.stage} stage died {execution - 1} times in a row",
+            cure="a larger STENO_MODAL__MEMORY or a smaller batch may help",
         )
     gpu, again = await asyncio.to_thread(gpu_name), f", execution {execution}" if execution > 1 else ""
     channel.log(f"{call.job.stage} began in container {os.environ.get('MODAL_TASK_ID', '?')} on {gpu or 'CPUs'}{again}")

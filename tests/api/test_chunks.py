@@ -65,9 +65,20 @@ SILENCE = np.zeros(4, dtype=np.float32)
 
 @pytest.mark.parametrize(
     "samples",
-    [SILENCE, SILENCE[:0], SILENCE.astype(">f4"), SILENCE.reshape(1, -1), SILENCE.reshape(-1, 1), np.asfortranarray(SILENCE)],
+    [
+        SILENCE,
+        SILENCE[:0],
+        SILENCE.astype(">f4"),
+        SILENCE.reshape(1, -1),
+        SILENCE.reshape(-1, 1),
+        np.asfortranarray(SILENCE),
+        SILENCE.astype(np.float64),
+        SILENCE.astype(">f8"),
+        SILENCE.astype(np.int16),
+        SILENCE.astype(">i2"),
+    ],
 )
-def test_one_channel_of_floats_is_taken(samples: np.ndarray) -> None:
+def test_one_channel_of_floats_or_of_16_bit_integers_is_taken(samples: np.ndarray) -> None:
     data = npy.decoded(encoded(samples), 60.0)
     assert np.load(io.BytesIO(data), allow_pickle=False).size == samples.size
 
@@ -83,8 +94,10 @@ def test_base64_may_be_broken_into_lines() -> None:
         "no base64!",
         "AAAA",
         encoded(SILENCE)[:-7],
-        encoded(SILENCE.astype(np.float64)),
-        encoded(SILENCE.astype(np.int16)),
+        encoded(SILENCE.astype(np.float16)),
+        encoded(SILENCE.astype(np.int32)),
+        encoded(SILENCE.astype(np.complex64)),
+        encoded(np.full(4, np.nan)),
         encoded(np.zeros((2, 4), np.float32)),
         encoded(np.float32(1.0)),
         encoded(np.asarray(["a", None], dtype=object)),
@@ -121,6 +134,24 @@ def test_a_chunk_may_be_as_long_as_the_settings_say_and_no_longer() -> None:
     for samples in (RATE + 1, 4 * RATE):
         with pytest.raises(TooLarge, match="longer than the 1 s"):
             npy.decoded(encoded(np.zeros(samples, np.float32)), 1.0)
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "<i2", ">i2"])
+def test_a_long_chunk_is_cut_where_it_is_quiet(kind: str) -> None:
+    samples = np.random.default_rng(0).uniform(-1000, 1000, 130 * RATE).astype(kind)
+    pauses = [int(50.2 * RATE), int(107.3 * RATE)]
+    for pause in pauses:
+        samples[pause : pause + RATE // 2] = 0
+    cut = [np.load(io.BytesIO(piece), allow_pickle=False) for piece in npy.pieces(base64.b64decode(encoded(samples)))]
+    assert np.array_equal(np.concatenate(cut), samples) and all(piece.dtype == samples.dtype for piece in cut)
+    borders = np.cumsum([len(piece) for piece in cut])[:-1]
+    assert all(pause < border < pause + RATE // 2 for border, pause in zip(borders, pauses, strict=True))
+    assert max(len(piece) for piece in cut) <= 60 * RATE
+
+
+def test_a_chunk_without_samples_is_one_piece_without_any() -> None:
+    (piece,) = npy.pieces(base64.b64decode(encoded(SILENCE[:0])))
+    assert np.load(io.BytesIO(piece), allow_pickle=False).shape == (0,)
 
 
 # -- sessions -----------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_both_clients_offer_the_same() -> None:
 
 def test_options_are_those_of_the_service() -> None:
     assert set(typing.get_type_hints(values.Options)) == set(schemas.JobOptions.model_fields) - {"formats"}
-    without = {"audio_url", "audio_chunk", "session_id"}
+    without = {"audio_url", "audio_chunk", "session_id", "final"}
     assert set(typing.get_type_hints(values.JobFields)) == set(schemas.JobRequest.model_fields) - without
     assert set(typing.get_type_hints(values.Changes)) == set(schemas.RetryRequest.model_fields) - {"from_"}
 

@@ -133,6 +133,17 @@ def test_a_chunk_alone_is_answered_to_its_last_word(runtime: RuntimeOptions) -> 
     assert all(part.words == () and part.speaker is None for part in answer.segments)
 
 
+def test_the_same_chunk_again_has_the_same_text(runtime: RuntimeOptions) -> None:
+    params = CALL.model_copy(update={"diarize": False})
+    samples, session, texts = media.speech()[10 * SAMPLE_RATE : 17 * SAMPLE_RATE], Session(params), []
+    for number in range(3):
+        answer = transcribe_chunk(samples, session, params, runtime, final=True)
+        session = answer.session
+        texts.append([word.word for word in answer.words])
+        assert all(7.0 * number <= word.start <= 7.0 * (number + 1) for word in answer.words)
+    assert texts[0] == texts[1] == texts[2] and texts[0][-1].startswith("originally")
+
+
 @pytest.mark.parametrize("samples", [0, 1, 160, PIECE])
 def test_silence_and_scraps_of_it_are_no_words(samples: int, runtime: RuntimeOptions) -> None:
     session = Session(CALL)
