@@ -32,7 +32,7 @@ def command(host: str | None, port: int | None, debug: bool) -> None:
 
     \b
     steno up --api                                 server, worker and API, in one terminal
-    PREFECT_API_URL=http://127.0.0.1:4200/api steno api      the API alone, beside a `steno up`
+    steno api                                      the API alone, beside a `steno up`
     curl -d '{"audio_url": "https://…/talk.mp3"}' -H 'Content-Type: application/json' http://127.0.0.1:8765/transcribes
     """
     for name, given in (("STENO_API__HOST", host), ("STENO_API__PORT", port)):

@@ -14,8 +14,8 @@ import click
 def deploy(as_json: bool, debug: bool) -> None:
     """Register the work pool, the deployments and the automations with the configured Prefect API.
 
-    The API is PREFECT_API_URL's: a server of your own, or Prefect Cloud with PREFECT_API_KEY. What is there already is
-    brought up to date, and a second time nothing changes. What is registered is set by STENO_DEPLOY__...: the nightly batch
+    The API is PREFECT_API_URL's, a server of your own or Prefect Cloud with PREFECT_API_KEY; without one, that of a running
+    `steno up`. What is there already is brought up to date, and a second time nothing changes. What is registered is set by STENO_DEPLOY__...: the nightly batch
     needs STENO_DEPLOY__NIGHTLY_SOURCE, for example.
     """
     from deployments import api
@@ -60,7 +60,7 @@ def up(
     steno up                                     server, UI and worker here
     steno up --api                               the REST API as well
     steno up --no-worker --host 0.0.0.0          the server, for workers elsewhere
-    PREFECT_API_URL=http://SERVER:4200/api steno up --no-server     a worker there
+    PREFECT_API_URL=http://SERVER:4200/api PREFECT_API_AUTH_STRING=... steno up --no-server     a worker there
     """
     if no_server and no_worker:
         raise click.UsageError("--no-server and --no-worker leave nothing to start.")

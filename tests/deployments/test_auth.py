@@ -116,7 +116,7 @@ def test_commands_of_this_machine_find_the_server_and_are_let_in(up: Up) -> None
     assert asked("GET", f"/flow_runs/{run}")["state_type"] == "COMPLETED"
 
     # The worker is let in, and so are the runs that it starts; a retry is handed to it, as only a running server can.
-    flow = asked("GET", "/deployments/name/transcribe/stenoflow")
+    flow = asked("GET", "/deployments/name/transcribe/one-recording")
     parameters = {"request": {"source": str(up.folder / "late.wav")}}
     made = asked("POST", f"/deployments/{flow['id']}/create_flow_run", {"parameters": parameters})
     assert ended(up, made["id"], auth=basic(up))["state_type"] == "FAILED"

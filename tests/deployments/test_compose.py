@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 import yaml
 from prefect.settings import get_current_settings
@@ -55,9 +57,11 @@ def test_a_mistyped_option_would_be_found() -> None:
 @pytest.mark.parametrize("service", OURS)
 def test_the_settings_that_are_given_exist(service: str) -> None:
     ours, given = set(setting_names(StenoSettings, "STENO_")), COMPOSE["services"][service]["environment"]
-    prefect = get_current_settings().to_environment_variables()
+    # Those without a default are not among them.
+    unset = dict.fromkeys(("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"), "")
+    prefect = get_current_settings().to_environment_variables() | unset
     unknown = [name for name in given if name.startswith("STENO_") and name not in ours]
-    unknown += [name for name in given if name.startswith("PREFECT_") and name not in prefect | {"PREFECT_API_URL": ""}]
+    unknown += [name for name in given if name.startswith("PREFECT_") and name not in prefect]
     assert not unknown
 
 
@@ -93,3 +97,15 @@ def test_the_image_is_built_from_pinned_requirements_and_runs_as_nobody_special(
     assert [line for line in lines if line.startswith("USER ")] == ["USER steno"]
     assert parsed(["up", "--host", "0.0.0.0", "--verbose"])["host"] == "0.0.0.0"
     assert 'CMD ["up", "--host", "0.0.0.0", "--verbose"]' in lines
+
+
+def test_every_service_that_talks_to_prefect_has_its_password_and_the_server_its_name() -> None:
+    services = COMPOSE["services"]
+    asked = services["server"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert asked.startswith("${PREFECT_API_AUTH_STRING:?")  # nothing starts without it
+    for name in ("worker", "api"):
+        environment = services[name]["environment"]
+        assert environment["PREFECT_API_AUTH_STRING"] == asked
+        host = httpx.URL(environment["PREFECT_API_URL"]).host
+        default = services["server"]["environment"]["STENO_DEPLOY__ALLOWED_HOSTS"].partition(":-")[2].removesuffix("}")
+        assert host in json.loads(default)

@@ -59,7 +59,7 @@ def answered(up: Up, method: str, path: str, body: Any = None, **options: Any) -
     return answer.json() if answer.content else None
 
 
-def deployment(up: Up, name: str = "transcribe/stenoflow") -> dict[str, Any]:
+def deployment(up: Up, name: str = "transcribe/one-recording") -> dict[str, Any]:
     found: dict[str, Any] = answered(up, "GET", f"/deployments/name/{name}")
     return found
 
