@@ -54,6 +54,19 @@ def registered(settings: StenoSettings, url: str) -> bool:
     return bool(asyncio.run(_told(there(), url)))
 
 
+def end_orphans(url: str) -> int:
+    """End the runs of this machine whose process is gone; how many there were. Raises as `deploy` does."""
+    from flows import orphans
+
+    async def ended() -> int:
+        from prefect.client.orchestration import get_client
+
+        async with get_client() as client:
+            return await orphans.end_orphans(client)
+
+    return int(asyncio.run(_told(ended(), url)))
+
+
 async def _told(work: Any, url: str) -> Any:
     """The result of `work`, with what Prefect's client raises told as ours."""
     import httpx

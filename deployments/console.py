@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from prefect.logging.handlers import PrefectConsoleHandler
+
+from infra.processes import write_nowhere
 
 
 class ConsoleHandler(PrefectConsoleHandler):
@@ -15,12 +16,4 @@ class ConsoleHandler(PrefectConsoleHandler):
         try:
             super().emit(record)
         except SystemExit:
-            _say_no_more()
-
-
-def _say_no_more() -> None:
-    """Send standard output and error nowhere: libraries that print would fail with BrokenPipeError."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+            write_nowhere()

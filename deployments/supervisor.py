@@ -12,6 +12,7 @@ from types import FrameType
 
 from deployments.processes import Child
 from infra.errors import ProcessKeepsEnding
+from infra.processes import ending_signals
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -48,8 +49,8 @@ class Supervisor:
         return self._stop.is_set()
 
     def watch_signals(self) -> None:
-        """Stop in order on Ctrl-C and SIGTERM; the second time, end everything at once."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Stop in order on Ctrl-C, SIGTERM and a closed terminal; the second time, end everything at once."""
+        for number in ending_signals():
             signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:

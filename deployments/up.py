@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments import processes
-from deployments.api import deploy, registered, target
+from deployments.api import deploy, end_orphans, registered, target
 from deployments.auth import SERVER_AUTH, Auth, server_auth
 from deployments.catalog import courier_pool
 from deployments.changes import Change
@@ -61,6 +61,8 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
             # A further worker leaves what is registered to the machine with the server, or to `steno deploy`.
             if plan.server or not registered(settings, url):
                 _tell(deploy(settings, url), say)
+            if ended := end_orphans(url):
+                say(f"Ended {ended} runs whose process was gone; those of deployments are restarted.")
             if plan.worker:
                 supervisor.start(_worker(plan, settings, logs))
                 supervisor.start(_courier(plan, settings, logs))

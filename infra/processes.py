@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def is_gone(process: str) -> bool:
     if (host, boot, namespace) != _machine() or not (boot and namespace and started):
         return False
     return not pid.isdigit() or _started(int(pid)) != started
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """What asks a process to end in order: Ctrl-C, SIGTERM, and a terminal that is closed unless that is to be survived (nohup)."""
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return signal.SIGINT, signal.SIGTERM
+    return signal.SIGINT, signal.SIGTERM, hangup
+
+
+def write_nowhere() -> None:
+    """Send standard output and error nowhere, once nobody reads them: libraries that print would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _machine() -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ from flows.cli.options import (
     given_options,
     machine_parameters,
 )
-from flows.cli.session import Display, Session, interruptible, leave_unfinished_stages, mark_cancelled
+from flows.cli.session import Display, Session, interruptible, leave_unfinished_stages, mark_cancelled, settled
 from flows.cli.transcribe import quieten, use_machine_options
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ async def _run(session: Session, request: BatchRequest, table: BatchTable) -> in
             await mark_cancelled(table.batch)
             return report(describe(error), as_json=session.display.as_json)
         finally:
-            if session.server is not None and session.ledger is not None:
-                await session.ledger.settled()
+            await settled(session)
     print_batch(result, session.display, table.source)
     return result.exit_code
 

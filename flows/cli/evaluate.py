@@ -18,7 +18,7 @@ from flows.cli.options import (
     machine_parameters,
 )
 from flows.cli.progress import Row, StageTable
-from flows.cli.session import Display, Session, drawn, interruptible, leave_unfinished_stages, mark_cancelled, ready
+from flows.cli.session import Display, Session, drawn, interruptible, leave_unfinished_stages, mark_cancelled, ready, settled
 from flows.cli.transcribe import quieten, use_machine_options
 
 if TYPE_CHECKING:
@@ -196,8 +196,7 @@ async def _run(session: Session, request: EvaluateRequest, table: EvaluationTabl
             report(describe(error), as_json=session.display.as_json)
             return INTERRUPTED
         finally:
-            if session.server is not None and session.ledger is not None:
-                await session.ledger.settled()
+            await settled(session)
     print_evaluation(found, session.display)
     return worst([row.exit_code or 1 for row in found.failed])
 

@@ -26,6 +26,7 @@ from flows.cli.session import (
     leave_unfinished_stages,
     mark_cancelled,
     ready,
+    settled,
     told,
 )
 from flows.cli.transcribe import as_kept, partial_result, quieten, use_machine_options
@@ -143,8 +144,7 @@ async def _retry(session: Session, asked: Asked) -> int:
             if partial := partial_result(error):
                 print_result(partial, as_json=session.display.as_json, quiet=session.display.quiet)
             code = _fail(session.display, error)
-        if session.server is not None and session.ledger is not None:
-            await session.ledger.settled()
+        await settled(session)
     return code
 
 

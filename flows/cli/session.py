@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.errors import INTERRUPTED
+from infra.processes import ending_signals, write_nowhere
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from flows.request import TranscribeRequest
     from flows.settled import Ledger
     from infra.progress import StageEvent
+
+
+UPKEEP = 5.0
+"""Seconds that a command which is done waits until what earlier ones left is cleared away."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Session:
     """Of the task runs that ended here; there once Prefect is ready."""
     run_id: str = ""
     """The flow run's, once its first stage has begun."""
+    upkeep: Task[None] | None = None
+    """Of what earlier commands left behind."""
     loading: Task[None] | None = None
     """Of what the first recording's stages need; kept, for asyncio forgets tasks that nobody holds."""
     ahead: Ahead | None = None
@@ -64,16 +71,18 @@ class Session:
 
 @contextlib.contextmanager
 def interruptible(session: Session) -> Iterator[None]:
-    """Ctrl-C and SIGTERM cancel the run, which ends at the next batch; the second time the process ends as it is."""
+    """Ctrl-C, SIGTERM and a closed terminal cancel the run, which ends at the next batch; the second time the process ends as it is."""
     import asyncio
 
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     seen = 0
 
-    def interrupt() -> None:
+    def interrupt(number: signal.Signals) -> None:
         nonlocal seen
         seen += 1
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            write_nowhere()  # the terminal is gone, and every line would fail
         if seen > 1:
             if session.console is not None:
                 session.console.show_cursor(True)
@@ -82,9 +91,9 @@ def interruptible(session: Session) -> Iterator[None]:
         if session.table is not None:
             session.table.stop()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = ending_signals()
     for number in signals:
-        loop.add_signal_handler(number, interrupt)
+        loop.add_signal_handler(number, interrupt, number)
     try:
         yield
     finally:
@@ -144,7 +153,29 @@ async def ready(
         from flows.settled import Ledger
 
         session.ledger = Ledger()
+        session.upkeep = asyncio.create_task(end_orphans())
     return import_flow()
+
+
+async def settled(session: Session) -> None:
+    """Return when nothing of this command is on its way to Prefect any more."""
+    import asyncio
+
+    if session.upkeep is not None:
+        await asyncio.wait({session.upkeep}, timeout=UPKEEP)
+    if session.server is not None and session.ledger is not None:
+        await session.ledger.settled()
+
+
+async def end_orphans() -> None:
+    """End what killed commands of this machine left running in Prefect's views, beside the work of this one."""
+    from prefect import get_client
+
+    from flows import orphans
+
+    with contextlib.suppress(Exception):  # the next command tries again
+        async with get_client() as client:
+            await orphans.end_orphans(client)
 
 
 def import_flow() -> Callable[[TranscribeRequest], Any]:

@@ -18,6 +18,7 @@ from flows.cli.session import (
     leave_unfinished_stages,
     mark_cancelled,
     ready,
+    settled,
     told,
 )
 
@@ -130,8 +131,7 @@ async def _run_all(session: Session, requests: dict[int, TranscribeRequest], tot
                 await mark_cancelled(session.run_id)
                 codes[position] = _fail(error, request, session.display, total)
                 break
-        if session.server is not None and session.ledger is not None:
-            await session.ledger.settled()
+        await settled(session)
     return codes
 
 
