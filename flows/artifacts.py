@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,13 +26,14 @@ def flow_run_here() -> FlowRun | None:
 class RunArtifacts:
     """The artifacts of one flow run. A retry finds those of the execution before it and writes them anew."""
 
-    def __init__(self, run: UUID, *, retried: bool) -> None:
+    def __init__(self, run: UUID, name: str, *, retried: bool) -> None:
         self.run = run
+        self._title = _slug(name)
         self._ids: dict[str, UUID] | None = None if retried else {}
 
     @classmethod
     def of(cls, run: FlowRun) -> RunArtifacts:
-        return cls(run.id, retried=run.run_count > 1)
+        return cls(run.id, run.name, retried=run.run_count > 1)
 
     async def find(self, client: PrefectClient) -> dict[str, UUID]:
         """The artifacts there are, by key. A run's first execution asks nobody."""
@@ -38,17 +41,29 @@ class RunArtifacts:
             self._ids = {str(one.key): one.id for one in await read_artifacts(client, self.run)}
         return self._ids
 
-    async def write(self, client: PrefectClient, name: str, kind: str, data: Any, description: str) -> None:
-        """Show `data` as the run's artifact `name`; what kind takes which data is told in `prefect.artifacts`."""
+    async def write(
+        self, client: PrefectClient, name: str, kind: str, data: Any, description: str, *, titled: bool = False
+    ) -> None:
+        """Show `data` as the run's artifact `name`; what kind takes which data is told in `prefect.artifacts`.
+
+        A `titled` one has the run's name in its key, which is what Prefect's views show as its title.
+        """
         from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
-        key = f"{PREFIX}-{name}"
-        known = await self.find(client)
+        known, key = await self.find(client), f"{PREFIX}-{name}"
+        if titled:
+            key = next((one for one in known if one.startswith(f"{key}-")), f"{key}-{self._title}")
         if key in known:
             await client.update_artifact(known[key], ArtifactUpdate(data=data, description=description))
             return
         artifact = ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=self.run)
         known[key] = (await client.create_artifact(artifact)).id
+
+
+def _slug(name: str) -> str:
+    """As much of the name as a key may hold: small letters without accents, digits and dashes."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain)[:80].strip("-") or "recording"
 
 
 async def read_artifacts(client: PrefectClient, run: UUID, *names: str) -> list[Artifact]:

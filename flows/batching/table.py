@@ -194,7 +194,8 @@ async def publish_table(table: Table, result: BatchResult, source: str) -> None:
 
     try:
         await acreate_markdown_artifact(markdown=_summary(result, source), key="batch", description=result.sentence)
-        if rows := [_shown_row(row) for row in table.shown()]:
+        paid = result.cost != 0
+        if rows := [_shown_row(row) | ({"cost": row.price} if paid else {}) for row in table.shown()]:
             await acreate_table_artifact(table=rows, key="batch-recordings", description=f"The CSV has all: {result.table}")
     except Exception as error:
         get_run_logger().warning("The batch's table could not be stored: %s", type(error).__name__)
@@ -204,10 +205,11 @@ def _summary(result: BatchResult, source: str) -> str:
     from infra.prices import dollars
 
     pace = f", {result.duration / result.seconds:.1f} × real time" if result.seconds and result.duration else ""
+    paid = f", {dollars(result.cost)}" if result.cost != 0 else ""
     lines = [
         f"**{source}**: {result.sentence}",
         "",
-        f"{result.duration / 60:.1f} min of recordings in {result.seconds / 60:.1f} min{pace}, {dollars(result.cost)}.",
+        f"{result.duration / 60:.1f} min of recordings in {result.seconds / 60:.1f} min{pace}{paid}.",
         "",
         f"Every recording's row: `{result.table}`" if result.table else "Nothing was new.",
     ]
@@ -236,7 +238,6 @@ def _shown_row(row: Ended) -> dict[str, Any]:
         "duration": f"{row.duration:.1f} s" if row.duration is not None else "",
         "took": f"{row.seconds:.1f} s" if row.seconds is not None else "",
         "× real time": f"{row.pace:.1f}" if row.pace else "",
-        "cost": row.price,
         "files": " ".join(Path(file).name if "://" not in file else file for file in row.files),
         "run": row.run,
     }

@@ -55,7 +55,7 @@ def markdown(evaluation: Evaluation) -> str:
     parts = [
         f"# Evaluation {evaluation.name}/{evaluation.id}",
         f"{_counted(evaluation)} from {_cell(evaluation.references)}. {_rules(evaluation)}",
-        _table(_OVERALL, evaluation.overall),
+        _table(_columns(evaluation.overall), evaluation.overall),
         *(_side_by_side(one) for one in evaluation.comparisons),
         _failures(evaluation.failed),
         "\n".join(f"- {_cell(warning)}" for warning in evaluation.warnings),
@@ -64,6 +64,11 @@ def markdown(evaluation: Evaluation) -> str:
         _LEGEND,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _columns(overall: Sequence[Overall]) -> Sequence[Column]:
+    """Without the price where nothing was rented and this machine has none."""
+    return _OVERALL if any(one.cost_per_hour for one in overall) else _OVERALL[:-1]
 
 
 def summary(one: Overall) -> str:

@@ -1,4 +1,4 @@
-"""What a run tells its reader in Prefect: a report, a table of its stages, a picture of who speaks when.
+"""What a run tells its reader in Prefect: a report, which shows who speaks when, and a table of its stages.
 
 A retry writes them anew in the same places. Nothing here fails or long delays a run, and only the report's beginning of
 the transcript, which can be switched off, holds anything that was said.
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from flows.artifacts import RunArtifacts, flow_run_here
 from flows.report import text
 from flows.report.contents import NOTHING, read_contents
-from flows.report.timeline import data_uri, timeline
 from flows.report.words import plain
 from flows.request import TranscribeRequest
 from flows.result import StageReport, TranscribeResult
@@ -50,8 +49,6 @@ async def publish_report(result: TranscribeResult) -> None:
             _Piece("report", "markdown", text.finished(result, contents, get_settings()), about),
             _Piece("stages", "table", text.stage_rows(result.stages, result.duration), about),
         ]
-        if contents.spans:
-            pieces.append(_Piece("speakers", "image", data_uri(timeline(contents.spans, result.duration)), about))
         await _publish(
             pieces, [*_model(result.stages), f"language:{result.language}", *(["without-speakers"] if result.degraded else [])]
         )
@@ -89,7 +86,10 @@ async def _publish(pieces: list[_Piece], tags: Iterable[str]) -> None:
         await artifacts.find(client)
         await asyncio.gather(
             client.update_flow_run(run.id, tags=[*others, *tags]),
-            *(artifacts.write(client, piece.name, piece.kind, _data(piece), piece.description) for piece in pieces),
+            *(
+                artifacts.write(client, piece.name, piece.kind, _data(piece), piece.description, titled=True)
+                for piece in pieces
+            ),
         )
 
 

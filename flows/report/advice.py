@@ -60,6 +60,7 @@ ADVICE: dict[str, str] = {
     "worker_lost": "Retry. If it recurs, look at what ends the workers: memory, mostly, or preemption.",
     "prefect_unreachable": "Start the Prefect server, or correct `PREFECT_API_URL`; then try again.",
     "artifact_missing": "Retry: what was removed is computed again. If it recurs, keep artifacts longer (`retention_days`).",
+    "unreadable_artifact": "Retry: what was damaged is computed again. If it recurs, check the disk or bucket of the store.",
     "download_failed": "Retry when the server that holds the recording answers again.",
     "stage_timeout": "Raise the limit that the message names, or choose a smaller model or a faster machine, then Retry.",
     "stage_not_begun": "Let more stages run at once, or wait longer, by the settings that the message names; then Retry.",

@@ -91,10 +91,15 @@ def stage_rows(stages: Sequence[StageReport], duration: float | None) -> list[di
             "with": stage.label or stage.detail,
             "batch": stage.batch_size,
             "where": where(stage),
-            "cost $": stage.cost if stage.cost is None else round(stage.cost, 6),
         }
+        | ({"cost $": stage.cost if stage.cost is None else round(stage.cost, 6)} if costs(stages) else {})
         for stage in stages
     ]
+
+
+def costs(stages: Iterable[StageReport]) -> bool:
+    """Whether anything was paid for: where nothing is rented and this machine has no price, there is nothing to say of it."""
+    return any(stage.cost != 0 for stage in stages if stage.state != "skipped")
 
 
 def where(stage: StageReport) -> str:
@@ -128,7 +133,8 @@ def _account(result: TranscribeResult, settings: StenoSettings) -> str:
     reused = sum(stage.state == "cached" for stage in worked)
     parts = [f"Took {lasting(result.total_seconds)}{times}"]
     parts += [f"{reused} of {len(worked)} stages reused"] if reused else []
-    return f"{'; '.join(parts)}. Cost: {dollars(result.cost)}{_by(result.stages, settings)}."
+    paid = f" Cost: {dollars(result.cost)}{_by(result.stages, settings)}." if costs(result.stages) else ""
+    return f"{'; '.join(parts)}.{paid}"
 
 
 def _by(stages: Iterable[StageReport], settings: StenoSettings) -> str:
@@ -183,7 +189,9 @@ def _stages(
             ["**all**", "", f"{total_seconds:.1f}", f"{duration / max(total_seconds, 0.001):.1f}", "", "", dollars(cost)]
         )
     yield from ("### Stages", "")
-    yield from table(["stage", "outcome", ">seconds", ">× real time", ">attempts", "where", ">cost"], rows)
+    header = ["stage", "outcome", ">seconds", ">× real time", ">attempts", "where", ">cost"]
+    shown = len(header) if costs(stages) else -1
+    yield from table(header[:shown], [row[:shown] for row in rows])
 
 
 def _row(stage: StageReport, duration: float | None) -> list[str]:

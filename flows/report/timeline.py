@@ -1,4 +1,7 @@
-"""Who speaks when, as a small SVG picture of our own making: it must show in Prefect's views, light and dark."""
+"""Who speaks when, as a small SVG picture of our own making, for Prefect's views.
+
+It has no background, and colours that can be read on white as on the dark theme's: a picture is not told which theme is on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from xml.sax.saxutils import escape
 
 WIDTH = 760
 _LEFT, _RIGHT, _ROW, _BAR, _TOP, _BOTTOM = 124, 96, 26, 14, 14, 34
-_COLOURS = ("#3b6fd4", "#e07b39", "#3c9d6b", "#b5478f", "#8a6fd1", "#c9a227", "#2aa1b3", "#c94f4f", "#6b7f2a", "#7a5c43")
+_INK = "#7b7d82"
+_COLOURS = ("#3b6fd4", "#d0692a", "#3c9d6b", "#b5478f", "#8a6fd1", "#a98312", "#2a9cae", "#c94f4f", "#6b7f2a", "#94704f")
 _MOST_ROWS = 20
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600)
 """Seconds between two marks of the axis."""
@@ -38,9 +42,7 @@ def timeline(spans: Sequence[Span], duration: float) -> str:
     more = f'<text x="{_LEFT}" y="{height - 4}" class="s">and {hidden} more</text>' if hidden > 0 else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}">'
-        "<style>text{font:12px system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif;fill:#24292f}.s{fill:#6e7781;font-size:11px}"
-        "</style>"
-        f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#fff"/>'
+        f"<style>text{{font:12px system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif;fill:{_INK}}}.s{{font-size:11px}}</style>"
         f"{_axis(duration, height - _BOTTOM)}{''.join(rows)}{more}</svg>"
     )
 
@@ -63,7 +65,7 @@ def _row(number: int, speaker: str, seconds: float, spans: Iterable[Span], durat
     strokes = "".join(f"M{start:.1f} {middle:.0f}h{end - start:.1f}" for start, end in _columns(spans, duration))
     right = WIDTH - _RIGHT
     return (
-        f'<rect x="{_LEFT}" y="{middle - _BAR / 2:.0f}" width="{right - _LEFT}" height="{_BAR}" rx="2" fill="#f0f2f5"/>'
+        f'<rect x="{_LEFT}" y="{middle - _BAR / 2:.0f}" width="{right - _LEFT}" height="{_BAR}" rx="2" fill="{_INK}" fill-opacity="0.12"/>'
         f'<path d="{strokes}" stroke="{_COLOURS[number % len(_COLOURS)]}" stroke-width="{_BAR}" fill="none"/>'
         f'<text x="{_LEFT - 10}" y="{middle + 4:.0f}" text-anchor="end">{escape(name)}</text>'
         f'<text x="{right + 10}" y="{middle + 4:.0f}" class="s">{clock(seconds)} · {share}</text>'
@@ -91,7 +93,7 @@ def _axis(duration: float, bottom: float) -> str:
     for number in range(int(duration // step) + 1):
         x = _LEFT + number * step * scale
         marks.append(
-            f'<path d="M{x:.1f} {_TOP - 4}V{bottom + 4}" stroke="#d8dee4"/>'
+            f'<path d="M{x:.1f} {_TOP - 4}V{bottom + 4}" stroke="{_INK}" stroke-opacity="0.3"/>'
             f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle" class="s">{clock(number * step)}</text>'
         )
     return "".join(marks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -77,8 +78,11 @@ async def test_a_finished_run_tells_what_came_of_it(
     rows = json.loads(str(found["transcription-stages"].data))
     assert [(row["stage"], row["outcome"], row["attempts"]) for row in rows] == [(stage, "computed", 1) for stage in STAGES]
     assert {row["where"] for row in rows if row["stage"] not in ("fetch", "export")} == {"local cpu"}
-    picture = svg_in(str(found["transcription-speakers"].data))
-    assert "SPEAKER_00" in "".join(picture.itertext())
+    assert set(found) == {"transcription-report", "transcription-stages", "transcription-progress"}
+    (picture,) = re.findall(r"!\[Who speaks when\]\((data:[^)]+)\)", report)
+    assert "SPEAKER_00" in "".join(svg_in(picture).itertext())
+    assert found["transcription-report"].key == "transcription-report-board-b-call-1-wav"
+    assert found["transcription-stages"].key == "transcription-stages-board-b-call-1-wav"
     result = await state.aresult()
     assert result.cost == pytest.approx(sum(stage.cost for stage in result.stages))
     assert 0 < result.cost <= result.total_seconds
@@ -93,6 +97,9 @@ async def test_what_was_reused_cost_nothing_and_is_said_to_be_reused(tmp_path: P
     state = await run(request(tmp_path / "a.wav"))
     report = str((await artifacts(run_of(state)))["transcription-report"].data)
     assert "6 of 6 stages reused" in report
+    rows = json.loads(str((await artifacts(run_of(state)))["transcription-stages"].data))
+    assert "$" not in report and "| cost |" not in report
+    assert not any("cost $" in row for row in rows)
     assert "| asr | reused |" in report
     assert (await state.aresult()).cost == 0
 
@@ -218,6 +225,34 @@ def test_the_picture_sets_those_first_who_speak_most() -> None:
     texts = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert [text for text in texts if text in ("ann", "bob")] == ["bob", "ann"]
     assert {"0:08 · 80 %", "0:03 · 30 %"} <= set(texts)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's ratio of two colours, `#rrggbb`."""
+
+    def luminance(colour: str) -> float:
+        parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#0f172a"])
+def test_the_picture_can_be_read_on_a_light_and_on_a_dark_page(page: str) -> None:
+    svg = timeline([Span(number, number + 1, f"speaker {number}") for number in range(12)], 12.0)
+    picture = ElementTree.fromstring(svg)
+    written = re.findall(r"fill:(#[0-9a-f]{6})", svg)
+    drawn = {
+        str(shape.get(use))
+        for shape in picture.iter()
+        for use in ("fill", "stroke")
+        if (shape.get(use) or "none") != "none" and not shape.get(f"{use}-opacity")
+    }
+    assert len(drawn) == 10 and written
+    assert {colour: ratio for colour in written if (ratio := contrast(colour, page)) < 4} == {}
+    assert {colour: ratio for colour in drawn if (ratio := contrast(colour, page)) < 3} == {}
 
 
 def test_the_beginning_ends_after_the_words_asked_for_by_speaker() -> None:
