@@ -10,57 +10,68 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flows.request import FORMATS
 from speech.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from prefect import Flow
 
-FIRST = ("source", "references", "name", "language", "num_speakers", "min_speakers", "max_speakers", "formats", "output_dir")
-LAST = (
-    "batch_size",
-    "track",
-    "allow_truncated",
-    "highlight_words",
-    "max_line_width",
-    "max_line_count",
-    "redo_from",
-    "max_duration",
-    "retention_days",
-)
-"""What most runs fill in comes first, what hardly any does comes last, the rest stays as the model orders it."""
+USUAL = ("source", "references", "name", "language", "num_speakers", "min_speakers", "max_speakers", "model", "models")
+USUAL_OUTPUT = ("formats", "output_dir")
+GROUPS: dict[str, dict[str, str]] = {
+    "Speakers": {"diarize": "tell apart", "on_diarization_failure": "if they cannot be told apart"},
+    "Sound": {
+        "track": "which audio track",
+        "allow_truncated": "take what is cut short",
+        "max_duration": "longest recording (seconds)",
+    },
+    "Words": {
+        "task": "transcribe or translate",
+        "hotwords": "names and terms",
+        "initial_prompt": "text to begin with",
+        "align": "times",
+        "align_model": "model for times",
+    },
+    "Files": {
+        "output_file": "one file instead",
+        "highlight_words": "underline words in subtitles",
+        "max_line_width": "characters per subtitle line",
+        "max_line_count": "lines per subtitle",
+    },
+    "List": {
+        "recursive": "folders below",
+        "limit": "at most this many",
+        "order": "which first",
+        "retry_failed": "failed ones again",
+    },
+    "Computing": {
+        "run_on": "machine",
+        "compute": "here or on Modal",
+        "concurrency": "recordings at once",
+        "batch_size": "batch size",
+        "redo_from": "once more from",
+        "retention_days": "keep artifacts for (days)",
+    },
+}
+"""Heading to its fields, each with what its title says after the heading. Prefect's form has no headings of its own."""
 
 TITLES = {
     "source": "Recording",
-    "name": "Name",
-    "language": "Language",
-    "track": "Audio track",
-    "model": "Whisper model",
-    "task": "Task",
-    "align": "Word times",
-    "diarize": "Speakers",
     "num_speakers": "Number of speakers",
     "min_speakers": "Fewest speakers",
     "max_speakers": "Most speakers",
-    "on_diarization_failure": "If the speakers cannot be found",
-    "initial_prompt": "Text to prime with",
-    "hotwords": "Names and terms",
+    "model": "Whisper model",
+    "models": "Whisper models",
     "formats": "Files to write",
     "output_dir": "Output folder",
-    "output_file": "Output file",
-    "align_model": "Model for word times",
-    "allow_truncated": "Take recordings that are cut short",
-    "max_line_width": "Subtitle line width",
-    "max_line_count": "Subtitle lines",
-    "redo_from": "Compute again from",
-    "max_duration": "Longest recording (seconds)",
-    "retention_days": "Keep artifacts for (days)",
-    "run_on": "Where to compute",
-    "order": "Which first",
-    "limit": "At most this many",
-}
+    "options": "Transcription",
+    "older_than_days": "Unused for (days)",
+    "max_gb": "Keep at most (GB)",
+    "dry_run": "Only list",
+} | {field: f"{heading}: {title}" for heading, fields in GROUPS.items() for field, title in fields.items()}
 DESCRIPTIONS = {
-    "source": "A path or URL that the worker can read: a file, http(s)://, s3:// or any other fsspec URL.",
-    "output_dir": "Folder or fsspec URL that the files are written to; a relative one is below the work pool's working directory.",
+    "source": "A path or address that the worker can read: a file, https://, s3://, or another storage's.",
+    "output_dir": "Folder or address (s3://, another storage's) that the files are written to; a relative one is below the work pool's working directory.",
     "language": "The spoken language; detected when left out.",
 }
 _GROUPS = {
@@ -96,6 +107,8 @@ def _field(name: str, spec: dict[str, Any], model: str) -> dict[str, Any]:
     spec["title"] = title or TITLES.get(name) or _sentence_case(name)
     if name == "language" and spec.get("type") == "string":
         spec["enum"] = [*sorted(LANGUAGES.values()), *sorted(LANGUAGES)]
+    if name == "formats":
+        spec["items"] = {"type": "string", "enum": [*FORMATS, "all"]}
     return spec | ({"description": DESCRIPTIONS[name]} if model == "TranscribeRequest" and name in DESCRIPTIONS else {})
 
 
@@ -110,9 +123,10 @@ def _optional(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
-    """In the form's order. A database may forget the order of keys, so each says its position."""
-    middle = [name for name in fields if name not in FIRST and name not in LAST]
-    names = [name for name in (*FIRST, *middle, *LAST) if name in fields]
+    """What most runs fill in, what belongs to this form alone, then the groups. A database may forget the order of keys."""
+    grouped = [name for group in GROUPS.values() for name in group]
+    own = [name for name in fields if name not in (*USUAL, *USUAL_OUTPUT, *grouped)]
+    names = [name for name in (*USUAL, *USUAL_OUTPUT, *own, *grouped) if name in fields]
     return {name: fields[name] | {"position": position} for position, name in enumerate(names)}
 
 

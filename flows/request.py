@@ -53,7 +53,8 @@ class RecordingSource(Frozen):
     """Where one recording is."""
 
     source: str = Field(
-        min_length=1, description="The recording: a path, an http(s) or s3 URL, any fsspec URL, or `-` for standard input."
+        min_length=1,
+        description="The recording: a path, an address (https://, s3://, another storage's), or `-` for standard input.",
     )
     name: str | None = Field(
         None,
@@ -101,7 +102,8 @@ class TranscribeOptions(Frozen):
         "when left out the first that decodes, is not silent and, where a language is given, is tagged with it.",
     )
     model: str = Field(
-        "auto", description="Whisper model: a size (`base`, `large-v3`), a hub id, or a folder; `auto` takes the default."
+        "auto",
+        description="Whisper model: a size (`base`, `large-v3`), a repository of huggingface.co (`owner/name`), or a folder; `auto` takes the default.",
     )
     batch_size: int | None = Field(
         None,
@@ -124,10 +126,11 @@ class TranscribeOptions(Frozen):
         None, max_length=2000, description="Names and terms that are likely to be said, separated by spaces."
     )
     formats: tuple[Format, ...] = Field(
-        ("json",), description="The files to write; with none the transcript is only kept in the store."
+        ("json",), description="The files to write, `all` for every kind; with none the transcript is only kept in the store."
     )
     align_model: str = Field(
-        "auto", description="wav2vec2 model for word times: a hub id or a folder; `attention` uses Whisper's own."
+        "auto",
+        description="wav2vec2 model for word times: a repository of huggingface.co (`owner/name`), or a folder; `attention` uses Whisper's own.",
     )
     allow_truncated: bool = Field(
         False, description="Transcribe what is there when a recording is cut short, instead of refusing it."
@@ -141,16 +144,19 @@ class TranscribeOptions(Frozen):
     max_line_count: int | None = Field(None, ge=1, le=10, description="Lines per subtitle; needs max_line_width.")
 
     compute: Literal["local", "modal"] | None = Field(
-        None, description="Where the models run: on this machine, or on Modal; as the settings say when left out."
+        None,
+        description="Where the models run: on the machine that executes the run, or on Modal; STENO_COMPUTE__BACKEND when left out.",
     )
     redo_from: Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"] | None = Field(
         None, description="Compute this stage and all that follow from it again, although they are cached."
     )
     max_duration: float | None = Field(
-        None, gt=0, description="Refuse a recording that lasts longer, in seconds; the settings' cap holds in any case."
+        None,
+        gt=0,
+        description="Refuse a recording that lasts longer, in seconds; STENO_LIMITS__MAX_DURATION holds in any case.",
     )
     retention_days: float | None = Field(
-        None, ge=0, description="Days that the artifacts of this run are kept at least; the settings' when left out."
+        None, ge=0, description="Days that the artifacts of this run are kept at least; STENO_RETENTION__DAYS when left out."
     )
 
     @field_validator("*", mode="before")
@@ -167,6 +173,16 @@ class TranscribeOptions(Frozen):
             raise ValueError(str(error)) from None
 
     _track = field_validator("track", mode="before")(track_choice)
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """`all`, and a list in one text, as at the command line: `srt, vtt`."""
+        names = re.split(r"[,;\s]+", value.strip()) if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return value
+        plain = [name.strip().lower() if isinstance(name, str) else name for name in names if name != ""]
+        return FORMATS if "all" in plain else plain
 
     @field_validator("formats")
     @classmethod
@@ -189,7 +205,7 @@ class TranscribeOptions(Frozen):
 class TranscribeRequest(TranscribeOptions, RecordingSource):
     """One recording to transcribe."""
 
-    output_dir: str = Field(".", description="Folder or fsspec URL that the files are written to.")
+    output_dir: str = Field(".", description="Folder that the files are written to, or an address (s3://, another storage's).")
     output_file: str | None = Field(None, description="One file to write instead; its extension names the format.")
 
     @model_validator(mode="after")

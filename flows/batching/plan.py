@@ -138,8 +138,6 @@ def _options(common: TranscribeOptions, item: Item) -> TranscribeOptions:
     if not item.options:
         return common
     own = {name: value for name, value in item.options.items() if name not in OWN_COLUMNS}
-    if isinstance(own.get("formats"), str):
-        own["formats"] = tuple(name.strip() for name in own["formats"].replace(";", ",").split(",") if name.strip())
     try:
         return TranscribeOptions.model_validate(common.model_dump(exclude_unset=True) | own)
     except ValidationError as error:

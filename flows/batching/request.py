@@ -25,7 +25,10 @@ class BatchRequest(Frozen):
         min_length=1,
         description="What lists the recordings: a folder, a glob, an s3:// prefix or glob, a .csv or .jsonl manifest, or a podcast feed.",
     )
-    output_dir: str = Field(".", description="Folder or fsspec URL that the files are written to, laid out as what was listed.")
+    output_dir: str = Field(
+        ".",
+        description="Folder or address (s3://, another storage's) that the files are written to, laid out as what was listed.",
+    )
     recursive: bool = Field(False, description="Take the folders below as well.")
     limit: int | None = Field(None, ge=1, description="Most new recordings to take this time; the others wait for the next.")
     order: Literal["listed", "newest", "oldest"] = Field(

@@ -51,7 +51,8 @@ class EvaluateRequest(Frozen):
         description="Recordings at work at the same time; on one machine more than one distorts the speed that is measured.",
     )
     output_dir: str = Field(
-        "evaluation", description="Folder or fsspec URL that the tables and the transcripts are written to."
+        "evaluation",
+        description="Folder or address (s3://, another storage's) that the tables and the transcripts are written to.",
     )
 
     @field_validator("models")

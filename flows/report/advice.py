@@ -12,7 +12,7 @@ ADVICE: dict[str, str] = {
     # the request
     "input": "Correct the request and start a new run.",
     "invalid_option": "Correct the option and start a new run.",
-    "unknown_model": "Choose one of the models that `steno models` lists, a hub id, or a folder of weights; start a new run.",
+    "unknown_model": "Choose one of the models that `steno models` lists, a repository of huggingface.co, or a folder of weights; start a new run.",
     "invalid_reference": "Correct the file of truth that the recording is compared with.",
     # the recording
     "media": "Listen to the recording; if it plays elsewhere, convert it to WAV or FLAC and start a new run.",

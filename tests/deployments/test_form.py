@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from itertools import groupby
 from typing import Any
 
 import pytest
 
 from deployments.catalog import catalog
 from deployments.form import parameter_form
+from flows.request import FORMATS, TranscribeRequest
 from infra.settings import StenoSettings
 
 SPECS = {f"{spec.entrypoint}/{spec.name}": spec for spec in catalog(StenoSettings())}
@@ -49,3 +52,30 @@ def test_optional_numbers_are_numbers_with_bounds_and_choices_are_choices() -> N
     assert properties["redo_from"]["enum"][0] == "fetch"
     assert {"english", "en", "french"} <= set(properties["language"]["enum"])
     assert properties["batch_size"]["maximum"] == 256 and "default" not in properties["batch_size"]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_fields_of_a_kind_stand_together_under_one_heading(name: str) -> None:
+    for body in parameter_form(SPECS[name].flow)["definitions"].values():
+        headings = [spec["title"].partition(":")[0] for spec in body["properties"].values() if ":" in spec["title"]]
+        assert list(dict.fromkeys(headings)) == [heading for heading, _ in groupby(headings)]
+        plain = [":" not in spec["title"] for spec in body["properties"].values()]
+        assert plain == sorted(plain, reverse=True), "what most runs fill in comes before the groups"
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_sentences_are_for_whoever_fills_in_the_form(name: str) -> None:
+    text = json.dumps(parameter_form(SPECS[name].flow)) + SPECS[name].description
+    for jargon in ("fsspec", "hub id", "settings'", "the settings", "repo id"):
+        assert jargon not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("all", FORMATS), (["all"], FORMATS), (["srt", "all"], FORMATS), ("srt, VTT", ("srt", "vtt")), (["srt", "srt"], ("srt",))],
+)
+def test_formats_are_taken_as_at_the_command_line(given: Any, meant: tuple[str, ...]) -> None:
+    form = parameter_form(SPECS["flows.transcribe.transcribe/one-recording"].flow)
+    formats = form["definitions"]["TranscribeRequest"]["properties"]["formats"]
+    assert "all" in formats["items"]["enum"]
+    assert TranscribeRequest.model_validate({"source": "a.wav", "formats": given}).formats == meant
