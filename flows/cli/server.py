@@ -188,9 +188,11 @@ def _serve(descriptor: int, *names: str) -> None:
     gc.disable()
     import uvicorn
 
+    from flows.cli.asleep import forgive_sleep
     from flows.cli.sqlite import write_in_turn
 
     write_in_turn()
+    forgive_sleep()
     from prefect.server.api.server import create_app
 
     schema, unchecked = _schema()

@@ -287,3 +287,21 @@ def test_nothing_is_left_when_the_worker_s_parent_is_killed(on_sqlite: Deployed)
     assert not psutil.pid_exists(pid)
     on_sqlite.restart_worker()
     os.kill(on_sqlite.worker.pid, signal.SIGCONT)
+
+
+@pytest.mark.matrix
+def test_a_machine_that_slept_has_not_crashed_its_runs(on_sqlite: Deployed, recording: Path) -> None:
+    """Server, worker and run stop for longer than the automation waits for a sign of life, and go on."""
+    on_sqlite.plan(seconds={"asr": 45})
+    with noticed_within(on_sqlite, 40, ZOMBIES):
+        since = time.time()
+        run = at_work(on_sqlite, {"source": str(recording), "name": "on a laptop"})
+        on_sqlite.wait_for_stage("asr", after=since)
+        asleep = [on_sqlite.server.pid, on_sqlite.worker.pid, *on_sqlite.flow_pids(run)]
+        for pid in asleep:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(60)
+        for pid in asleep:
+            os.kill(pid, signal.SIGCONT)
+        on_sqlite.wait(run, {"COMPLETED"}, timeout=200)
+    assert "Crashed" not in on_sqlite.states(run)
