@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Files": {
         "output_file": "one file instead",
+        "overwrite": "replace those of others",
         "highlight_words": "underline words in subtitles",
         "max_line_width": "characters per subtitle line",
         "max_line_count": "lines per subtitle",

@@ -143,6 +143,9 @@ class TranscribeOptions(Frozen):
     max_line_width: int | None = Field(None, ge=10, le=500, description="Characters per subtitle line.")
     max_line_count: int | None = Field(None, ge=1, le=10, description="Lines per subtitle; needs max_line_width.")
 
+    overwrite: bool = Field(
+        False, description="Replace a file that is there and was not written for this recording, or was changed since."
+    )
     compute: Literal["local", "modal"] | None = Field(
         None,
         description="Where the models run: on the machine that executes the run, or on Modal; STENO_COMPUTE__BACKEND when left out.",

@@ -27,7 +27,7 @@ from tasks.asr import asr
 from tasks.calls import asr_call
 from tasks.cluster import cluster
 from tasks.embed import embed
-from tasks.export import Exported, Output, check_output, export
+from tasks.export import Exported, Output, check_kept, check_output, export
 from tasks.fetch import fetch
 from tasks.merge import merge
 from tasks.models import Models, resolve_aligner, resolve_models
@@ -66,7 +66,7 @@ transcribe.result_storage = RecordStorage()
 async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     began = time.perf_counter()
     output = _output(request)
-    await check_output(output)
+    await check_output(output, request.shown_as, request.source)
     models = await resolve_models(request.model, request.language, request.align_model, align=request.align, task=request.task)
 
     recording = await fetch(
@@ -78,6 +78,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
         track=request.track,
         language=request.language,
     )
+    await check_kept(output, recording, request.source)
     segmentation = (await segment(log, recording, models)).artifact
     text, turns = await asyncio.gather(
         _words(log, request, recording, segmentation, models),
@@ -95,7 +96,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     transcript = (
         await merge(log, recording, text.asr, alignment=text.alignment, diarization=diarization, options=options)
     ).artifact
-    exported = await export(log, transcript, output, recording)
+    exported = await export(log, transcript, output, recording, request.source)
 
     seconds = time.perf_counter() - began + headstart.seconds_before(began)
     result = _result(log, recording, transcript, exported, failure=failure, seconds=seconds)
@@ -151,6 +152,7 @@ def _output(request: TranscribeRequest) -> Output:
         formats=request.formats,
         output_dir=request.output_dir,
         output_file=request.output_file,
+        overwrite=request.overwrite,
         render=request.model_dump(include={"highlight_words", "max_line_width", "max_line_count"}),
     )
 

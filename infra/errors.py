@@ -9,6 +9,8 @@
     │   ├── UnreadableList       neither a folder nor a manifest nor a feed that recordings could be listed from
     │   └── ListTooLong          more recordings than one batch may list
     ├── OutputNotWritable        the output folder cannot be written
+    │   ├── OutputExists         a file is there that was not written for this recording; it is kept unless told otherwise
+    │   └── OutputIsRecording    a file to be written is a recording; it is never written over
     ├── PortTaken                another program listens on the port that the server was to have
     └── NoApi                    there is no Prefect API to deploy to
     AccessError
@@ -66,6 +68,14 @@ class ListTooLong(SourceError):
 
 class OutputNotWritable(InputError):
     code = "output_not_writable"
+
+
+class OutputExists(OutputNotWritable):
+    code = "output_exists"
+
+
+class OutputIsRecording(OutputNotWritable):
+    code = "output_is_recording"
 
 
 class PortTaken(InputError):

@@ -42,6 +42,25 @@ def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
     return fs, str(path)
 
 
+def shown(target: str) -> str:
+    """A path as it is; a URL without credentials and query."""
+    if not is_url(target):
+        return target
+    scheme, _, rest = target.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+
+
+def read(target: str, settings: StenoSettings, *, most: int) -> bytes | None:
+    """What is there, up to `most` bytes; None where nothing is. Raises OSError and what the filesystem raises."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if is_url(target):
+            fs, place = filesystem(target, settings)
+            return bytes(fs.cat_file(place, start=0, end=most)) if fs.exists(place) else None
+        with Path(target).open("rb") as file:
+            return file.read(most)
+    return None
+
+
 def write(target: str, content: bytes, settings: StenoSettings) -> None:
     """Write whole or not at all: a file aside, then moved. Raises OSError and what the filesystem raises."""
     if is_url(target):

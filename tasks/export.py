@@ -17,9 +17,12 @@ from infra import outputs
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
 from infra.errors import OutputNotWritable, StorageFull
+from infra.handles import revealed
 from infra.jobs import ProgressSink, in_thread
+from infra.names import output_stem
 from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
+from infra.written import known_as, refuse_others, refuse_source, write_for
 from speech.errors import StenoError, TransientError
 from speech.schema import Frozen, Transcript
 from speech.stored import read_json
@@ -37,6 +40,8 @@ class Output(Frozen):
     output_file: str | None = None
     render: dict[str, Any]
     """Fields of `speech.formats.RenderOptions`."""
+    overwrite: bool = False
+    """Replace files that were not written for this recording."""
 
     def targets(self, stem: str) -> dict[str, str]:
         """Format to path or URL."""
@@ -49,6 +54,8 @@ class ExportCall(Frozen):
     transcript: ArtifactRef
     output: Output
     stem: str
+    recordings: tuple[str, ...]
+    """What the recording is known by (`infra.written`)."""
     warnings: tuple[str, ...]
     """What was noticed about the recording itself. Not in the artifact, which several recordings of the same samples share."""
 
@@ -65,20 +72,50 @@ class Exported(Frozen):
     warnings: tuple[str, ...] = ()
 
 
-async def export(log: RunLog, transcript: ArtifactRef, output: Output, recording: Recording) -> Exported:
-    """Write the files. Raises OutputNotWritable, StorageFull."""
-    call = ExportCall(transcript=transcript, output=output, stem=recording.stem, warnings=recording.warnings)
+async def export(log: RunLog, transcript: ArtifactRef, output: Output, recording: Recording, source: str) -> Exported:
+    """Write the files. Raises OutputNotWritable and its kinds, StorageFull."""
+    call = ExportCall(
+        transcript=transcript,
+        output=output,
+        stem=recording.stem,
+        recordings=_known_as(source, recording),
+        warnings=recording.warnings,
+    )
     exported = Exported.model_validate(await log.perform("export", with_retries(export_task), call))
     log.note(*exported.warnings)
     return exported
 
 
-async def check_output(output: Output) -> None:
-    """Refuse an output that cannot be written before anything is downloaded or computed. Raises OutputNotWritable."""
-    target = next(iter(output.targets("-").values()), None)
-    if target is None:
+async def check_output(output: Output, name: str, source: str) -> None:
+    """Refuse an output that cannot be written before anything is downloaded or computed. Raises OutputNotWritable and its kinds."""
+    targets = list(output.targets(output_stem(name)).values())
+    if not targets:
         return
-    await in_thread(lambda _: _check_target(target, get_settings()), lambda _: None, "export")
+
+    def check(_: ProgressSink) -> None:
+        address = revealed(source, get_settings())
+        for target in targets:
+            refuse_source(target, address)
+        _check_target(targets[0], get_settings())
+
+    await in_thread(check, lambda _: None, "export")
+
+
+async def check_kept(output: Output, recording: Recording, source: str) -> None:
+    """Refuse outputs in whose place is what was not written for this recording. Raises OutputExists, OutputIsRecording."""
+    targets = list(output.targets(recording.stem).values())
+
+    def check(_: ProgressSink) -> None:
+        for target in targets:
+            with refusals(target):
+                refuse_others(target, _known_as(source, recording), get_settings(), overwrite=output.overwrite)
+
+    if targets:
+        await in_thread(check, lambda _: None, "export")
+
+
+def _known_as(source: str, recording: Recording) -> tuple[str, ...]:
+    return known_as(revealed(source, get_settings()), recording.audio.sha256)
 
 
 @ends_cancelled
@@ -111,7 +148,7 @@ def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
     options = RenderOptions(uri=call.stem, **call.output.render)
     targets = call.output.targets(call.stem)
     rendered = {target: render(transcript, format_, options) for format_, target in targets.items()}
-    _write_all(rendered, settings, report)
+    _write_all(rendered, call, settings, report)
     return Exported(
         files=targets,
         language=transcript.language,
@@ -123,11 +160,11 @@ def _render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
     )
 
 
-def _write_all(rendered: Mapping[str, str], settings: StenoSettings, report: ProgressSink) -> None:
+def _write_all(rendered: Mapping[str, str], call: ExportCall, settings: StenoSettings, report: ProgressSink) -> None:
     for done, (target, text) in enumerate(rendered.items()):
         report(done / len(rendered))
         with refusals(target):
-            outputs.write(target, text.encode(), settings)
+            write_for(target, call.recordings, text.encode(), settings, overwrite=call.output.overwrite)
 
 
 def _check_target(target: str, settings: StenoSettings) -> None:
@@ -157,21 +194,13 @@ def refusals(target: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                f"No space left while writing {_for_people(target)}", cure="free some, or choose another --output-dir"
+                f"No space left while writing {outputs.shown(target)}", cure="free some, or choose another --output-dir"
             ) from error
         if outputs.is_url(target) and remote_fault(error) is RemoteFault.TRANSIENT:
-            raise TransientError(f"The storage of {_for_people(target)} did not answer; try again later.") from error
+            raise TransientError(f"The storage of {outputs.shown(target)} did not answer; try again later.") from error
         if not isinstance(error, OSError):
             raise
         why = error.strerror or type(error).__name__
         raise OutputNotWritable(
-            f"The output {_for_people(target)} cannot be written ({why})", cure="choose another --output-dir"
+            f"The output {outputs.shown(target)} cannot be written ({why})", cure="choose another --output-dir"
         ) from error
-
-
-def _for_people(target: str) -> str:
-    """A path as it is; a URL without credentials and query."""
-    if not outputs.is_url(target):
-        return target
-    scheme, _, rest = target.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from flows.outcome import RunOutcome
 from infra import outputs
 from infra.compute import get_store
+from infra.errors import OutputExists
 from infra.names import readable
 from infra.prices import dollars
 from infra.settings import get_settings
@@ -57,8 +58,8 @@ class Ended(Frozen):
 
     @property
     def again(self) -> bool:
-        """Whether a later batch tries it again by itself."""
-        return self.state == "failed" and self.retry is not Retry.NEVER
+        """Whether a later batch tries it again by itself: what failed passes, or a file stood in the way, which may be gone."""
+        return self.state == "failed" and (self.retry is not Retry.NEVER or self.code == OutputExists.code)
 
     @property
     def pace(self) -> float | None:

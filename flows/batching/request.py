@@ -14,7 +14,7 @@ from speech.schema import Frozen
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
 
-NEUTRAL = frozenset({"batch_size", "max_duration", "retention_days", "on_diarization_failure", "redo_from"})
+NEUTRAL = frozenset({"batch_size", "max_duration", "retention_days", "on_diarization_failure", "overwrite", "redo_from"})
 """Options that leave a finished transcript as it is."""
 
 

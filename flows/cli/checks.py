@@ -40,6 +40,17 @@ def check_request(request: TranscribeRequest, settings: StenoSettings) -> None:
     check_models(request, settings)
     check_source(request.source)
     check_output(request.output_dir, request.output_file)
+    check_targets(request)
+
+
+def check_targets(request: TranscribeRequest) -> None:
+    """Raise OutputIsRecording when a file to be written is the recording itself."""
+    from infra import outputs
+    from infra.written import refuse_source
+
+    stem = output_stem(request.shown_as)
+    for name in (request.output_file,) if request.output_file else (f"{stem}.{format_}" for format_ in request.formats):
+        refuse_source(outputs.joined(request.output_dir, name), request.source)
 
 
 def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.batch import BatchIncomplete, batch
+from flows.request import TranscribeOptions
 from infra import outputs
 from infra.settings import StenoSettings
 from tests.flows.test_batch import Place, place, run
@@ -67,6 +68,35 @@ async def test_every_entry_of_a_list_has_one_row_whatever_it_is_called(place: Pl
     assert executions(place.log)["segment"] == 3  # a.wav is one recording
     again = await run(place.request(source=str(listing)))
     assert (again.done, again.skipped, again.failed) == (0, 6, 2)
+
+
+async def test_what_is_there_and_is_not_ours_is_kept(place: Place) -> None:
+    for seed in range(3):
+        recording(place.source / f"talk-{seed}.wav", seed=seed, seconds=1.0)
+    own = recording(place.source / "own.wav", seed=3, seconds=1.0).rename(place.source / "own.json")
+    listing = place.source / "list.csv"
+    listing.write_text("source\ntalk-0.wav\ntalk-1.wav\ntalk-2.wav\nown.json\n")
+    request = place.request(source=str(listing), output_dir=str(place.source))
+    (place.source / "talk-1.json").write_text("somebody's notes")
+    os.link(own, place.source / "talk-2.json")
+    before = own.read_bytes()
+
+    result = await run(request)
+    assert [(row["state"], row["code"]) for row in rows_of(place.source)] == [
+        ("done", ""),
+        ("failed", "output_exists"),
+        ("failed", "output_is_recording"),
+        ("failed", "output_is_recording"),
+    ]
+    assert (result.exit_code, (place.source / "talk-1.json").read_text()) == (3, "somebody's notes")
+    assert executions(place.log)["asr"] == 1
+
+    (place.source / "talk-0.json").write_text("edited by hand")
+    replaced = await run(request.model_copy(update={"retry_failed": True, "options": TranscribeOptions(overwrite=True)}))
+    assert (replaced.done, replaced.failed, replaced.skipped) == (1, 2, 1)  # what was done before stays, edits and all
+    assert "good morning" in (place.source / "talk-1.json").read_text()
+    assert (place.source / "talk-0.json").read_text() == "edited by hand"
+    assert own.read_bytes() == before
 
 
 async def test_a_batch_whose_table_cannot_be_written_says_so_and_fails(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

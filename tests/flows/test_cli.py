@@ -152,6 +152,8 @@ REFUSALS: list[tuple[list[str], int, str, str]] = [
     (["talk.wav", "--min-speaker", "2"], 2, "invalid_option", "--min-speakers"),
     (["talk.wav", "--device", "tpu"], 2, "invalid_option", "'tpu' is not one of"),
     ([], 2, "invalid_option", "SOURCE"),
+    (["own.srt", "-f", "srt"], 3, "output_is_recording", "own.srt is a recording"),
+    (["talk.wav", "--output-file", "linked.srt"], 3, "output_is_recording", "not written over"),
 ]
 """Arguments, exit code, code, and what the sentence must say. `talk.wav` is there and not empty."""
 
@@ -162,6 +164,8 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], t
     folder = tmp_path_factory.mktemp("refusals")
     (folder / "empty.wav").touch()
     (folder / "talk.wav").write_bytes(b"not looked into")
+    (folder / "own.srt").write_bytes(b"not looked into")
+    (folder / "linked.srt").symlink_to("talk.wav")
     (folder / "folder").mkdir()
     lines = [["transcribe", *args, *extra] for args, *_ in REFUSALS for extra in ([], ["--json"])]
     code = (
