@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from infra.names import expanded
 from infra.settings import StenoSettings
 
 _opened: dict[str, tuple[StenoSettings, Any]] = {}
@@ -21,7 +22,7 @@ def joined(folder: str, name: str) -> str:
     """`name` in `folder`, unless it is a URL or an absolute path itself; paths come out absolute."""
     if is_url(name) or is_url(folder):
         return name if is_url(name) else f"{folder.rstrip('/')}/{name}"
-    return str((Path(folder).expanduser() / Path(name).expanduser()).absolute())
+    return str((expanded(folder) / expanded(name)).absolute())
 
 
 def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
@@ -40,14 +41,6 @@ def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
         return fs, str(fs._strip_protocol(url))
     fs, path = url_to_fs(url)
     return fs, str(path)
-
-
-def shown(target: str) -> str:
-    """A path as it is; a URL without credentials and query."""
-    if not is_url(target):
-        return target
-    scheme, _, rest = target.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def read(target: str, settings: StenoSettings, *, most: int) -> bytes | None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from infra import outputs
 from infra.compute import get_store
 from infra.errors import OutputExists, OutputIsRecording
-from infra.names import STDIN, WEB, path_of, scheme_of
+from infra.names import STDIN, WEB, path_of, scheme_of, without_secrets
 from infra.settings import StenoSettings
 from speech.schema import Frozen
 from speech.sniff import HEAD, looks_like_media
@@ -65,7 +65,7 @@ def refuse_others(
         raise OutputIsRecording(_over_recording(target), cure=_ELSEWHERE)
     if not overwrite:
         raise OutputExists(
-            f"The file {outputs.shown(target)} is there already and was not written for this recording, or was changed since; it is kept",
+            f"The file {without_secrets(target)} is there already and was not written for this recording, or was changed since; it is kept",
             cure="choose another --output-dir or --name, or replace it with --overwrite",
         )
 
@@ -98,7 +98,7 @@ def _plain(address: str) -> str:
 
 
 def _over_recording(target: str) -> str:
-    return f"{outputs.shown(target)} is a recording, which is not written over"
+    return f"{without_secrets(target)} is a recording, which is not written over"
 
 
 def _place(target: str) -> str:

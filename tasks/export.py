@@ -19,7 +19,7 @@ from infra.compute import get_store
 from infra.errors import OutputNotWritable, StorageFull
 from infra.handles import revealed
 from infra.jobs import ProgressSink, in_thread
-from infra.names import output_stem
+from infra.names import output_stem, without_secrets
 from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
 from infra.written import known_as, refuse_others, refuse_source, write_for
@@ -194,13 +194,13 @@ def refusals(target: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                f"No space left while writing {outputs.shown(target)}", cure="free some, or choose another --output-dir"
+                f"No space left while writing {without_secrets(target)}", cure="free some, or choose another --output-dir"
             ) from error
         if outputs.is_url(target) and remote_fault(error) is RemoteFault.TRANSIENT:
-            raise TransientError(f"The storage of {outputs.shown(target)} did not answer; try again later.") from error
+            raise TransientError(f"The storage of {without_secrets(target)} did not answer; try again later.") from error
         if not isinstance(error, OSError):
             raise
         why = error.strerror or type(error).__name__
         raise OutputNotWritable(
-            f"The output {outputs.shown(target)} cannot be written ({why})", cure="choose another --output-dir"
+            f"The output {without_secrets(target)} cannot be written ({why})", cure="choose another --output-dir"
         ) from error

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from infra.jobs import ProgressSink, in_thread
-from infra.listing import Entry, Item, Refused, entries
+from infra.listing import Item, Left, Refused, entries
 from infra.listing.manifests import OWN_COLUMNS
 from infra.names import output_stem
 from infra.settings import StenoSettings, get_settings
@@ -96,7 +96,8 @@ references_task: Task[Any, Any] = Task(
 
 def _read_all(call: ReferencesCall, report: ProgressSink) -> ReferenceSet:
     settings = get_settings()
-    listed = list(entries(call.references, settings, recursive=call.recursive, columns=(*OWN_COLUMNS, *call.options, COLUMN)))
+    found_there = entries(call.references, settings, recursive=call.recursive, columns=(*OWN_COLUMNS, *call.options, COLUMN))
+    listed = [entry for entry in found_there if not isinstance(entry, Left)]
     names = _names(listed)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="truth") as threads:
         found = list(threads.map(lambda entry, name: _case(entry, name, call, settings), listed, names))
@@ -118,7 +119,7 @@ def _read_all(call: ReferencesCall, report: ProgressSink) -> ReferenceSet:
     )
 
 
-def _case(entry: Entry, name: str, call: ReferencesCall, settings: StenoSettings) -> Case:
+def _case(entry: Item | Refused, name: str, call: ReferencesCall, settings: StenoSettings) -> Case:
     if isinstance(entry, Refused):
         return Case(name, problem=None if entry.later else Problem(message=entry.message, code="not_listed", exit_code=3))
     options = {key: value for key, value in entry.options.items() if key in call.options}
@@ -134,7 +135,7 @@ def _case(entry: Entry, name: str, call: ReferencesCall, settings: StenoSettings
     return Case(name, entry.source, entry.folder, options, reference, digest.hexdigest())
 
 
-def _names(listed: list[Entry]) -> list[str]:
+def _names(listed: list[Item | Refused]) -> list[str]:
     """What each is called: its name; with its folder, and its line in the manifest, where another is called the same."""
     plain = [_stem(entry) for entry in listed]
     longer = [
@@ -150,5 +151,5 @@ def _names(listed: list[Entry]) -> list[str]:
     return names
 
 
-def _stem(entry: Entry) -> str:
+def _stem(entry: Item | Refused) -> str:
     return output_stem(entry.name) if isinstance(entry, Item) else entry.name

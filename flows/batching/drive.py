@@ -21,6 +21,7 @@ from flows.batching.request import BatchRequest
 from flows.batching.table import Table
 from flows.batching.workers import Pool
 from flows.outcome import error_of, read_outcome
+from infra.errors import SourceNotFound
 from infra.settings import get_settings
 from speech.errors import Retry, StenoError
 
@@ -88,6 +89,8 @@ class Drive:
         self._retry = retry
         self._place: Place = Executor() if request.run_on == "here" else Pool(children.client)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._defect: BaseException | None = None
+        """What ended a recording's task without a row: a fault of the batch itself."""
         self._suspects: deque[tuple[Planned, bool]] = deque()
         """Each with whether it was at work beside others."""
         self._open: dict[str, list[Planned]] = {}
@@ -103,6 +106,7 @@ class Drive:
             while self._tasks or self._suspects:
                 await self._one_ended()
                 await self._clear_suspects()
+            await self._one_ended()
         except BaseException:
             await asyncio.shield(self._cancel())
             raise
@@ -167,13 +171,18 @@ class Drive:
             return
         task = asyncio.create_task(self._one(plan))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._defect = self._defect or task.exception()
 
     async def _one_ended(self) -> None:
         if self._tasks:
-            ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()  # a defect of the batch's own is raised, not forgotten
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self._defect is not None:
+            raise self._defect
 
     async def _one(self, plan: Planned) -> None:
         try:
@@ -221,13 +230,18 @@ class Drive:
         state = await self._place.execute(run, by_hand=plan.by_hand)
         outcome = None if state.startswith(("Crashed", "Deleted")) else await read_outcome(str(run.id))
         row = plan.row.model_copy(update={"run": str(run.id), "campaign": self._campaign})
-        return ended_as(outcome, row, degrade=plan.options.on_diarization_failure == "degrade")
+        row = ended_as(outcome, row, degrade=plan.options.on_diarization_failure == "degrade")
+        if row.code == SourceNotFound.code and plan.item.version and plan.item.line is None:
+            gone = {"state": "skipped", "detail": "deleted after it was listed", "code": "", "exit_code": 0}
+            return row.model_copy(update=gone)
+        return row
 
     async def _settle(self, plan: Planned, row: Ended) -> None:
         """Write down how a recording ended: for later batches, and in the table, for each entry that names it."""
         row = row.readable()
         try:
-            await asyncio.to_thread(keep_ended, plan.key, row)
+            if row.state != "skipped":
+                await asyncio.to_thread(keep_ended, plan.key, row)
         except Exception as error:
             why = error.message if isinstance(error, StenoError) else type(error).__name__
             self._log.warning("How %s ended could not be kept, so a later batch takes it again: %s", row.name, why)
@@ -241,6 +255,8 @@ class Drive:
     def _enter(self, row: Ended) -> None:
         row = row.readable()
         self._table.add(row)
+        if row.state == "left":
+            return
         tell(BatchEvent("ended", row.name, row.run, row))
         if self._table.settled % _LOG_EVERY == 0:
             self._log.info("%s", ", ".join(f"{count} {state}" for state, count in self._table.counts.items()))
@@ -257,7 +273,7 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _skipped(plan: Planned) -> bool:
-    return plan.settled and plan.row.state == "skipped"
+    return plan.settled and plan.row.state in ("skipped", "left")
 
 
 def _row_of_twin(plan: Planned, row: Ended) -> Ended:

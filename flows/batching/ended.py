@@ -20,7 +20,8 @@ from infra.settings import get_settings
 from speech.errors import Retry
 from speech.schema import Frozen
 
-State = Literal["done", "failed", "quarantined", "skipped"]
+State = Literal["done", "failed", "quarantined", "skipped", "left"]
+"""`left`: no recording, found beside those that are listed."""
 
 NOTHING_KNOWN = "the run ended without saying why; its log in Prefect may tell"
 

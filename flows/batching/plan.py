@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import re
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
@@ -20,9 +19,9 @@ from flows.request import TranscribeOptions, TranscribeRequest
 from infra import outputs
 from infra.compute import get_store
 from infra.handles import concealed, revealed
-from infra.listing import Entry, Item, Refused, entries
+from infra.listing import Entry, Item, Left, Refused, entries
 from infra.listing.manifests import OWN_COLUMNS
-from infra.names import output_stem, readable, scheme_of
+from infra.names import WEB, output_stem, readable, scheme_of
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 
@@ -82,12 +81,20 @@ def _planned(entry: Entry, request: BatchRequest, settings: StenoSettings, campa
     except Exception as error:
         why = error_of(error)
         row = Ended(
-            name=entry.name, state="failed", detail=why.message, code=why.code, exit_code=why.exit_code, line=entry.line
+            name=entry.name,
+            state="failed",
+            detail=why.message,
+            code=why.code,
+            exit_code=why.exit_code,
+            line=getattr(entry, "line", None),
         )
         return Planned("", Item(source="-", name=entry.name, origin=""), request.options, row, settled=True)
 
 
 def _plan(entry: Entry, request: BatchRequest, settings: StenoSettings, campaign: str) -> Planned:
+    if isinstance(entry, Left):
+        row = Ended(name=entry.name, state="left", detail=entry.message, campaign=campaign)
+        return Planned("", Item(source="-", name=entry.name, origin=""), request.options, row, settled=True)
     if isinstance(entry, Refused):
         state = "skipped" if entry.later else "failed"
         row = Ended(
@@ -100,9 +107,8 @@ def _plan(entry: Entry, request: BatchRequest, settings: StenoSettings, campaign
             campaign=campaign,
         )
         return Planned("", Item(source="-", name=entry.name, origin=""), request.options, row, settled=True)
-    row = Ended(
-        name=entry.name, state="done", source=re.split(r"\?", entry.origin, maxsplit=1)[0], line=entry.line, campaign=campaign
-    )
+    plain = entry.origin.partition("?")[0] if scheme_of(entry.origin) in WEB else entry.origin
+    row = Ended(name=entry.name, state="done", source=plain, line=entry.line, campaign=campaign)
     try:
         options = _options(request.options, entry)
     except InvalidOption as error:

@@ -13,6 +13,8 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from flows.batching.ended import Ended
 from infra import outputs
 from infra.errors import OutputNotWritable
@@ -39,6 +41,8 @@ class BatchResult(Frozen):
     quarantined: int
     """Set aside because they kept killing the process that computed them."""
     skipped: int
+    left: int = 0
+    """Files beside the recordings that are none."""
     more: bool
     """The limit was reached: there may be new ones left for the next batch."""
     duration: float
@@ -52,6 +56,7 @@ class BatchResult(Frozen):
     exit_code: int
     problems: tuple[Ended, ...] = ()
     """The first of those that failed."""
+    left_because: dict[str, int] = Field(default_factory=dict)
     trouble: str = ""
     """Why the table could not be written, and where its rows are instead; the batch counts as failed then."""
 
@@ -65,6 +70,8 @@ class BatchResult(Frozen):
             "skipped": self.skipped,
         }
         shown = [f"{count} {what}" for what, count in counts.items() if count]
+        if self.left:
+            shown.append(f"{self.left} file{'s' if self.left > 1 else ''} left: not recordings")
         return f"{', '.join(shown) or 'nothing listed'}{'; the others wait for the next time' if self.more else ''}."
 
 
@@ -88,6 +95,8 @@ class Table:
         self._duration = 0.0
         self._cost: float | None = 0.0
         self._codes: Counter[int] = Counter()
+        self._left: Counter[str] = Counter()
+        """Files that are no recordings, by why."""
         self._broken: OSError | None = None
         """The first row that could not be written down."""
 
@@ -101,6 +110,8 @@ class Table:
             self._duration += row.duration or 0.0
             self._cost = None if self._cost is None or row.cost is None else self._cost + row.cost
             self._latest.append(row)
+        elif row.state == "left":
+            self._left[row.detail] += 1
         elif row.state != "skipped":
             self._codes[row.exit_code or 1] += 1
             if len(self._problems) < SHOWN:
@@ -108,7 +119,8 @@ class Table:
 
     @property
     def settled(self) -> int:
-        return sum(self.counts.values())
+        """Entries that have their row; what is no recording is no entry."""
+        return sum(self.counts.values()) - self.counts["left"]
 
     def finish(self) -> BatchResult:
         """Put the CSV beside the outputs and sum up. Blocks."""
@@ -122,6 +134,8 @@ class Table:
             failed=self.counts["failed"],
             quarantined=self.counts["quarantined"],
             skipped=self.counts["skipped"],
+            left=self.counts["left"],
+            left_because=dict(self._left),
             more=self.more,
             duration=round(self._duration, 1),
             seconds=round(time.monotonic() - self._began, 1),
@@ -221,8 +235,12 @@ def _summary(result: BatchResult, source: str) -> str:
     if result.skipped:
         lines += [
             "",
-            "Skipped recordings were done before, failed for good before (`retry_failed` tries them again), or still grow.",
+            "Skipped recordings were done before, failed for good before (`retry_failed` tries them again), still grow, were deleted "
+            "meanwhile, or are listed twice.",
         ]
+    if result.left:
+        lines += ["", "| files left | why |", "|---|---|"]
+        lines += [f"| {count} | {_cell(why)} |" for why, count in result.left_because.items()]
     return "\n".join(lines)
 
 

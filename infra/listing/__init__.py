@@ -10,16 +10,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from infra.errors import ListTooLong, SourceForbidden, SourceNotFound, UnreadableList
-from infra.listing.entry import Entry, Item, Refused
+from infra.errors import ListTooLong, SourceDenied, SourceForbidden, SourceNotFound, UnreadableList
+from infra.listing.entry import Entry, Item, Left, Refused
 from infra.listing.feeds import feed_entries
 from infra.listing.folders import folder_entries, glob_entries, has_wildcard, path_item
+from infra.listing.looking import judged
 from infra.listing.manifests import is_manifest, manifest_entries
 from infra.listing.objects import object_entries
-from infra.names import STDIN, display_name, expanded, full_address, is_media, path_of, scheme_of
+from infra.names import STDIN, display_name, expanded, full_address, is_media, path_of, readable, scheme_of
 from infra.settings import StenoSettings
 
-__all__ = ["Entry", "Item", "Refused", "entries", "is_media"]
+__all__ = ["Entry", "Item", "Left", "Refused", "entries", "is_media"]
 
 _FEED_FILES = (".rss", ".xml", ".atom")
 
@@ -27,14 +28,16 @@ _FEED_FILES = (".rss", ".xml", ".atom")
 def entries(
     source: str, settings: StenoSettings, *, recursive: bool = False, columns: Collection[str] | None = None
 ) -> Iterator[Entry]:
-    """The recordings that `source` lists, and what of it cannot be taken (`Refused`), in the order found.
+    """The recordings that `source` lists, what of it cannot be taken (`Refused`) and what is none (`Left`), in the order found.
 
     `columns` are the options that a manifest's rows may carry; any when None. Raises SourceNotFound, SourceDenied,
     SourceForbidden, UnreadableList, DownloadFailed and the other errors of fetching a source, and ListTooLong beyond
     `settings.batch.max_items` entries.
     """
-    for count, entry in enumerate(_entries(source, settings, recursive, columns)):
-        if count >= settings.batch.max_items:
+    count = 0
+    for entry in _entries(source, settings, recursive, columns):
+        count += not isinstance(entry, Left)
+        if count > settings.batch.max_items:
             raise ListTooLong(
                 f"{display_name(source)} lists more than {settings.batch.max_items} recordings; name a part of it, or raise STENO_BATCH__MAX_ITEMS."
             )
@@ -60,6 +63,12 @@ def _entries(source: str, settings: StenoSettings, recursive: bool, columns: Col
 
 def _local_entries(path: Path, settings: StenoSettings, recursive: bool, columns: Collection[str] | None) -> Iterator[Entry]:
     settle = settings.batch.settle_seconds
+    try:
+        path.is_dir()
+    except OSError as error:
+        raise SourceDenied(
+            f"{readable(str(path))} may not be read by this user ({error.strerror}); check its permissions."
+        ) from None
     if path.is_dir():
         return folder_entries(path, settle, recursive=recursive)
     if path.is_file():
@@ -67,7 +76,7 @@ def _local_entries(path: Path, settings: StenoSettings, recursive: bool, columns
             return manifest_entries(str(path), settings, columns)
         if path.suffix.lower() in _FEED_FILES:
             return feed_entries(str(path.absolute()), settings)
-        if is_media(path.name):
+        if any(isinstance(found, Path) for found in judged(path)):
             return iter([path_item(path.absolute())])
         raise UnreadableList(
             f"{path.name} is not something recordings are listed from; give a folder, a glob, a .csv or .jsonl manifest, or a feed."

@@ -43,4 +43,12 @@ class Refused(Frozen):
     """It may be taken next time (a file that still grows): no fault."""
 
 
-Entry = Item | Refused
+class Left(Frozen):
+    """Something beside the recordings that is none of them: no fault, and nothing to transcribe."""
+
+    name: str
+    message: str
+    """Why, in a few words."""
+
+
+Entry = Item | Refused | Left

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from infra.connections import Broken, back_off
-from infra.errors import DownloadFailed, SourceDenied, SourceNotFound
-from infra.listing.entry import Entry, Item
-from infra.names import full_address, is_media, scheme_of
+from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceNotFound
+from infra.listing.entry import Entry, Item, Left, Refused
+from infra.listing.looking import known_otherwise, why_left
+from infra.names import display_name, full_address, is_media, scheme_of
 from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
+from speech.sniff import HEAD
 
 _WILDCARD = re.compile(r"[*?\[]")
 _PAGE = 1000
@@ -24,27 +27,57 @@ class _Object(NamedTuple):
     path: str
     """Bucket and key."""
     info: dict[str, Any]
+    head: Callable[[], bytes]
+    """Reads its first bytes. Raises SourceError."""
 
 
 def object_entries(url: str, settings: StenoSettings, recursive: bool) -> Iterator[Entry]:
-    """The media objects below the prefix `url` (taken as a folder), or those that a glob matches.
+    """The recordings below the prefix `url` (taken as a folder), or those that a glob matches.
 
-    `*` and `?` stop at slashes, `**` does not. Raises SourceNotFound when nothing at all is there, SourceDenied,
+    A name that is there is taken as it is written, whatever it holds; else `*` and `?` stop at slashes, `**` does not. Raises SourceNotFound when nothing at all is there, SourceDenied,
     SourceForbidden (protocol), and DownloadFailed when the store does not answer.
     """
     protocol, _, place = url.partition("://")
-    wildcard = _WILDCARD.search(place)
-    fixed = place[: wildcard.start()].rpartition("/")[0] if wildcard else place.rstrip("/")
-    matches = _pattern(place) if wildcard else None
-    deep = recursive or (wildcard is not None and ("**" in place or "/" in place[wildcard.start() :]))
+    fixed, glob = _split(protocol, place.rstrip("/"), settings)
+    matches = re.compile(re.escape(f"{fixed}/") + _pattern(glob), re.DOTALL) if glob else None
+    deep = recursive or "/" in glob or "**" in glob
     seen = 0
     for found in _objects(f"{protocol}://{fixed}", settings, deep=deep):
         seen += 1
         name = found.path.rpartition("/")[2]
-        if is_media(name) and _visible(found.path, fixed) and (matches is None or matches.fullmatch(found.path)):
-            yield _item(protocol, found, fixed)
+        if _visible(found.path, fixed) and (matches is None or matches.fullmatch(found.path)):
+            yield _left(name, found) or _item(protocol, found, fixed)
     if not seen:
         raise SourceNotFound(f"There is nothing at {full_address(url)}; check the bucket and the prefix.")
+
+
+def _left(name: str, found: _Object) -> Left | Refused | None:
+    """Why the object is not taken; None when it may be a recording. One that its name says nothing of costs a small request."""
+    if is_media(name):
+        return None
+    if known_otherwise(name):
+        return Left(name=name, message="not a recording, by its name")
+    try:
+        why = why_left(name, found.head)
+    except SourceError as error:
+        return Refused(name=name, message=error.message)
+    return Left(name=name, message=why) if why else None
+
+
+def _split(protocol: str, place: str, settings: StenoSettings) -> tuple[str, str]:
+    """The folder whose name is literal, and the glob below it: names with `[` or `?` are no globs when they are there."""
+    parts = place.split("/")
+    for position, part in enumerate(parts[1:], start=1):
+        if _WILDCARD.search(part) and not _is_there(f"{protocol}://{'/'.join(parts[: position + 1])}", settings):
+            return "/".join(parts[:position]), "/".join(parts[position:])
+    return place, ""
+
+
+def _is_there(url: str, settings: StenoSettings) -> bool:
+    try:
+        return next(_objects(url, settings, deep=True), None) is not None
+    except SourceNotFound:
+        return False
 
 
 def _item(protocol: str, found: _Object, fixed: str) -> Item:
@@ -96,15 +129,17 @@ def _list_s3(fs: Any, path: str, settings: StenoSettings, where: str, deep: bool
         for entry in page.get("Contents", ()):
             found = True
             if not entry["Key"].endswith("/"):
-                yield _Object(f"{bucket}/{entry['Key']}", {**entry, "size": entry["Size"]})
+                place = f"{bucket}/{entry['Key']}"
+                yield _Object(place, {**entry, "size": entry["Size"]}, _reader(fs, place, settings))
         found = found or bool(page.get("CommonPrefixes"))
         token = page.get("NextContinuationToken")
         if not token:
             break
         request["ContinuationToken"] = token
-    if not found and key and is_media(key):
-        info = _patiently(lambda: call(where, fs.info, f"{bucket}/{key}"), settings, where)
-        yield _Object(f"{bucket}/{key}", info)
+    if not found and key:
+        with contextlib.suppress(SourceNotFound):
+            info = _patiently(lambda: call(where, fs.info, f"{bucket}/{key}"), settings, where)
+            yield _Object(f"{bucket}/{key}", info, _reader(fs, f"{bucket}/{key}", settings))
 
 
 def _list_any(fs: Any, path: str, settings: StenoSettings, where: str, deep: bool) -> Iterator[_Object]:
@@ -118,9 +153,14 @@ def _list_any(fs: Any, path: str, settings: StenoSettings, where: str, deep: boo
             if info.get("type") == "directory":
                 folders.append(info["name"])
             else:
-                yield _Object(str(info["name"]).lstrip("/"), info)
+                yield _Object(str(info["name"]).lstrip("/"), info, _reader(fs, str(info["name"]), settings))
         if deep:
             waiting += reversed(folders)
+
+
+def _reader(fs: Any, place: str, settings: StenoSettings) -> Callable[[], bytes]:
+    where = f"object {display_name(f's3://{place}')!r}"
+    return lambda: bytes(_patiently(lambda: call(where, fs.cat_file, place, start=0, end=HEAD), settings, where))
 
 
 def _patiently(ask: Callable[[], T], settings: StenoSettings, where: str) -> T:
@@ -139,8 +179,8 @@ def _visible(path: str, fixed: str) -> bool:
     return not any(part.startswith(".") for part in below.split("/"))
 
 
-def _pattern(place: str) -> re.Pattern[str]:
-    """The glob as a regular expression over bucket and key."""
+def _pattern(place: str) -> str:
+    """The glob as a regular expression."""
     pattern, position = "", 0
     while position < len(place):
         if place.startswith("**/", position):
@@ -154,7 +194,7 @@ def _pattern(place: str) -> re.Pattern[str]:
         else:
             pattern += {"*": "[^/]*", "?": "[^/]"}.get(place[position], re.escape(place[position]))
             position += 1
-    return re.compile(pattern, re.DOTALL)
+    return pattern
 
 
 def _timestamp(value: object) -> float | None:

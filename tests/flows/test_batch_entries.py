@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.batch import BatchIncomplete, batch
+from flows.batching.drive import BatchEvent, watching
 from flows.request import TranscribeOptions
 from infra import outputs
 from infra.settings import StenoSettings
@@ -97,6 +98,30 @@ async def test_what_is_there_and_is_not_ours_is_kept(place: Place) -> None:
     assert "good morning" in (place.source / "talk-1.json").read_text()
     assert (place.source / "talk-0.json").read_text() == "edited by hand"
     assert own.read_bytes() == before
+
+
+async def test_what_was_deleted_and_what_is_no_recording_are_rows_and_no_failures(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording(place.source / "a.wav", seed=1, seconds=1.0)
+    gone = recording(place.source / "gone.wav", seed=2, seconds=1.0)
+    recording(place.source / "voice memo.wav", seed=3, seconds=1.0).rename(place.source / "voice memo")
+    (place.source / "notes").write_text("Buy milk.")
+
+    def delete(event: BatchEvent) -> None:
+        if event.kind == "began":
+            gone.unlink(missing_ok=True)
+
+    with watching(delete):
+        result = await run(place.request(concurrency=1))
+    assert (result.done, result.failed, result.skipped, result.left, result.exit_code) == (2, 0, 1, 1, 0)
+    assert result.sentence == "2 done, 1 skipped, 1 file left: not recordings."
+    assert {row["name"]: (row["state"], row["detail"]) for row in rows_of(place.out)} == {
+        "a.wav": ("done", ""),
+        "gone.wav": ("skipped", "deleted after it was listed"),
+        "notes": ("left", "not a recording: neither sound nor video"),
+        "voice memo": ("done", ""),
+    }
 
 
 async def test_a_batch_whose_table_cannot_be_written_says_so_and_fails(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], t
     assert done.returncode == 0, done.stderr
     answers, prefect_loaded = json.loads(done.stdout)
     assert not prefect_loaded
-    assert sorted(path.name for path in folder.iterdir()) == ["empty.wav", "folder", "talk.wav"]
+    assert sorted(path.name for path in folder.iterdir()) == ["empty.wav", "folder", "linked.srt", "own.srt", "talk.wav"]
     table = {json.dumps(line): tuple(answer) for line, answer in zip(lines, answers, strict=True)}
     return lambda args: table[json.dumps(["transcribe", *args])]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,10 +14,13 @@ from typing import Any
 import pytest
 
 from infra.errors import ListTooLong, SourceForbidden, SourceNotFound, SourceTooLarge, UnreadableList
-from infra.listing import Item, Refused, entries
+from infra.listing import Item, Left, Refused, entries
+from infra.names import output_stem
 from infra.settings import BatchSettings, S3Settings, StenoSettings
+from infra.sources import fetch_source
 from speech.errors import InputError
 from tests.infra.conftest import FaultServer, make_settings, s3_client
+from tests.stage_double import recording
 
 RSS = """<?xml version="1.0" encoding="utf-8"?>
 <rss version="2.0" xmlns:itunes="http://www.itunes.com/dtds/podcast-1.0.dtd" xmlns:atom="http://www.w3.org/2005/Atom">
@@ -100,10 +106,101 @@ def test_a_file_that_still_grows_is_left_and_one_just_copied_is_not(tmp_path: Pa
     assert left.later
 
 
+def test_a_file_from_the_future_is_looked_at_twice(tmp_path: Path) -> None:
+    make(tmp_path / "in", "whole.mp3", "growing.mp3")
+    over = threading.Event()
+
+    def grow() -> None:
+        while not over.wait(0.05):
+            with (tmp_path / "in/growing.mp3").open("ab") as file:
+                file.write(b"more")
+            os.utime(tmp_path / "in/growing.mp3", (4e9, 4e9))
+
+    os.utime(tmp_path / "in/whole.mp3", (4e9, 4e9))
+    os.utime(tmp_path / "in/growing.mp3", (4e9, 4e9))
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        found = list(entries(str(tmp_path / "in"), quick(tmp_path, settle=0.5)))
+    finally:
+        over.set()
+        writer.join()
+    assert [(entry.name, isinstance(entry, Item)) for entry in found] == [("growing.mp3", False), ("whole.mp3", True)]
+
+
 def test_a_file_from_the_future_is_not_waited_for(tmp_path: Path) -> None:
     make(tmp_path / "in", "a.mp3")
     os.utime(tmp_path / "in/a.mp3", (time.time() + 9999, time.time() + 9999))
     assert len(listed(tmp_path / "in", quick(tmp_path, settle=600))) == 1
+
+
+def test_trouble_with_one_entry_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "in", "a.mp3", "broken/b.mp3", "deep/c.mp3", "gone.mp3", "unreadable.mp3")
+    for name in ("loop.mp3", "loop", "dangling.mp3"):
+        (tmp_path / "in" / name).symlink_to(name if "loop" in name else "nowhere.mp3")
+    scan, stat = os.scandir, Path.stat
+
+    def faulty_scan(folder: str | Path) -> Any:
+        if Path(folder).name == "broken":
+            raise OSError(5, "Input/output error")
+        return scan(folder)
+
+    def faulty_stat(path: Path, **options: Any) -> os.stat_result:
+        if path.name in ("gone.mp3", "unreadable.mp3"):
+            raise FileNotFoundError if path.name == "gone.mp3" else PermissionError
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", faulty_scan)
+    monkeypatch.setattr(Path, "stat", faulty_stat)
+    found = list(entries(str(tmp_path / "in"), quick(tmp_path), recursive=True))
+    assert sorted(entry.name for entry in found if isinstance(entry, Item)) == ["a.mp3", "c.mp3"]
+    bad = {entry.name: entry for entry in found if isinstance(entry, Refused)}
+    assert sorted(bad) == ["broken/", "dangling.mp3", "gone.mp3", "loop", "loop.mp3", "unreadable.mp3"]
+    assert [name for name, entry in bad.items() if entry.later] == ["gone.mp3"]
+    assert "Input/output" in bad["broken/"].message
+    assert "permissions" in bad["unreadable.mp3"].message
+
+
+def test_a_folder_that_may_be_read_but_not_searched_says_so_of_each_file() -> None:
+    lists = (
+        "import os, sys; from pathlib import Path\n"
+        "from infra.listing import entries; from infra.settings import StenoSettings\n"
+        "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "for entry in entries(sys.argv[1], StenoSettings(home=Path('/nonexistent'))): print(type(entry).__name__, entry.name)"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder / "in", "a.mp3", "b.mp3")
+        folder.chmod(0o755)
+        (folder / "in").chmod(0o444)
+        done = subprocess.run([sys.executable, "-c", lists, str(folder / "in")], capture_output=True, text=True, check=False)
+        (folder / "in").chmod(0o755)
+    assert done.stdout.splitlines() == ["Refused a.mp3", "Refused b.mp3"], done.stderr
+
+
+def test_what_its_name_does_not_say_is_looked_into(tmp_path: Path) -> None:
+    recording(tmp_path / "in/known.wav", seconds=0.5)
+    for name in ("call", "call.dat", "memo.qta", "own.srt", "x.unknown"):
+        (tmp_path / "in" / name).write_bytes((tmp_path / "in/known.wav").read_bytes())
+    texts = {
+        "page": "<html><body>Sign in</body></html>",
+        "notes.txt": "Buy milk.",
+        "data": '{"a": 1}',
+        "list.csv": "source\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / "in" / name).write_text(text)
+    make(tmp_path / "in", "telephone.g722", "a.wav.part", "empty", content=b"")
+    found = list(entries(str(tmp_path / "in"), quick(tmp_path)))
+    assert [entry.name for entry in found if isinstance(entry, Item)] == [
+        *("call", "call.dat", "known.wav", "memo.qta", "own.srt", "telephone.g722", "x.unknown"),
+    ]
+    left = {entry.name: entry.message for entry in found if isinstance(entry, Left)}
+    assert set(left) == {*texts, "a.wav.part", "empty"}
+    assert (left["page"], left["data"]) == ("not a recording: a web page", "not a recording: a JSON document")
+    assert left["empty"] == "empty"
+    assert "unfinished" in left["a.wav.part"]
+    assert listed(tmp_path / "in/call", quick(tmp_path))[0].name == "call"
 
 
 def test_links_to_folders_are_not_followed_in_circles(tmp_path: Path) -> None:
@@ -338,6 +435,47 @@ def test_a_bucket_lists_a_prefix_or_a_glob(
     found = listed(f"s3://{bucket}/{url}", objects, recursive=recursive)
     assert sorted(item.name for item in found) == names
     assert all(item.source.startswith(f"s3://{bucket}/") and item.version and item.modified for item in found)
+
+
+ODD = ("Ep #12.wav", "Ep #13.wav", "what?.wav", "50%25 [a].wav", "a*b.wav", "dot. .wav", "ü ß.wav")
+
+
+def test_names_of_objects_are_taken_as_they_are(
+    objects: StenoSettings, bucket: str, moto_endpoint: str, tmp_path: Path
+) -> None:
+    for name in ODD:
+        s3_client(moto_endpoint).put_object(Bucket=bucket, Key=f"show [2024]/{name}", Body=name.encode())
+    folder = f"s3://{bucket}/show [2024]"
+    found = listed(folder, objects)
+    assert sorted(item.name for item in found) == sorted(ODD)
+    for number, item in enumerate(found):
+        (tmp_path / str(number)).mkdir()
+        assert fetch_source(item.source, tmp_path / str(number), objects).path.read_bytes() == item.name.encode()
+    assert len({output_stem(item.source) for item in found}) == len(ODD)
+    assert [item.name for item in listed(f"{folder}/Ep*.wav", objects)] == ["Ep #12.wav", "Ep #13.wav"]
+    assert [item.name for item in listed(f"{folder}/a*b.wav", objects)] == ["a*b.wav"]
+    assert [item.name for item in listed(f"{folder}/what?.wav", objects)] == ["what?.wav"]
+    assert [item.name for item in listed(f"{folder}/Ep #1[3].wav", objects)] == ["Ep #13.wav"]
+
+
+def test_names_of_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    make(tmp_path / "show [2024]", *ODD, "new\nline.wav")
+    folder = tmp_path / "show [2024]"
+    assert len(listed(folder, quick(tmp_path))) == len(ODD) + 1
+    assert [item.name for item in listed(f"{folder}/Ep*.wav", quick(tmp_path))] == ["Ep #12.wav", "Ep #13.wav"]
+    assert [item.name for item in listed(f"{folder}/a*b.wav", quick(tmp_path))] == ["a*b.wav"]
+    assert [item.name for item in listed(f"{tmp_path}/show [[]2024[]]/Ep*", quick(tmp_path))] == ["Ep #12.wav", "Ep #13.wav"]
+
+
+def test_objects_that_their_name_does_not_tell_are_looked_into(
+    objects: StenoSettings, bucket: str, moto_endpoint: str, tmp_path: Path
+) -> None:
+    sound = recording(tmp_path / "known.wav", seconds=0.5).read_bytes()
+    for key, body in {"call": sound, "memo.xyz": sound, "page": b"<html></html>", "list.json": b"{}"}.items():
+        s3_client(moto_endpoint).put_object(Bucket=bucket, Key=f"unknown/{key}", Body=body)
+    found = list(entries(f"s3://{bucket}/unknown", objects))
+    assert [entry.name for entry in found if isinstance(entry, Item)] == ["call", "memo.xyz"]
+    assert [entry.name for entry in found if isinstance(entry, Left)] == ["list.json", "page"]
 
 
 def test_objects_keep_their_folder_and_change_with_their_content(
