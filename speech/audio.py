@@ -97,7 +97,7 @@ class _Job:
                 try:
                     take = self._taken(turn)
                     takes[self._track] = take
-                    if self._media.track_count == 1 or self.asked.track or take.level > _FAINT:
+                    if self._media.track_count == 1 or take.level > _FAINT:
                         break
                 except (CorruptMedia, EmptyMedia, UnreadableMedia, UnsuitableMedia) as error:
                     if self._opened is None or len(self._media.tracks) == 1:

@@ -51,6 +51,8 @@ class Promise(NamedTuple):
     """An MP4 without its index (`moov`): nothing of it can be decoded."""
     fragmented: bool = False
     """An MP4 in fragments, whose clock may begin anywhere."""
+    unended: bool = False
+    """It stops in the middle of something, or before the mark with which its format ends."""
     field: Field | None = None
 
     @property
@@ -212,6 +214,26 @@ def _mp3(file: BinaryIO, held: int) -> Promise:
     return Promise(start + claimed if claimed else None, held, counted=True)
 
 
+def _ogg(file: BinaryIO, held: int) -> Promise:
+    """Whole when the last page is, and ends its stream."""
+    file.seek(max(0, held - 2 * 65307))  # two pages of the largest size
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0 or at + 27 > len(tail):
+        return Promise(None, held, unended=True)
+    body = sum(tail[at + 27 : at + 27 + tail[at + 26]])
+    whole = at + 27 + tail[at + 26] + body <= len(tail)
+    return Promise(None, held, unended=not (whole and tail[at + 5] & 4))
+
+
+def _flv(file: BinaryIO, held: int) -> Promise:
+    """Whole when its last four bytes are the size of the tag before them."""
+    file.seek(max(0, held - 4))
+    (size,) = struct.unpack(">I", file.read(4))
+    file.seek(max(0, held - 4 - size))
+    return Promise(None, held, unended=file.read(1) not in (b"\x08", b"\x09", b"\x12") or size > held)
+
+
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], Promise]], ...] = (
     (lambda head: head[:4] in (b"RIFF", b"RF64", b"BW64"), _riff),
     (lambda head: head[:4] == b"FORM" and head[8:11] == b"AIF", _aiff),
@@ -221,5 +243,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], Promise
     (lambda head: head[:16] == _ASF_HEADER, _asf),
     (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska),
     (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"), _mp4),
+    (lambda head: head[:4] == b"OggS", _ogg),
+    (lambda head: head[:4] == b"FLV\x01", _flv),
     (lambda head: head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"), _mp3),
 )

@@ -46,6 +46,10 @@ def judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name:
         lost = max(lost, missing)
     elif missing:
         warnings.append(f"The recording declares {spell(tally.position + missing)} of audio but holds {spell(tally.position)}.")
+    elif media.promise.unended:
+        warnings.append(
+            f"The recording stops without the mark of an end after {spell(tally.position)}; it may have been cut short."
+        )
     if lost > _LOSS * (tally.position + missing):
         raise CorruptMedia(
             f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(tally.position + missing)} do not decode; copy or export it again."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -101,18 +101,19 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str]) -> int:
     """The exit code of `steno ARGS…`."""
-    try:
-        code = _invoke(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) has enough; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    from flows.cli.pipe import CLOSED, watched
+
+    with watched() as output:
+        code = CLOSED
+        with contextlib.suppress(BrokenPipeError):
+            code = _invoke(args)
+            output.flush()
+        return CLOSED if output.closed_by_reader else code
 
 
 def _invoke(args: list[str]) -> int:
     from flows.cli.errors import describe, report
+    from flows.cli.pipe import CLOSED, reader_left
 
     try:
         result: Any = cli.main(args=args, prog_name="steno", standalone_mode=False)
@@ -125,6 +126,8 @@ def _invoke(args: list[str]) -> int:
             problem = problem._replace(message=f"{problem.message} See `{error.ctx.command_path} --help`.")
         return report(problem, as_json="--json" in args)
     except (Exception, KeyboardInterrupt) as error:
+        if reader_left():
+            return CLOSED
         if "--debug" in args:
             import traceback
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.errors import INTERRUPTED
+from flows.cli.pipe import CLOSED, ending_with_reader, reader_left
 from infra.processes import ending_signals, write_nowhere
 
 if TYPE_CHECKING:
@@ -91,11 +92,16 @@ def interruptible(session: Session) -> Iterator[None]:
         if session.table is not None:
             session.table.stop()
 
+    def end_once() -> None:
+        if not seen:
+            interrupt(signal.SIGTERM)
+
     signals = ending_signals()
     for number in signals:
         loop.add_signal_handler(number, interrupt, number)
     try:
-        yield
+        with ending_with_reader(lambda: loop.call_soon_threadsafe(end_once)):
+            yield
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
@@ -125,7 +131,7 @@ def leave_unfinished_stages(session: Session) -> None:
     if session.server is not None:
         session.server.stop()
     sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    os._exit(CLOSED if reader_left() else INTERRUPTED)
 
 
 async def ready(
