@@ -101,6 +101,7 @@ def main() -> None:
             case = mutant(folder, asked.seed + number)
             result = outcome(case, folder / "out.flac")
             counts.setdefault(case.kind, Counter())[result.state] += 1
+            print(f"\r{number + 1} of {asked.count}", end="", file=sys.stderr, flush=True)
             if result.broken:
                 broken.append(f"{case.path.name} ({case.kind}, {case.what}): {result.state}: {result.detail}")
             for file in folder.iterdir():

@@ -73,6 +73,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
         log,
         request.source,
         name=request.shown_as,
+        named=request.name is not None,
         allow_truncated=request.allow_truncated,
         max_duration=request.max_duration,
         track=request.track,

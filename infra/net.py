@@ -21,6 +21,7 @@ import httpx
 
 from infra.addresses import AddressGuard, canonical_host
 from infra.connections import Broken, GuardedBackend, Pace, Report, Surplus, back_off
+from infra.disposition import served_name
 from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
 from infra.names import full_address
 from infra.partfile import PartFile
@@ -69,8 +70,16 @@ def parse(url: str | httpx.URL) -> Location:
     return Location(parsed, scheme, canonical_host(host), port)
 
 
-def download(url: str, part: PartFile, settings: NetSettings, report: Report) -> str | None:
-    """Stream the URL into `part`, resuming where it breaks, and return its content type.
+class Served(NamedTuple):
+    """What a server says of what it sent; not to be trusted."""
+
+    content_type: str | None = None
+    name: str | None = None
+    """Safe to show."""
+
+
+def download(url: str, part: PartFile, settings: NetSettings, report: Report) -> Served:
+    """Stream the URL into `part`, resuming where it breaks.
 
     Raises SourceForbidden (address, scheme, redirect), SourceNotFound, SourceDenied, SourceError (other refusals),
     SourceTooLarge, StorageFull, DownloadFailed (after `settings.resumes` resumes), and whatever `report` raises.
@@ -90,10 +99,10 @@ class _Transfer:
         self._pace = Pace(settings, self._tick)
         self._total: int | None = None
         self._validator: str | None = None
-        self._content_type: str | None = None
+        self._served = Served()
         self._encoding = ""
 
-    def run(self) -> str | None:
+    def run(self) -> Served:
         host = self._first.host
         for attempt in count():
             try:
@@ -113,7 +122,7 @@ class _Transfer:
                 back_off(attempt, self._waiting, broken.retry_after)
         if self._encoding:
             self._part.decode(self._encoding)
-        return self._content_type
+        return self._served
 
     def _attempt(self) -> None:
         """One connection's worth, from the first URL on: the targets of signed redirects may have expired."""
@@ -198,7 +207,7 @@ class _Transfer:
         self._encoding = _encoding(headers, self._first.host)
         self._total = _length(headers)
         self._validator = _validator(headers)
-        self._content_type = headers.get("content-type")
+        self._served = Served(headers.get("content-type"), served_name(headers.get("content-disposition")))
         if self._total is not None:
             self._part.expect(self._total)
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from infra.connections import TICK_SECONDS, Report
 from infra.errors import SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
 from infra.names import STDIN, display_name, expanded, file_suffix, full_address, output_stem, path_of, readable, scheme_of
-from infra.net import download
+from infra.net import Served, download
 from infra.objects import fetch_object
 from infra.partfile import BLOCK, PartFile
 from infra.settings import StenoSettings
@@ -41,6 +41,8 @@ class Fetched(Frozen):
     """Safe to show and log."""
     content_type: str | None = None
     """What the server called it; not to be trusted."""
+    served_name: str | None = None
+    """The file name that the server gave it, safe to show; its address may say less (`download?id=5`)."""
 
 
 def _silent(_done: int, _total: int | None) -> None:
@@ -69,17 +71,24 @@ def fetch_source(
         return _fetch_local(source, _file_url_path(source), folder, settings, report)
     if scheme in ("http", "https"):
         return _received(source, folder, settings, lambda part: download(source, part, settings.net, report))
-    return _received(source, folder, settings, lambda part: fetch_object(source, part, settings, report))
+    return _received(source, folder, settings, lambda part: Served(fetch_object(source, part, settings, report)))
 
 
-def _received(source: str, folder: Path, settings: StenoSettings, receive: Callable[[PartFile], str | None]) -> Fetched:
+def _received(source: str, folder: Path, settings: StenoSettings, receive: Callable[[PartFile], Served]) -> Fetched:
     with PartFile(folder, f"source{file_suffix(source)}", settings.limits.max_bytes) as part:
-        content_type = receive(part)
+        served = receive(part)
         if part.size == 0:
             raise _empty(source)
         path = part.finish()
+        if served.name and file_suffix(served.name):  # of bare samples, only the extension says which
+            path = path.rename(path.with_name(f"source{file_suffix(served.name)}"))
         return Fetched(
-            path=path, sha256=part.sha256, bytes=part.size, name=display_name(source), content_type=_plain_type(content_type)
+            path=path,
+            sha256=part.sha256,
+            bytes=part.size,
+            name=display_name(source),
+            content_type=_plain_type(served.content_type),
+            served_name=served.name,
         )
 
 
@@ -167,7 +176,7 @@ def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tupl
 # -- pipes --------------------------------------------------------------------------------------------------------------
 
 
-def _read_stdin(part: PartFile, stdin: BinaryIO | None, report: Report) -> None:
+def _read_stdin(part: PartFile, stdin: BinaryIO | None, report: Report) -> Served:
     stream = stdin or getattr(sys.stdin, "buffer", None)
     if stream is None or stream.closed:
         raise SourceError("Standard input is closed; pipe a recording into the command, or name a file.")
@@ -177,9 +186,10 @@ def _read_stdin(part: PartFile, stdin: BinaryIO | None, report: Report) -> None:
     while block := read(BLOCK):
         part.write(block)
         report(part.size, None)
+    return Served()
 
 
-def _read_pipe(part: PartFile, file: IO[bytes], report: Report) -> None:
+def _read_pipe(part: PartFile, file: IO[bytes], report: Report) -> Served:
     poll = select.poll()
     poll.register(file.fileno(), select.POLLIN | select.POLLHUP)
     while True:
@@ -188,5 +198,5 @@ def _read_pipe(part: PartFile, file: IO[bytes], report: Report) -> None:
             continue
         block = file.read(BLOCK)
         if not block:
-            return
+            return Served()
         part.write(block)

@@ -30,6 +30,8 @@ class FetchCall(Frozen):
     source: str
     label: str
     """For people: without credentials and query."""
+    named: bool = True
+    """Whether `label` was chosen for it; else the name that its server gives it takes its place."""
     allow_truncated: bool = False
     again: bool = False
     """Decode although these bytes were decoded before."""
@@ -46,11 +48,12 @@ class FetchCall(Frozen):
         cap = get_settings().limits.max_duration
         return cap if self.max_duration is None else min(cap, self.max_duration)
 
-    def recording(self, audio: ArtifactRef, *, reused: bool) -> Recording:
+    def recording(self, audio: ArtifactRef, *, reused: bool, served_name: str | None = None) -> Recording:
+        name = self.label if self.named else served_name or self.label
         return Recording(
             audio=audio,
-            name=self.label,
-            stem=output_stem(self.label),
+            name=name,
+            stem=output_stem(name),
             duration=audio.meta["duration"],
             warnings=tuple(audio.meta.get("warnings", ())),
             reused=reused,

@@ -35,6 +35,7 @@ async def fetch(
     source: str,
     *,
     name: str,
+    named: bool = True,
     allow_truncated: bool,
     max_duration: float | None = None,
     track: str | None = None,
@@ -42,7 +43,8 @@ async def fetch(
 ) -> Recording:
     """Download, check and decode `source`; bytes that were decoded before are not decoded again.
 
-    `name` is what the recording is called, for people and in the names of its files. Of several audio tracks, `track` is taken
+    `name` is what the recording is called, for people and in the names of its files, unless it is not `named` and its server
+    gives it a file name. Of several audio tracks, `track` is taken
     (a number or a language), or else the first that decodes, is not silent and is tagged with the `language`.
 
     Raises the errors of `infra.errors` for sources, and MediaError and its kinds for what they hold.
@@ -50,6 +52,7 @@ async def fetch(
     call = FetchCall(
         source=source,
         label=name,
+        named=named,
         allow_truncated=allow_truncated,
         again="fetch" in log.redo,
         max_duration=max_duration,
@@ -100,7 +103,7 @@ async def _fetch_and_decode(call: FetchCall, phase: _Phase) -> Recording:
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.scratch) as folder:
             fetched = await in_thread(lambda report: _receive(call, Path(folder), phase, report), phase.publish, "fetch")
             audio, reused = await _decode_once(call, fetched, Path(folder), phase)
-    return call.recording(audio, reused=reused)
+    return call.recording(audio, reused=reused, served_name=fetched.served_name)
 
 
 def _receive(call: FetchCall, folder: Path, phase: _Phase, report: ProgressSink) -> Fetched:

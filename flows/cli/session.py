@@ -151,6 +151,7 @@ async def ready(
         if session.server is not None and request is not None:
             await asyncio.to_thread(begin_ahead, session, request)
         await asyncio.to_thread(import_flow)
+        keep_signals()
         if session.server is not None:
             table.note = "starting Prefect (the first time, its database is made)"
             if session.ahead is not None and request is not None:
@@ -182,6 +183,17 @@ async def end_orphans() -> None:
     with contextlib.suppress(Exception):  # the next command tries again
         async with get_client() as client:
             await orphans.end_orphans(client)
+
+
+def keep_signals() -> None:
+    """Have SIGTERM end a command in order, as `interruptible` does.
+
+    A flow run in the main thread would install a handler that raises TerminationSignal wherever the event loop is, and so out of it:
+    a traceback (`prefect.flow_engine`, 3.8 and 3.9). What it does for Prefect's own runner has no use in a command.
+    """
+    from prefect import flow_engine
+
+    vars(flow_engine)["capture_sigterm"] = contextlib.nullcontext
 
 
 def import_flow() -> Callable[[TranscribeRequest], Any]:

@@ -48,7 +48,7 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
 
     get_settings.cache_clear()
     settings = get_settings()
-    requests = [_request(source, options) for source in sources]
+    requests = [_request(source, options, alone=len(sources) == 1) for source in sources]
     check_together(requests)
     refused = refused_at_once(requests, settings)
     codes = {position: _fail(error, requests[position], display, len(requests)) for position, error in refused.items()}
@@ -101,10 +101,16 @@ def use_machine_options(options: dict[str, Any]) -> None:
         os.environ["HF_TOKEN"] = token
 
 
-def _request(source: str, options: dict[str, Any]) -> TranscribeRequest:
-    """The request for one source. Raises pydantic's ValidationError."""
-    from flows.request import TranscribeRequest
+def _request(source: str, options: dict[str, Any], *, alone: bool) -> TranscribeRequest:
+    """The request for one source. Raises pydantic's ValidationError.
 
+    Of several, each keeps the name of its address, by which they were checked: servers may call them all `audio.mp3`.
+    """
+    from flows.request import TranscribeRequest
+    from infra.names import WEB, display_name, scheme_of
+
+    if not alone and scheme_of(source) in WEB and not options.get("name"):
+        options = options | {"name": display_name(source)}
     return TranscribeRequest(source=source, **given_options(options))
 
 
