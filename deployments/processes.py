@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
+from flows.cli import database
 from infra.errors import ApiUnreachable
 from infra.listening import listen
 
@@ -91,10 +92,10 @@ class Child:
             with contextlib.suppress(OSError):
                 stdin.close()
 
-    def last_line(self) -> str:
+    def last_line(self, limit: int | None = 300) -> str:
         """What it said last, for a sentence about why it ended."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
-        return lines[-1].strip()[:300] if lines else ""
+        return lines[-1].strip()[:limit] if lines else ""
 
 
 def server(
@@ -133,4 +134,6 @@ def wait_healthy(url: str, child: Child, timeout: float, until: Callable[[], boo
             if until():
                 return
             time.sleep(0.1)
+    if (trouble := database.told(child.last_line(limit=None))) is not None:
+        raise trouble
     raise ApiUnreachable(f"Prefect's server did not start ({child.last_line()}); its log is {child.log}.")

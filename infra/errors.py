@@ -18,6 +18,8 @@
     ├── ModalDenied              no Modal token here, or Modal refuses it
     └── ModalNotDeployed         the app is not deployed, or what is deployed is not this version's
     ApiRefused                   the Prefect API understood and said no
+    DatabaseDamaged              the database of Prefect's server cannot be read
+    DatabaseNewer                the database of Prefect's server was made by a later version of Prefect
     ProcessKeepsEnding           the server or the worker of `steno up` ended again and again
     StorageFull                  no space left where the store or the output lives
     Quarantined                  the run's process died too often; set aside until a person retries it
@@ -93,6 +95,16 @@ class ApiDenied(AccessError):
 
 class ApiRefused(StenoError):
     code = "prefect_refused"
+
+
+class DatabaseDamaged(StenoError):
+    code = "prefect_database_damaged"
+    exit_code = 6
+
+
+class DatabaseNewer(StenoError):
+    code = "prefect_database_newer"
+    exit_code = 6
 
 
 class ProcessKeepsEnding(StenoError):

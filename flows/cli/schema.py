@@ -16,12 +16,17 @@ from infra.outputs import write_file
 _SCHEME = "sqlite+aiosqlite:///"
 
 
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite database; None for one in memory, and for any other."""
+    path = url.removeprefix(_SCHEME).partition("?")[0]
+    return Path(path) if url.startswith(_SCHEME) and path != ":memory:" else None
+
+
 class KnownSchema:
     """The note about one database, kept beside it; nothing is known of one that is no SQLite file."""
 
     def __init__(self, url: str, version: str) -> None:
-        path = Path(url.removeprefix(_SCHEME).partition("?")[0]) if url.startswith(_SCHEME) else None
-        self._database = path
+        path = self.database = sqlite_path(url)
         self._note = path.with_name(f"{path.name}.steno.json") if path is not None else None
         self._version = version
 
@@ -45,9 +50,9 @@ class KnownSchema:
             write_file(self._note, json.dumps({"prefect": self._version, "revision": revision}).encode())
 
     def _revision(self) -> str | None:
-        if self._database is None:
+        if self.database is None:
             return None
-        address = f"{self._database.absolute().as_uri()}?mode=ro"
+        address = f"{self.database.absolute().as_uri()}?mode=ro"
         with (
             contextlib.suppress(sqlite3.Error),
             contextlib.closing(sqlite3.connect(address, uri=True)) as database,

@@ -20,11 +20,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from flows.cli import running
+from flows.cli import database, running
 from flows.cli.schema import KnownSchema
 from infra.errors import ApiUnreachable
+from speech.errors import StenoError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 START_TIMEOUT = 180.0
 """Seconds; the first start migrates a database, which is slow on a busy machine."""
@@ -131,7 +135,8 @@ class TemporaryServer:
         atexit.register(self.stop)
 
     def wait(self) -> None:
-        """Return when the API answers. Raises ApiUnreachable with the server's last line when it does not start."""
+        """Return when the API answers. Raises ApiUnreachable with the server's last line when it does not start, and what is
+        wrong with its database (`flows.cli.database.prepared`)."""
         import httpx
 
         deadline = time.monotonic() + START_TIMEOUT
@@ -143,14 +148,15 @@ class TemporaryServer:
                 except httpx.HTTPError:
                     pass
                 time.sleep(0.05)
-        raise ApiUnreachable(
-            f"Prefect's temporary server did not start{self._last_line()}; `steno doctor` checks what it needs."
-        )
+        log = self._read_log()
+        if (trouble := database.told(log)) is not None:
+            raise trouble
+        last = f" ({log.splitlines()[-1].strip()[:300]})" if log else ""
+        raise ApiUnreachable(f"Prefect's temporary server did not start{last}; `steno doctor` checks what it needs.")
 
-    def _last_line(self) -> str:
+    def _read_log(self) -> str:
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f" ({lines[-1].strip()[:300]})" if lines else ""
+        return self._log.read().decode(errors="replace").strip()
 
     def stop(self) -> None:
         """End the server and wait for it; harmless when it has ended."""
@@ -195,28 +201,27 @@ def _serve(descriptor: int, *names: str) -> None:
     forgive_sleep()
     from prefect.server.api.server import create_app
 
-    schema, unchecked = _schema()
+    schema = _schema()
     listener = socket.socket(fileno=descriptor)
     config = uvicorn.Config(_guarded(create_app(), listener, names), log_level="error", lifespan="on")
     gc.freeze()
     gc.enable()
+    locked = contextlib.ExitStack()
 
     class Noting(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             schema.note()
+            locked.close()
 
     server = Noting(config)
-
-    def end_with_parent() -> None:
-        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
-            pass
-        server.should_exit = True
-        time.sleep(15)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    with unchecked:
+    threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
+    try:
+        current = locked.enter_context(database.prepared(schema))
+    except StenoError as error:
+        sys.stdout.write(database.tell(error))
+        sys.exit(1)
+    with locked, _unchecked(schema, current=current):
         server.run(sockets=[listener])
 
 
@@ -230,22 +235,32 @@ def _guarded(app: Any, listener: socket.socket, names: tuple[str, ...]) -> Any:
     return Origins(app, hosts=hosts, origins=deploy.allowed_origins, setting="STENO_DEPLOY")
 
 
-def _schema() -> tuple[KnownSchema, contextlib.AbstractContextManager[Any]]:
-    """What is known of the database, and settings that leave out what is known to be done: migrations, and Prefect's own blocks."""
+def _end_with_parent(server: uvicorn.Server) -> None:
+    while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
+        pass
+    server.should_exit = True
+    time.sleep(15)
+    os._exit(1)
+
+
+def _schema() -> KnownSchema:
+    """What is known of the database."""
     import prefect
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+
+    return KnownSchema(str(PREFECT_API_DATABASE_CONNECTION_URL.value()), prefect.__version__)
+
+
+def _unchecked(schema: KnownSchema, *, current: bool) -> contextlib.AbstractContextManager[Any]:
+    """Settings that leave out what is known to be done: migrations of an SQLite file, and, when it is `current`, Prefect's own blocks."""
     from prefect.settings import (
         PREFECT_API_BLOCKS_REGISTER_ON_START,
-        PREFECT_API_DATABASE_CONNECTION_URL,
         PREFECT_API_DATABASE_MIGRATE_ON_START,
         temporary_settings,
     )
 
-    schema = KnownSchema(str(PREFECT_API_DATABASE_CONNECTION_URL.value()), prefect.__version__)
-    if not schema.current():
-        return schema, contextlib.nullcontext()
-    return schema, temporary_settings(
-        {PREFECT_API_DATABASE_MIGRATE_ON_START: False, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
-    )
+    done = {PREFECT_API_DATABASE_MIGRATE_ON_START: False} if schema.database is not None else {}
+    return temporary_settings({**done, **({PREFECT_API_BLOCKS_REGISTER_ON_START: False} if current else {})})
 
 
 if __name__ == "__main__":
