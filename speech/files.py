@@ -26,16 +26,6 @@ def replaced(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def written_aside(target: Path) -> Iterator[Path | None]:
-    """As `replaced`; None when the target is already there."""
-    if target.exists():
-        yield None
-        return
-    with replaced(target) as aside:
-        yield aside
-
-
-@contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Held by one process at a time; released by the kernel when the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)

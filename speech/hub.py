@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from speech.errors import GatedModel, ModelUnavailable, StenoError, TransientErr
 from speech.files import file_lock, replaced
 from speech.registry import Resolved
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_PATTERNS = {
     "whisper": ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"],
     "diarization": ["config.yaml", "segmentation/*", "embedding/*", "plda/*"],
@@ -52,13 +54,13 @@ def hub_folder(resolved: Resolved) -> Path | None:
     return folder if _complete(resolved.kind, folder) else None
 
 
-def hub_download(resolved: Resolved) -> Path:
-    """Fetch a hub model at its pinned revision, or find it in the hub's cache.
+def hub_download(resolved: Resolved, *, again: bool = False) -> Path:
+    """Fetch a hub model at its pinned revision, or find it in the hub's cache; `again` asks the hub for what may be missing there.
 
     Raises GatedModel when the licence was not accepted or the token is missing or wrong, UnknownModel when there is no such
     model or it is of another kind, ModelUnavailable when there is no way to the hub, TransientError when the hub had trouble.
     """
-    folder = hub_folder(resolved)
+    folder = hub_folder(resolved) if not again else None
     if folder is not None:
         return folder
     from huggingface_hub import snapshot_download
@@ -77,7 +79,7 @@ def pinned_revision(repository: str, models_dir: Path, *, offline: bool) -> str:
     """The commit a hub id stands for here: recorded when it is first asked for, and kept from then on."""
     pins_path = models_dir / "pins.json"
     with file_lock(models_dir / "pins.lock"):
-        pins: dict[str, str] = json.loads(pins_path.read_text()) if pins_path.exists() else {}
+        pins = _pins(pins_path)
         if repository in pins:
             return pins[repository]
         if offline:
@@ -94,6 +96,16 @@ def pinned_revision(repository: str, models_dir: Path, *, offline: bool) -> str:
         with replaced(pins_path) as aside:
             aside.write_text(json.dumps(pins | {repository: revision}, indent=2, sort_keys=True))
     return revision
+
+
+def _pins(path: Path) -> dict[str, str]:
+    """The commits that were recorded; those of a damaged file are asked for again."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    pins = found.items() if isinstance(found, dict) else ()
+    return {name: commit for name, commit in pins if isinstance(commit, str) and _COMMIT.fullmatch(commit)}
 
 
 @contextlib.contextmanager

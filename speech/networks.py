@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from speech.checked import is_as_made, is_noted, made_once, refuse_code
 from speech.errors import EngineMissing, StenoError
 from speech.features import FbankOptions
-from speech.files import file_lock, written_aside
+from speech.files import replaced
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, RuntimeOptions
@@ -36,6 +37,7 @@ FBANK_FRAMES = 998
 CONVERSION = 1
 """Raised when converted files change shape or meaning."""
 _TOLERANCE = 1e-3
+_FILES = (".onnx", ".npz")
 
 
 class Network(Protocol):
@@ -162,19 +164,20 @@ def _network(path: Path, device: str, threads: int, module: Any) -> Network:
 
 
 def _converted(models_dir: Path, model: Resolved, part: str, convert: Any) -> Path:
-    """The ONNX file of `part`, made when it is not there yet; beside it `.npz` with the part's other numbers."""
-    stem = f"{model.name}-{part}-{model.revision[-40:]}-v{CONVERSION}".replace("/", "_").replace("=", "")
-    path = models_dir / "onnx" / f"{stem}.onnx"
-    # Looked for before it is locked: the folder may be one that can only be read.
-    if not _converted_already(path):
-        with file_lock(path.with_suffix(".lock")):
-            if not _converted_already(path):
-                convert(path)
+    """The ONNX file of `part`, made when it is not there yet, or damaged; beside it `.npz` with the part's other numbers."""
+    path = models_dir / "onnx" / f"{_stem(model, part)}.onnx"
+    made_once(path, _FILES, models_dir, lambda: convert(path))
     return path
 
 
-def _converted_already(path: Path) -> bool:
-    return path.exists() and path.with_suffix(".npz").exists()
+def _stem(model: Resolved, part: str) -> str:
+    return f"{model.name}-{part}-{model.revision[-40:]}-v{CONVERSION}".replace("/", "_").replace("=", "")
+
+
+def damaged_conversions(models_dir: Path) -> list[str]:
+    """The names of converted files that are not what they were when they were made; they are made again when next used."""
+    made = [path for path in (models_dir / "onnx").glob("*.onnx") if is_noted(path)]
+    return [path.stem for path in made if not is_as_made(path, _FILES, models_dir)]
 
 
 def _convert_segmentation(weights: DiarizationWeights, path: Path) -> None:
@@ -194,13 +197,9 @@ def _export(module: torch.nn.Module, shape: tuple[int, ...], path: Path, facts: 
     import torch
 
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.1
-    with written_aside(path.with_suffix(".npz")) as aside:
-        if aside is not None:
-            with open(aside, "wb") as file:
-                np.savez(file, **facts)
-    with written_aside(path) as aside, warnings.catch_warnings(), torch.inference_mode():
-        if aside is None:
-            return
+    with replaced(path.with_suffix(".npz")) as aside, open(aside, "wb") as file:
+        np.savez(file, **facts)
+    with replaced(path) as aside, warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
@@ -278,6 +277,7 @@ def _pyannote_model(path: Path) -> Any:
     import warnings
 
     os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
+    refuse_code(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

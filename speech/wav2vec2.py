@@ -7,6 +7,7 @@ a test holds the two equal. What differs: no download of a sentence splitter, an
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.audio import Recording
+from speech.checked import hub_weights, is_as_made, is_noted, note_hashes
 from speech.errors import ModelUnavailable, UnknownModel
-from speech.hub import hub_download
+from speech.files import file_lock
 from speech.languages import WITHOUT_SPACES
 from speech.models import torchaudio_folder
-from speech.registry import Resolved
+from speech.registry import TORCHAUDIO_FILES, Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, AsrSegment, RuntimeOptions, Word
 
@@ -152,31 +154,56 @@ def load_aligner(model: Resolved, language: str, models_dir: Path, runtime: Runt
 
 
 def _load(model: Resolved, language: str, models_dir: Path, device: str, threads: int) -> Aligner:
-    bundle = model.origin == "hub" and "/" not in model.location
-    name = model.location if bundle or model.origin == "folder" else str(hub_download(model))
-    if not bundle:
-        _require_wav2vec2(Path(name), model)
-    folder = torchaudio_folder(models_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     import torch
 
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if model.origin == "hub" and "/" not in model.location:
+            network, metadata = _bundle(model.location, language, models_dir)
+            return Aligner(network.to(device).eval(), metadata, device)
         from whisperx.alignment import load_align_model
 
+        folder = Path(model.location) if model.origin == "folder" else hub_weights(model, models_dir)
+        _require_wav2vec2(folder, model)
         try:
-            network, metadata = load_align_model(
-                language, device, model_name=name, model_dir=str(folder) if bundle else None, model_cache_only=not bundle
-            )
-        except OSError as error:  # torchaudio downloads with urllib, whose errors are OSErrors
-            raise ModelUnavailable(
-                f"The alignment model {model.name} is not on this machine and cannot be fetched",
-                cure="check the network, or use --align-model attention",
-            ) from error
+            network, metadata = load_align_model(language, device, model_name=str(folder), model_cache_only=True)
         except ValueError as error:
             raise UnknownModel(f"{model.name} is not a wav2vec2 CTC model that transformers can load.") from error
     return Aligner(network.eval(), metadata, device)
+
+
+def _bundle(name: str, language: str, models_dir: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """torchaudio's model and alphabet, as `whisperx.load_align_model` gives them, but unpickled as weights alone; its checkpoint is
+    fetched when it is not there, or damaged."""
+    import torchaudio
+
+    bundle = torchaudio.pipelines.__dict__[name]
+    checkpoint = torchaudio_folder(models_dir) / TORCHAUDIO_FILES[name]
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+    def load() -> torch.nn.Module:
+        fetching = {"model_dir": str(checkpoint.parent), "weights_only": True}
+        network: torch.nn.Module = bundle.get_model(dl_kwargs=fetching)
+        return network
+
+    try:
+        with file_lock(checkpoint.with_suffix(".lock")):
+            if is_noted(checkpoint) and not is_as_made(checkpoint, (checkpoint.suffix,), models_dir):
+                checkpoint.unlink(missing_ok=True)
+            try:
+                network = load()
+            except (RuntimeError, pickle.UnpicklingError, EOFError):  # damaged, by an earlier version that noted no hash
+                checkpoint.unlink(missing_ok=True)
+                network = load()
+            note_hashes(checkpoint, (checkpoint.suffix,))
+    except OSError as error:  # torchaudio downloads with urllib, whose errors are OSErrors
+        raise ModelUnavailable(
+            f"The alignment model {name} is not on this machine and cannot be fetched",
+            cure="check the network, or use --align-model attention",
+        ) from error
+    alphabet = {character.lower(): place for place, character in enumerate(bundle.get_labels())}
+    return network, {"language": language, "dictionary": alphabet, "type": "torchaudio"}
 
 
 def _require_wav2vec2(folder: Path, model: Resolved) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from speech.checked import hub_weights, verify
 from speech.errors import ChecksumMismatch, ModelUnavailable
 from speech.files import file_lock, replaced
-from speech.hub import hub_download, hub_folder
+from speech.hub import hub_folder
 from speech.registry import PACKAGED_DIARIZATION, PACKAGED_WHISPER, PINNED_HUB, Resolved
 from speech.schema import Frozen
 
@@ -47,7 +47,7 @@ def whisper_folder(resolved: Resolved, models_dir: Path) -> Path:
     if resolved.origin == "folder":
         return Path(resolved.location)
     if resolved.origin == "hub":
-        return hub_download(resolved)
+        return hub_weights(resolved, models_dir)
     packages = PACKAGED_WHISPER[resolved.name]
     if len(packages) > 1:
         return _joined(resolved.name, packages, models_dir)
@@ -65,7 +65,7 @@ def diarization_weights(resolved: Resolved, models_dir: Path) -> DiarizationWeig
         verify(segmentation, SHA256["segmentation-3.0/pytorch_model.bin"], models_dir)
         verify(embedding, SHA256["campplus/campplus_cn_en_common.pt"], models_dir)
         return DiarizationWeights(segmentation=segmentation, embedding=embedding, embedding_network="campplus")
-    folder = hub_download(resolved)
+    folder = hub_weights(resolved, models_dir)
     return DiarizationWeights(
         segmentation=folder / "segmentation" / "pytorch_model.bin",
         embedding=folder / "embedding" / "pytorch_model.bin",
@@ -113,25 +113,6 @@ def _verified(name: str, folder: Path, models_dir: Path) -> bool:
     except (FileNotFoundError, ChecksumMismatch):
         return False
     return True
-
-
-def verify(path: Path, sha256: str, models_dir: Path) -> None:
-    """Raise ChecksumMismatch unless the file's bytes have this hash; unchanged files are hashed once per machine."""
-    stat = path.stat()
-    stamp = hashlib.sha256(f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{sha256}".encode()).hexdigest()
-    marker = models_dir / "verified" / stamp
-    if marker.exists():
-        return
-    with open(path, "rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if actual != sha256:
-        raise ChecksumMismatch(
-            f"The weights {path.name} are not the pinned ones (sha256 {actual[:12]}…, expected {sha256[:12]}…); install their package again."
-        )
-    # Where the folder may only be read, the file is hashed again the next time.
-    with contextlib.suppress(OSError):
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
 
 
 # -- what is here -----------------------------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ class Hub:
         self.repositories[repository] = (commit, files)
 
 
+def git_hash(body: bytes) -> str:
+    """What the hub calls a small file by, and its client names it in the cache: git's hash of a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+
+
 @contextmanager
 def serve() -> Iterator[Hub]:
     hub = Hub()
@@ -103,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         if revision != commit or file not in files:
             return self._fail(404, "EntryNotFound")
         body = files[file]
-        self._send(200, body, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": commit})
+        self._send(200, body, {"ETag": f'"{git_hash(body)}"', "X-Repo-Commit": commit})
 
     def _fail(self, status: int, code: str | None = None) -> None:
         self._send(status, b"", {"X-Error-Code": code} if code else {})

