@@ -11,7 +11,8 @@ from infra.jobs import Compute
 from infra.local import LocalCompute
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from speech.registry import Resolved
+from speech.errors import EngineMissing
+from speech.registry import ATTENTION, Resolved
 from speech.schema import RuntimeOptions, StageName
 
 _opened: tuple[StenoSettings, Store] | None = None
@@ -53,6 +54,27 @@ def runtime_of(settings: StenoSettings, batch_size: int | None = None) -> Runtim
         models_dir=str(settings.models_path),
         offline=settings.offline,
     )
+
+
+def arithmetic(stage: StageName, model: str, settings: StenoSettings, backend: str | None = None) -> str:
+    """What the stage's results depend on of where it is computed, for its key (`speech.runtime.arithmetic`).
+
+    On Modal the settings say it: the containers' GPUs, before there is a container.
+    """
+    from infra.on_modal.contract import METHODS
+    from infra.on_modal.gpus import gpus_of
+    from speech import runtime
+
+    if stage not in METHODS or (stage == "align" and model == ATTENTION):
+        return ""
+    if (backend or settings.compute.backend) == "modal":
+        device = "cuda" if gpus_of(stage, settings.modal) else "cpu"
+    else:
+        try:
+            device = runtime.resolve_device(runtime_of(settings))
+        except EngineMissing:
+            device = "cpu"
+    return runtime.arithmetic(stage, device, settings.compute.compute_type)
 
 
 def computes_here(settings: StenoSettings, backend: str | None = None) -> bool:

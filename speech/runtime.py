@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from speech.errors import EngineMissing, OutOfMemory, StenoError
-from speech.schema import RuntimeOptions
+from speech.schema import RuntimeOptions, StageName
 
 Model = TypeVar("Model")
 
@@ -67,6 +67,29 @@ def resolve_device(runtime: RuntimeOptions) -> str:
     except ImportError:
         raise EngineMissing("The speech engine is not installed here", cure="install `stenoflow[engine]`") from None
     return "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
+
+
+def whisper_compute_type(device: str, asked: str) -> str:
+    """What CTranslate2 is asked to compute in: int8 on a CPU, float16 on a GPU, unless told otherwise."""
+    return asked if asked != "auto" else ("int8" if device == "cpu" else "float16")
+
+
+def arithmetic(stage: StageName, device: str, compute_type: str) -> str:
+    """What the stage's networks compute on and in, where that changes their results; empty for what a CPU does by default.
+
+    Empty is what every key of a stage was made with before there was a word for it, so those results stay found.
+    """
+    if stage == "asr":
+        effective = whisper_compute_type(device, compute_type)
+        return "" if (device, effective) in _USUAL else f"{device} {effective}"
+    if device == "cpu" or stage not in _ON_GPU:
+        return ""
+    return f"{device} {_ON_GPU[stage]}"
+
+
+_USUAL = {("cpu", "int8"), ("cpu", "int8_float32")}
+"""The same: CTranslate2 multiplies in 8 bits and keeps the rest in 32."""
+_ON_GPU: dict[StageName, str] = {"segment": "float16", "embed": "float16", "align": "float32"}
 
 
 _OUT_OF_MEMORY = (

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES
 from speech.registry import Resolved
-from speech.runtime import cpu_threads, load_once, resolve_device
+from speech.runtime import cpu_threads, load_once, resolve_device, whisper_compute_type
 from speech.schema import (
     SAMPLE_RATE,
     USUAL_BATCH,
@@ -327,7 +327,7 @@ def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> 
     """The Whisper weights in CTranslate2, loaded once per process: int8 on a CPU, float16 on a GPU, unless told otherwise."""
     device, at_once = resolve_device(runtime), batches_at_once(runtime)
     threads, workers = cpu_threads(runtime) // at_once, max(runtime.workers, at_once)
-    compute_type = runtime.compute_type if runtime.compute_type != "auto" else ("int8" if device == "cpu" else "float16")
+    compute_type = whisper_compute_type(device, runtime.compute_type)
 
     def load() -> WhisperModel:
         from faster_whisper import WhisperModel

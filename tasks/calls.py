@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from infra import compute
 from infra.artifacts import ArtifactRef
 from infra.jobs import StageJob
 from infra.keys import stage_key
+from infra.settings import StenoSettings
 from speech.schema import AsrParams, Frozen, RuntimeOptions, SegmentParams, StageName
 from speech.stages import STAGES
 from tasks.models import Models, argument, pinned
@@ -31,6 +33,8 @@ class StageCall(Frozen):
     """Chunks decoded at once; None where that is found out. No part of the key."""
     backend: str | None = None
     """Where it is computed; as the settings say when left out. No part of the key."""
+    arithmetic: str = ""
+    """What its networks compute on and in; empty for what a CPU does by default."""
     again: bool = False
     """It is computed although its result is cached. No part of the key."""
     label: str = ""
@@ -41,11 +45,17 @@ class StageCall(Frozen):
         # `model` only says where the weights are found; what they are is pinned in `models`.
         params = {name: value for name, value in self.params.items() if name != "model"}
         hashes = {kind: ref.sha256 for kind, ref in self.inputs.items()}
-        return stage_key(self.stage, STAGES[self.stage].version, hashes, params, self.models)
+        models = self.models | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
+        return stage_key(self.stage, STAGES[self.stage].version, hashes, params, models)
 
     @property
     def shown_as(self) -> str:
         return SHOWN_AS.get(self.stage, self.stage)
+
+    def placed(self, settings: StenoSettings, backend: str | None) -> StageCall:
+        """The call as it is computed by that backend: its results are only those of the same arithmetic."""
+        found = compute.arithmetic(self.stage, str(self.params.get("model", "")), settings, backend)
+        return self.model_copy(update={"backend": backend, "arithmetic": found})
 
     def job(self, runtime: RuntimeOptions, *, fresh: bool = False, larger: int = 0) -> StageJob:
         """What a backend is given to compute it."""

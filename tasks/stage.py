@@ -87,9 +87,10 @@ def stage_task(stage: StageName) -> Task[Any, Any]:
 
 async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> StageOutcome:
     """Have the stage computed, or its record reused, and reported in `log`."""
+    call = await asyncio.to_thread(call.placed, get_settings(), log.backend)
     await in_use(call.key, artifacts=(ref.path for ref in call.inputs.values()))
     again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
-    call = call.model_copy(update={"backend": log.backend, "again": again})
+    call = call.model_copy(update={"again": again})
     value = await log.perform(call.shown_as, with_retries(task, again=again), call)
     outcome = StageOutcome.model_validate(value)
     noted(outcome.artifact.path)

@@ -108,6 +108,7 @@ class Ahead:
     def _computed(self, call: StageCall) -> StageOutcome | None:
         """The stage's outcome; None when it was computed before, is about to be, or is one to divide."""
         store = compute.get_store(self.settings)
+        call = call.placed(self.settings, self.request.compute)
         job = call.job(compute.runtime_of(self.settings, call.batch_size))
         if shard_count(job, self.settings.shards) > 1 or store.read_record(job.key) is not None:
             return None

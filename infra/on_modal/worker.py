@@ -92,7 +92,6 @@ def _here(call: RemoteCall, settings: StenoSettings) -> StageJob:
             "device": "auto",
             "threads": 0 if settings.modal.inputs == 1 else max(1, int(settings.modal.cpu / settings.modal.inputs)),
             "workers": settings.modal.inputs,
-            "compute_type": settings.compute.compute_type,
             "models_dir": str(settings.models_path),
             "offline": settings.offline,
         }

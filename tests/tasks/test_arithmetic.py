@@ -1,0 +1,82 @@
+"""What changes a result is in its key: float32 is not answered with what int8 computed, nor a GPU's with a CPU's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.request import TranscribeRequest
+from flows.transcribe import transcribe
+from infra.artifacts import ArtifactRef
+from infra.settings import ComputeSettings, ModalSettings, StenoSettings, get_settings
+from speech.schema import StageName
+from tasks.calls import StageCall
+from tests.stage_double import ComputeDouble, recording
+
+MODEL: dict[str, str] = {"segment": "voices", "embed": "voices", "asr": "tiny.en", "align": "WAV2VEC2_ASR_BASE_960H"}
+
+
+def key(stage: StageName, *, model: str | None = None, backend: str | None = None, **compute: Any) -> str:
+    modal = ModalSettings(gpu=compute.pop("gpu", ("L4",)), voices_gpu=compute.pop("voices_gpu", None))
+    settings = StenoSettings(compute=ComputeSettings(**compute), modal=modal)
+    audio = ArtifactRef(kind="audio", path="a", sha256="a" * 64, bytes=1)
+    call = StageCall(
+        stage=stage,
+        inputs={"audio": audio},
+        params={"model": model or MODEL.get(stage, "")},
+        models={stage: "pinned"},
+        duration=1.0,
+    )
+    return call.placed(settings, backend).key
+
+
+def test_what_a_cpu_does_by_default_is_found_under_the_keys_of_before() -> None:
+    for stage in ("segment", "asr", "align", "embed", "cluster", "merge"):
+        plain = StageCall(
+            stage=stage,
+            inputs={"audio": ArtifactRef(kind="audio", path="a", sha256="a" * 64, bytes=1)},
+            params={"model": MODEL.get(stage, "")},
+            models={stage: "pinned"},
+            duration=1.0,
+        )
+        assert key(stage, device="cpu") == plain.key
+    assert key("asr", device="cpu") == key("asr", device="cpu", compute_type="int8")
+    assert key("asr", device="cpu") == key("asr", device="cpu", compute_type="int8_float32")
+
+
+def test_another_type_is_another_text_and_nothing_else() -> None:
+    assert len({key("asr", device="cpu", compute_type=kind) for kind in ("auto", "float32", "int16", "int8_float16")}) == 4
+    for stage in ("segment", "embed", "align"):
+        assert key(stage, device="cpu", compute_type="float32") == key(stage, device="cpu")
+
+
+def test_a_gpu_has_results_of_its_own_wherever_it_is() -> None:
+    for stage in ("segment", "asr", "embed", "align"):
+        assert key(stage, device="cuda") != key(stage, device="cpu")
+        assert key(stage, backend="modal") == key(stage, device="cuda")
+        assert key(stage, backend="modal", gpu=()) == key(stage, device="cpu")
+    assert key("segment", backend="modal", voices_gpu=()) == key("segment", device="cpu")
+    assert key("asr", backend="modal", voices_gpu=()) == key("asr", device="cuda")
+    for stage in ("cluster", "merge"):
+        assert key(stage, device="cuda") == key(stage, device="cpu")
+    assert key("align", model="attention", device="cuda") == key("align", model="attention", device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server", "steno")
+async def test_asking_for_another_type_computes_the_text_again(
+    tmp_path: Path, double: ComputeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = TranscribeRequest(source=str(recording(tmp_path / "a.wav")), output_dir=str(tmp_path / "out"))
+    await transcribe(request)
+    double.forget()
+    monkeypatch.setenv("STENO_COMPUTE__COMPUTE_TYPE", "float32")
+    get_settings.cache_clear()
+    await transcribe(request)
+    assert double.ran[0] == "asr"
+    assert not {"segment", "embed"} & set(double.ran)
+    double.forget()
+    await transcribe(request)
+    assert double.ran == []
