@@ -19,12 +19,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from infra.store import Store
 from infra.webhooks import SERVICE
 from speech.errors import InvalidOption
 from speech.schema import Frozen
+from speech.stored import parsed
 
 PREFIX = "sk-steno-"
 MARK = "access/keys-required"
@@ -196,8 +197,8 @@ def read(store: Store, name: str) -> ApiKey | None:
     if content is None:
         return None
     try:
-        key = ApiKey.model_validate_json(content)
-    except ValidationError:
+        key = parsed(ApiKey, content)
+    except ValueError:
         _log.error("the record of API key %s is damaged; the key is refused", name)
         # It still counts as one that was made: damage opens no doors.
         return ApiKey(id=name, name=name, sha256=NOBODY, made=datetime.fromtimestamp(0, UTC), revoked=_now())

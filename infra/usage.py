@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from typing import Protocol
 from infra.errors import OutputNotWritable, StorageFull
 from speech.errors import TransientError
 from speech.schema import Frozen
+from speech.stored import parsed
 
 USES = "uses"
 CONDEMNED = "condemned"
@@ -31,6 +33,8 @@ BEAT_SECONDS = 600.0
 _CLAIM_SECONDS = 86_400.0
 _PAUSE = 0.2
 _PATH = re.compile(r"artifacts/[a-z]+/[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]+")
+_KEY = re.compile(r"(?:decoded-)?[0-9a-f]{64}[\w-]*")
+"""Names of records that lead to artifacts."""
 
 _log = logging.getLogger(__name__)
 
@@ -159,16 +163,29 @@ def noted(*artifacts: str) -> None:
 
 
 def read_use(store: Records, name: str) -> Use | None:
-    """The use of that name; None where there is none, or it is damaged."""
+    """The use of that name; None where there is none.
+
+    Whatever else a record says, what it names is in use: for good where it is damaged, or of a later version and not to be
+    understood, since nothing then says until when.
+    """
     content = store.read_record(f"{USES}/{name}")
-    try:
-        return Use.model_validate_json(content) if content else None
-    except ValueError:
+    if not content:
         return None
+    artifacts = sorted(paths_in(content))
+    try:
+        use = parsed(Use, content)
+    except ValueError:
+        use = None
+    if use is None or "beat" not in use.model_fields_set:
+        keys = _KEY.findall(content.decode("utf-8", "replace"))
+        return Use(run=name, keys=tuple(keys), artifacts=tuple(artifacts), beat=math.inf)
+    return use.model_copy(update={"artifacts": tuple(dict.fromkeys([*use.artifacts, *artifacts]))})
 
 
 def write_use(store: Records, use: Use) -> None:
-    store.write_record(f"{USES}/{use.run}", use.model_dump_json().encode())
+    # Release 0.1 reads no use with a field that it does not know.
+    later = None if use.by else {"by"}
+    store.write_record(f"{USES}/{use.run}", use.model_dump_json(exclude=later).encode())
 
 
 def paths_in(record: bytes | None) -> frozenset[str]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from pydantic import ValidationError
-
 from infra.net import parse
 from infra.store import Store
 from speech.schema import Frozen
+from speech.stored import parsed
 
 PREFIX = "whsec_"
 SERVICE = "anybody"
@@ -29,6 +29,8 @@ _SUBSCRIPTIONS, _SECRETS = "webhooks", "webhook-secrets"
 _ID = re.compile(r"[0-9a-f]{32}")
 _MOST_SECRETS = 5
 """Secrets that are signed with at the same time."""
+
+_log = logging.getLogger(__name__)
 
 
 class Subscription(Frozen):
@@ -72,8 +74,8 @@ def subscription(store: Store, name: str) -> Subscription | None:
     """None when there is none of that id any more, or it is damaged."""
     content = store.read_record(f"{_SUBSCRIPTIONS}/{name}") if _ID.fullmatch(name) else None
     try:
-        return Subscription.model_validate_json(content) if content else None
-    except ValidationError:
+        return parsed(Subscription, content) if content else None
+    except ValueError:
         return None
 
 
@@ -115,8 +117,9 @@ def rotate(store: Store, owner: str, hours: float) -> Secret:
 def _read(store: Store, owner: str) -> tuple[Secret, ...]:
     content = store.read_record(f"{_SECRETS}/{owner}")
     try:
-        return _Secrets.model_validate_json(content).secrets if content else ()
-    except ValidationError:
+        return parsed(_Secrets, content).secrets if content else ()
+    except ValueError:
+        _log.error("the webhook secrets of an owner are damaged; new ones are made, which its receivers have to be given")
         return ()
 
 

@@ -12,13 +12,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 
-from pydantic import ValidationError
-
 from infra.compute import get_store
 from infra.processes import is_gone, this_process
 from infra.settings import get_settings
 from speech.errors import TransientError
 from speech.schema import Frozen
+from speech.stored import parsed
 
 _SETTLE = 0.5
 """Seconds after which whoever wrote a lease looks whether it is still theirs: of two at the same moment the last one wins."""
@@ -82,7 +81,7 @@ async def _acquire(key: str, run: str) -> Lease:
     if found is not None and not _free(found, run):
         found = await _wait_until_free(key, found, run)
     lease = Lease(
-        campaign=found.campaign if found else uuid.uuid4().hex[:12],
+        campaign=(found.campaign if found else "") or uuid.uuid4().hex[:12],
         run=run,
         process=this_process(),
         until=time.time() + seconds,
@@ -136,11 +135,14 @@ def _name(key: str) -> str:
 
 
 def _read(key: str) -> Lease | None:
+    """The lease; one that cannot be read (damaged, or of a later version) is held, by nobody known, until it would run out."""
     content = get_store().read_record(_name(key))
     try:
-        return Lease.model_validate_json(content) if content else None
-    except ValidationError:
-        return None
+        return parsed(Lease, content) if content else None
+    except ValueError:
+        written = (file.modified for file in get_store().files("records/batches") if file.path == f"records/{_name(key)}")
+        until = next(written, 0.0) + get_settings().batch.lease_seconds
+        return Lease(campaign="", run="", process="", until=until)
 
 
 def _write(key: str, lease: Lease) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 
-from pydantic import ValidationError
-
 from flows.evaluation.request import LAST, slug
 from flows.evaluation.result import Evaluation
 from infra.compute import get_store
 from speech.errors import InvalidOption
+from speech.stored import parsed
 
 _ROOT = "evaluations"
 
@@ -65,6 +64,6 @@ def _latest(name: str, other_than: str) -> Evaluation | None:
 def _read(name: str, id_: str) -> Evaluation | None:
     content = get_store().read_record(f"{_ROOT}/{name}/{id_}") if name and id_ and id_ != LAST else None
     try:
-        return Evaluation.model_validate_json(content) if content else None
-    except ValidationError:
+        return parsed(Evaluation, content) if content else None
+    except ValueError:
         return None  # of a version that kept other things

@@ -1,0 +1,214 @@
+"""`python -m bench.damage`: every kind of file of a store and of the models, damaged in every way; does the next run end right?
+
+Each case starts from a finished run of a real conversation, damages what one kind of file holds, has whatever reads it computed
+again, and runs the same command in a process of its own. The table says what came of it: `right` is the transcript and the
+speakers of the undamaged run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.batch import prefect_server
+from bench.demo import sample_recording
+from infra.settings import S3Settings
+from infra.store import Store
+from tests.damage import WAYS
+
+READ_BY = {
+    "audio": "segmentation",
+    "segmentation": "asr",
+    "asr": "alignment",
+    "alignment": "transcript",
+    "embeddings": "diarization",
+    "diarization": "transcript",
+    "transcript": "",
+}
+"""Kind of artifact → the kind whose stage reads it; the transcript is read by every run."""
+RECORDS = {"record of the recording": "audio", "record of asr": "asr", "record of the transcript": "transcript"}
+MODELS = {
+    "segmentation network": "*segmentation*.onnx",
+    "embedding network": "*embedding*.onnx",
+    "their numbers": "*embedding*.npz",
+}
+SECONDS = 12.0
+"""Of the conversation: both speak."""
+
+
+class Case:
+    """One store with a finished run in it, and the command that made it."""
+
+    def __init__(self, folder: Path, url: str, environment: dict[str, str], s3: S3Settings | None) -> None:
+        self.folder, self.environment = folder, environment | {"STENO_STORE": url}
+        self.store = Store(url, folder / "scratch", s3)
+        self.models = Path(environment["STENO_MODELS_DIR"])
+        self.kept: dict[str, bytes] = {}
+        self.truth: Any = None
+
+    def transcribe(self, source: Path) -> Any:
+        """The words and speakers of a run; its error when it failed."""
+        out = self.folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        command = [
+            sys.executable,
+            "-m",
+            "flows.cli.main",
+            "transcribe",
+            "--model",
+            "tiny.en",
+            "-o",
+            str(out),
+            "--json",
+            str(source),
+        ]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode:
+            return json.loads(done.stdout.splitlines()[-1])["code"] if done.stdout else done.stderr[-300:]
+        return [
+            (word["word"], word.get("speaker"))
+            for word in json.loads((out / f"{source.stem}.json").read_text())["word_segments"]
+        ]
+
+    # -- files ------------------------------------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """Remember every file, for `restore`."""
+        self.kept = {
+            file.path: self._read(file.path) for folder in ("artifacts", "records") for file in self.store.files(folder)
+        }
+
+    def restore(self) -> None:
+        for folder in ("artifacts", "records"):
+            for file in list(self.store.files(folder)):
+                if file.path not in self.kept:
+                    self.store.delete(file.path)
+        for path, content in self.kept.items():
+            self._write(path, content)
+
+    def artifacts(self, kind: str) -> list[str]:
+        return [path for path in self.kept if path.startswith(f"artifacts/{kind}/")]
+
+    def record_of(self, kind: str) -> list[str]:
+        """The records that lead to artifacts of the kind."""
+        names = {path.encode() for path in self.artifacts(kind)}
+        plain = [path for path in self.kept if path.count("/") == 1]
+        return [path for path in plain if any(name in self.kept[path] for name in names)]
+
+    def forget(self, kind: str) -> None:
+        """Have the stage computed again that makes the kind."""
+        for path in self.record_of(kind):
+            self.store.delete(path)
+
+    def damage(self, paths: Sequence[str], way: str) -> None:
+        """Each in that way; swapped, it holds what the next of the same kind does."""
+        for place, path in enumerate(paths):
+            self._write(path, WAYS[way](self.kept[path], self.kept[paths[place - 1]] if len(paths) > 1 else b"another file "))
+
+    def _read(self, path: str) -> bytes:
+        return bytes(self.store.fs.cat_file(f"{self.store.root}/{path}"))
+
+    def _write(self, path: str, content: bytes) -> None:
+        if self.store.is_local:
+            Path(self.store.root, path).parent.mkdir(parents=True, exist_ok=True)
+        self.store.fs.pipe_file(f"{self.store.root}/{path}", content)
+
+
+def cases(case: Case, *, models: bool = True) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Every kind of file, and what damages it in a given way."""
+    for kind, reader in READ_BY.items():
+
+        def artifact(way: str, kind: str = kind, reader: str = reader) -> None:
+            case.damage(case.artifacts(kind), way)
+            if reader:
+                case.forget(reader)
+
+        yield kind, artifact
+    for name, kind in RECORDS.items():
+        yield name, lambda way, kind=kind: case.damage(case.record_of(kind), way)
+    for name, pattern in MODELS.items() if models else ():
+
+        def model(way: str, pattern: str = pattern) -> None:
+            for path in (case.models / "onnx").glob(pattern):
+                path.write_bytes(WAYS[way](path.read_bytes(), b"another network "))
+            for kind in ("segmentation", "embeddings"):
+                case.forget(kind)
+
+        yield name, model
+
+
+def finished(folder: Path, url: str, environment: dict[str, str], s3: S3Settings | None) -> Case:
+    """A store after runs of two different conversations, so that there is something to swap with."""
+    case = Case(folder, url, environment, s3)
+    cut(folder / "other.wav", 14.0, SECONDS)
+    case.transcribe(folder / "other.wav")
+    case.truth = case.transcribe(cut(folder / "talk.wav", 0.0, SECONDS))
+    assert isinstance(case.truth, list), case.truth
+    assert len({speaker for _, speaker in case.truth}) > 1, "both speakers are told apart"
+    case.keep()
+    return case
+
+
+def cut(path: Path, start: float, seconds: float) -> Path:
+    import soundfile
+
+    samples, rate = soundfile.read(sample_recording(), dtype="int16")
+    soundfile.write(path, samples[int(start * rate) : int((start + seconds) * rate)], rate)
+    return path
+
+
+def verdict(case: Case, damage: Callable[[str], None], way: str) -> str:
+    """`right`, or what the run said instead."""
+    case.restore()
+    damage(way)
+    found = case.transcribe(case.folder / "talk.wav")
+    return "right" if found == case.truth else found if isinstance(found, str) else "WRONG"
+
+
+def environment_of(folder: Path, models: Path) -> dict[str, str]:
+    """Folders of its own, and a copy of the converted models to damage."""
+    shutil.copytree(models / "onnx", folder / "models" / "onnx", dirs_exist_ok=True)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "HF_"))}
+    ours = {"STENO_HOME": str(folder / "home"), "STENO_MODELS_DIR": str(folder / "models"), "STENO_OFFLINE": "1"}
+    return clean | ours | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--where", choices=["folder", "s3"], nargs="*", default=["folder", "s3"])
+    parser.add_argument("--way", choices=list(WAYS), nargs="*", default=list(WAYS))
+    parser.add_argument("--kind", nargs="*", help="some of the kinds only")
+    asked = parser.parse_args(arguments)
+    from tests.s3_faults import serving
+
+    models = Path(os.environ.get("STENO_MODELS_DIR") or Path(__file__).parents[1] / ".cache" / "models")
+    wrong = 0
+    with tempfile.TemporaryDirectory() as name, serving() as s3, prefect_server(Path(name) / "prefect") as (api, _):
+        for where in asked.where:
+            folder = Path(name, where)
+            folder.mkdir()
+            bucket = s3.bucket() if where == "s3" else ""
+            url = f"s3://{bucket}/store" if bucket else str(folder / "store")
+            environment = environment_of(folder, models) | api | (s3.environment(bucket) if bucket else {})
+            case = finished(folder, url, environment, s3.settings if bucket else None)
+            with_models = where == "folder"  # they are the same, wherever the store is
+            print(f"\n| {where} | {' | '.join(asked.way)} |\n|---|{'---|' * len(asked.way)}", flush=True)
+            for kind, damage in cases(case, models=with_models):
+                if asked.kind and kind not in asked.kind:
+                    continue
+                row = [verdict(case, damage, way) for way in asked.way]
+                wrong += sum(cell != "right" for cell in row)
+                print(f"| {kind} | {' | '.join(row)} |", flush=True)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
