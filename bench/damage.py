@@ -145,11 +145,11 @@ def cases(case: Case, *, models: bool = True) -> Iterator[tuple[str, Callable[[s
         yield name, model
 
 
-def finished(folder: Path, url: str, environment: dict[str, str], s3: S3Settings | None) -> Case:
-    """A store after runs of two different conversations, so that there is something to swap with."""
+def finished(folder: Path, url: str, environment: dict[str, str], s3: S3Settings | None, *, other: bool = True) -> Case:
+    """A store after a run, and of an `other` conversation, so that there is something to swap with."""
     case = Case(folder, url, environment, s3)
-    cut(folder / "other.wav", 14.0, SECONDS)
-    case.transcribe(folder / "other.wav")
+    if other:
+        case.transcribe(cut(folder / "other.wav", 14.0, SECONDS))
     case.truth = case.transcribe(cut(folder / "talk.wav", 0.0, SECONDS))
     assert isinstance(case.truth, list), case.truth
     assert len({speaker for _, speaker in case.truth}) > 1, "both speakers are told apart"
