@@ -61,7 +61,6 @@ ADVICE: dict[str, str] = {
     "prefect_unreachable": "Start the Prefect server, or correct `PREFECT_API_URL`; then try again.",
     "prefect_database_damaged": "Put back a copy of the database that the message names, or move it away; then try again.",
     "prefect_database_newer": "Install the later version of Prefect again, or point `PREFECT_HOME` to another folder.",
-    "unreadable_artifact": "Retry: what cannot be read is computed again.",
     "artifact_missing": "Retry: what was removed is computed again. If it recurs, keep artifacts longer (`retention_days`).",
     "unreadable_artifact": "Retry: what was damaged is computed again. If it recurs, check the disk or bucket of the store.",
     "download_failed": "Retry when the server that holds the recording answers again.",
