@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ApiError, BadRequest, TimedOut, TooLarge
 from api.problems import problem
-from infra.settings import ApiSettings
+from infra.api_settings import ApiSettings
 
 SLOWEST = 1024
 """Bytes per second on the average: what comes slower holds a connection and brings nothing."""

@@ -18,7 +18,7 @@ from flows.execution import create_run
 from flows.progress import NAME as PROGRESS
 from flows.progress import Progress
 from flows.request import TranscribeRequest
-from infra.settings import ApiSettings
+from infra.api_settings import ApiSettings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

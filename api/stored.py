@@ -16,7 +16,7 @@ from api import limits, tags
 from api.auth import Caller
 from api.errors import TooMany
 from api.runs import Runs, submitted_at
-from infra.settings import ApiSettings
+from infra.api_settings import ApiSettings
 
 _COUNTED_FOR = 300.0
 """Seconds that a count is good for; what was uploaded here since is added to it."""

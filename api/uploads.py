@@ -18,11 +18,11 @@ from api.errors import BadRequest, TooLarge, Unprocessable
 from api.schemas import JobRequest
 from api.submissions import Uploaded
 from api.uploads_kept import place_of
+from infra.api_settings import ApiSettings
 from infra.compute import get_store
 from infra.errors import SourceTooLarge
 from infra.names import display_name
 from infra.partfile import PartFile
-from infra.settings import ApiSettings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deployments.auth import SERVER_AUTH, Auth
+from infra.api_settings import ApiSettings
 from infra.listening import is_loopback
-from infra.settings import ApiSettings
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from api.errors import BadRequest, TooMany
 from api.jobs import Jobs
 from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
 from api.uploads import Submission, receive
-from infra.settings import ApiSettings
+from infra.api_settings import ApiSettings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

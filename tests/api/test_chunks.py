@@ -32,7 +32,8 @@ from api.errors import ApiError, TooLarge, Unavailable, Unprocessable
 from api.routes import submit
 from api.schemas import ChunkResult, JobRequest
 from api.sessions import Sessions
-from infra.settings import ApiSettings, StenoSettings
+from infra.api_settings import ApiSettings
+from infra.settings import StenoSettings
 from tests import media
 
 RATE = 16_000

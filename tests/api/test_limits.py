@@ -18,7 +18,8 @@ from api.auth import ANYBODY, Caller
 from api.ceiling import Ceiling
 from api.errors import TooMany, Unprocessable
 from api.keys import KeyLimits
-from infra.settings import ApiSettings, StenoSettings, get_settings
+from infra.api_settings import ApiSettings
+from infra.settings import StenoSettings, get_settings
 
 ALICE, BOB = Caller("a" * 12, "alice"), Caller("b" * 12, "bob")
 

@@ -16,7 +16,8 @@ from api.auth import Caller
 from api.errors import TooMany
 from api.runs import Runs
 from api.stored import Stored
-from infra.settings import ApiSettings, StenoSettings, get_settings
+from infra.api_settings import ApiSettings
+from infra.settings import StenoSettings, get_settings
 
 ACME = Caller("a" * 12, "web", owner="acme")
 

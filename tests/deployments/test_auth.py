@@ -23,7 +23,8 @@ import websockets
 from deployments.auth import SERVER_AUTH, auth_file, made_string, server_auth
 from deployments.welcome import Served, welcome
 from flows.cli import running
-from infra.settings import ApiSettings, StenoSettings
+from infra.api_settings import ApiSettings
+from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 from tests import stub_compute
 from tests.deployments.test_doors import ended
