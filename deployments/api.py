@@ -7,10 +7,9 @@ import os
 from typing import Any
 
 from deployments.changes import Change
-from flows.cli.server import check_api, find_api, shown
-from infra.errors import ApiDenied, ApiRefused, ApiUnreachable, NoApi
+from flows.cli.server import check_api, find_api, refusal, shown
+from infra.errors import ApiUnreachable, NoApi
 from infra.settings import StenoSettings
-from speech.errors import StenoError
 
 
 def target() -> str:
@@ -75,7 +74,7 @@ async def _told(work: Any, url: str) -> Any:
     try:
         return await work
     except httpx.HTTPStatusError as error:
-        raise _refusal(error.response, url) from error
+        raise refusal(error.response, url) from error
     except httpx.HTTPError as error:
         raise ApiUnreachable(
             f"The Prefect API at {shown(url)} stopped answering ({type(error).__name__}); try again."
@@ -84,7 +83,7 @@ async def _told(work: Any, url: str) -> Any:
         # Prefect's client turns what goes wrong in its first request into one of these.
         cause = error.__cause__ or error.__context__
         if isinstance(cause, httpx.HTTPStatusError):
-            raise _refusal(cause.response, url) from error
+            raise refusal(cause.response, url) from error
         raise ApiUnreachable(f"The Prefect API at {shown(url)} could not be used ({type(cause or error).__name__}).") from error
 
 
@@ -102,16 +101,3 @@ def _quieten() -> None:
 
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)
-
-
-def _refusal(response: Any, url: str) -> StenoError:
-    status = response.status_code
-    if status in (401, 403):
-        sent = next((name for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY") if os.environ.get(name)), None)
-        given = f"refuses the {sent} that is set" if sent else "wants to know who calls"
-        return ApiDenied(
-            f"The Prefect API at {shown(url)} {given} ({status}). For Prefect Cloud set PREFECT_API_KEY; for a server of your own, "
-            "PREFECT_API_AUTH_STRING: that of a `steno up` is in the file `prefect-auth` of its STENO_HOME."
-        )
-    detail = " ".join(response.text.split())[:300]
-    return ApiRefused(f"The Prefect API at {shown(url)} answered {status} to {response.request.url.path}: {detail}")

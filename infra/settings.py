@@ -106,7 +106,8 @@ class ModalSettings(BaseModel):
     hf_secret: str = Field("", description="Modal secret that holds HF_TOKEN; needed for gated models only.")
     s3_secret: str = Field("", description="Modal secret with the credentials of an S3 store.")
     api_secret: str = Field(
-        "", description="Modal secret with PREFECT_API_URL (and PREFECT_API_KEY); with it the app serves the REST API, too."
+        "",
+        description="Modal secret with PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING; with it the app serves the REST API, too.",
     )
     keep_days: float = Field(7.0, gt=0, description="Days after which the app deletes artifacts from its volume.")
     larger_gpus: tuple[str, ...] = Field(

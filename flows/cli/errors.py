@@ -14,6 +14,7 @@ from flows.cli.options import option_name, with_option_names
 from speech.errors import StenoError
 
 if TYPE_CHECKING:
+    import httpx
     from pydantic import ValidationError
 
 _OURS = ("TranscribeRequest", "TranscribeOptions", "BatchRequest", "EvaluateRequest", "ScoringOptions", "StenoSettings")
@@ -73,9 +74,17 @@ def _known(error: BaseException) -> Problem | None:
     pydantic, httpx = sys.modules.get("pydantic"), sys.modules.get("httpx")
     if pydantic and isinstance(error, pydantic.ValidationError) and error.title in _OURS:
         return Problem("invalid_option", _validation_sentence(error), 2)
+    if httpx and isinstance(error, httpx.HTTPStatusError) and _is_prefects_refusal(error):
+        from flows.cli.server import refusal
+
+        return _known(refusal(error.response, str(error.request.url)))
     if httpx and isinstance(error, httpx.HTTPError):
         return Problem("prefect_unreachable", f"The Prefect API stopped answering ({type(error).__name__}); run again.", 6)
     return None
+
+
+def _is_prefects_refusal(error: httpx.HTTPStatusError) -> bool:
+    return type(error).__name__ == "PrefectHTTPStatusError" and error.response.status_code < 500
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flows.cli import database, running
 from flows.cli.schema import KnownSchema
-from infra.errors import ApiUnreachable
+from infra.errors import ApiDenied, ApiRefused, ApiUnreachable
 from speech.errors import StenoError
 
 if TYPE_CHECKING:
@@ -102,6 +102,20 @@ def shown(url: str) -> str:
 
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def refusal(response: Any, url: str) -> StenoError:
+    """What an answer of the Prefect API above 399 means: ApiDenied or ApiRefused."""
+    status = response.status_code
+    if status in (401, 403):
+        sent = next((name for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY") if os.environ.get(name)), None)
+        given = f"refuses the {sent} that is set" if sent else "wants to know who calls"
+        return ApiDenied(
+            f"The Prefect API at {shown(url)} {given} ({status}). For Prefect Cloud set PREFECT_API_KEY; for a server of your own, "
+            "PREFECT_API_AUTH_STRING: that of a `steno up` is in the file `prefect-auth` of its STENO_HOME."
+        )
+    detail = " ".join(response.text.split())[:300]
+    return ApiRefused(f"The Prefect API at {shown(url)} answered {status} to {response.request.url.path}: {detail}")
 
 
 class TemporaryServer:

@@ -23,6 +23,7 @@ import websockets
 from deployments.auth import SERVER_AUTH, auth_file, made_string, server_auth
 from deployments.welcome import Served, welcome
 from flows.cli import running
+from flows.cli.server import TemporaryServer
 from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
@@ -128,9 +129,29 @@ def test_commands_of_this_machine_find_the_server_and_are_let_in(up: Up) -> None
 
     # With its address spelled out, as in a script of before, the string still need not be.
     assert steno("deploy", folder=up.folder, PREFECT_API_URL=f"http://localhost:{up.port}/api").returncode == 0
-    elsewhere = steno("deploy", folder=up.folder, PREFECT_API_URL=up.api, PREFECT_HOME=str(up.folder / "other"))
-    assert elsewhere.returncode == 4
-    assert "PREFECT_API_AUTH_STRING" in elsewhere.stderr and secret(up) not in elsewhere.stderr
+    elsewhere = steno("retry", "late.wav", folder=up.folder, PREFECT_API_URL=up.api, PREFECT_HOME=str(up.folder / "other"))
+    assert elsewhere.returncode == 4, elsewhere.stderr
+    assert "PREFECT_API_AUTH_STRING" in elsewhere.stderr and "(401)" in elsewhere.stderr
+
+
+@pytest.mark.slow
+def test_the_server_of_a_single_command_is_that_commands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefect_home(tmp_path / "prefect")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    server = TemporaryServer()
+    try:
+        server.wait()
+        with httpx.Client(trust_env=False, timeout=60) as client:
+
+            def status(auth: Any = None, **headers: str) -> int:
+                return client.post(f"{server.url}/flow_runs/filter", auth=auth, headers=headers, json={}).status_code
+
+            own: Any = tuple(server.auth.split(":"))
+            assert (status(own), status(), status(("steno", "guess"))) == (200, 401, 401)
+            assert status(own, Origin="https://evil.example") == 403
+            assert status(own, Host="evil.example") == 421
+    finally:
+        server.stop()
 
 
 @pytest.mark.slow
