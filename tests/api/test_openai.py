@@ -187,6 +187,42 @@ async def test_the_asynchronous_client_does_the_same(live_api: LiveApi, wav: Pat
     assert "whisper-1" in models
 
 
+TRANSCRIPTIONS: dict[str, type] = {
+    "json": Transcription,
+    "text": str,
+    "srt": str,
+    "vtt": str,
+    "verbose_json": TranscriptionVerbose,
+    "diarized_json": TranscriptionDiarized,
+}
+TRANSLATIONS: dict[str, type] = {"json": Translation, "text": str, "srt": str, "vtt": str, "verbose_json": TranslationVerbose}
+STREAMED = ("json", "text", "diarized_json")
+
+
+def test_every_format_with_every_parameter_is_what_the_client_expects(client: OpenAI, wav: Path) -> None:
+    parameters = {"model": "whisper-1", "prompt": "A talk.", "temperature": 0.5}
+    for name, kind in TRANSCRIPTIONS.items():
+        asked: dict[str, Any] = {
+            **parameters,
+            "language": "en",
+            "keywords": ["Stenoflow"],
+            "chunking_strategy": {"type": "server_vad"},
+            "timestamp_granularities": ["word", "segment"] if name == "verbose_json" else [],
+        }
+        found = client.audio.transcriptions.create(file=wav, response_format=cast(Any, name), **asked)
+        assert isinstance(found, kind), name
+        assert TEXT in (found if isinstance(found, str) else found.text)
+        if name in STREAMED:
+            events = list(client.audio.transcriptions.create(file=wav, response_format=cast(Any, name), stream=True, **asked))
+            kinds = {event.type for event in events}
+            assert kinds - {"transcript.text.segment"} == {"transcript.text.delta", "transcript.text.done"}
+            assert ("transcript.text.segment" in kinds) == (name == "diarized_json")
+    for name, kind in TRANSLATIONS.items():
+        translated = client.audio.translations.create(file=wav, response_format=cast(Any, name), **parameters)
+        assert isinstance(translated, kind), name
+        assert TEXT in (translated if isinstance(translated, str) else translated.text)
+
+
 # -- errors -------------------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
