@@ -18,7 +18,7 @@ CURES: dict[str, str] = {
     "source_too_large": "Send a smaller one.",
     "source_denied": "Give an address that this service can read, or send the recording itself.",
     "source_forbidden": "Give an address on a public host, or send the recording itself.",
-    "out_of_memory": "A smaller `batch_size` or model needs less.",
+    "out_of_memory": "A smaller model needs less.",
     "stage_timeout": "A smaller model takes less.",
 }
 """By the code of an error. What only the operator can do is not said to callers."""

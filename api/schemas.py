@@ -17,7 +17,8 @@ StageState = Literal["pending", "running", "computed", "cached", "skipped", "fai
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaValue = Annotated[str, StringConstraints(max_length=512)]
-Text2000 = Annotated[str, StringConstraints(max_length=2000)]
+MOST_TEXT = 2000
+Text2000 = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
 LeftOut = BeforeValidator(lambda value: None if value == "" else value)
 """Older callers send an empty text for what they leave out."""
 RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]

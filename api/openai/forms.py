@@ -10,7 +10,7 @@ from api.bodies import checked
 from api.errors import Unprocessable
 from api.openai.models import DIARIZING, own_name
 from api.openai.schemas import AudioForm, TranscriptionForm, TranslationForm
-from api.schemas import JobRequest
+from api.schemas import MOST_TEXT, JobRequest
 from api.uploads import FILE, Fields
 
 F = TypeVar("F", bound=BaseModel)
@@ -69,8 +69,16 @@ def job_of(form: AudioForm) -> JobRequest:
     }
     if isinstance(form, TranscriptionForm):
         options |= form.model_dump(include={"num_speakers", "min_speakers", "max_speakers"})
-        options["hotwords"] = " ".join(filter(None, [form.hotwords, *form.keywords])) or None
+        options["hotwords"] = _named(form)
     return checked(options, JobRequest)
+
+
+def _named(form: TranscriptionForm) -> str | None:
+    """What is likely to be said. Raises Unprocessable where it is too much."""
+    text = " ".join(filter(None, [form.hotwords, *form.keywords]))
+    if len(text) > MOST_TEXT:
+        raise _refused("keywords[]", f"keywords[]: together they are longer than {MOST_TEXT} characters; leave some out.")
+    return text or None
 
 
 def _read(fields: Fields, has_file: bool, model: type[F]) -> F:

@@ -248,6 +248,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "chunking_strategy",
         "unsupported_parameter",
     ),
+    "too many keywords": ({"keywords": ["x" * 100] * 30}, "keywords[]", "invalid_value"),
     "possible languages": ({"languages": ["en", "de"]}, "languages", "unsupported_parameter"),
     "speakers that are not told apart": ({"extra_body": {"num_speakers": 2}}, "num_speakers", "invalid_value"),
     "more speakers than at most": (
