@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from api import states, tags
 from api.errors import ApiError
 from api.results import forget_rendered
-from api.runs import Runs, prefect_answers
+from api.runs import Runs
 from api.uploads_kept import expired_uploads, remove_upload
 from flows import webhooks
 from infra.compute import get_store
@@ -33,6 +33,8 @@ _SOON = 2.0
 _NOW_AND_THEN = 300.0
 """Seconds after which it is looked without being told to: for what another process left."""
 _UPLOADS_EVERY = 3600.0
+_SETTLED = timedelta(seconds=10)
+"""After a run's end: what it logged and reported is written by then, also what Prefect gathers before it writes."""
 _PATIENCE = timedelta(minutes=5)
 """A cancelled run that has not ended by then has nobody left to end it."""
 
@@ -118,23 +120,18 @@ class Removal:
 
     async def _remove(self, run: FlowRun) -> bool:
         """All that the ended run left, but for its tombstone; False when that has to wait."""
-        from prefect.exceptions import ObjectNotFound
-
         store = await asyncio.to_thread(get_store)
         if not await asyncio.to_thread(remove_run, store, self.settings, str(run.id)):
             return False  # garbage is being collected; again in a moment
         forget_rendered()
         for upload in tags.values(run, tags.UPLOAD):
             await self._remove_upload(upload)
-        for artifact in await self.runs.artifacts(run.id):
-            async with prefect_answers():
-                with contextlib.suppress(ObjectNotFound):
-                    await self.runs.client.delete_artifact(artifact.id)
+        await self.runs.erase(run.id)
         await self.runs.untell(run.id)
         # Again, since a run that was just ending writes the tags that it began with.
-        kept = [tag for tag in tags.tombstone(run) if tag != tags.CLEANING]
-        await self.runs.mark(run.id, tags=kept, labels={}, blank=True)
-        return True
+        settled = run.state is not None and datetime.now(UTC) - run.state.timestamp > _SETTLED
+        await self.runs.mark(run.id, tags=tags.tombstone(run, cleaning=not settled), labels={}, blank=True)
+        return settled
 
     async def _remove_upload(self, sha256: str) -> None:
         """Unless another job was made from the same recording."""

@@ -18,6 +18,7 @@ from flows.execution import create_run
 from flows.progress import NAME as PROGRESS
 from flows.progress import Progress
 from flows.request import TranscribeRequest
+from flows.upkeep import asking as upkeep
 from infra.api_settings import ApiSettings
 
 if TYPE_CHECKING:
@@ -161,12 +162,28 @@ class Runs:
                 return None
             return await self.client.read_flow_run(delivery.id)
 
+    async def erase(self, run: UUID) -> None:
+        """Delete all that the ended run left but its own row. A server that is not ours keeps logs, states and events."""
+        from prefect.exceptions import ObjectNotFound
+
+        async with prefect_answers():
+            if await upkeep.erase(self.client, [run]):
+                return
+        for task_run in (await self._read_task_runs([run])).get(run, ()):
+            async with prefect_answers():
+                await self.client.request("DELETE", "/task_runs/{id}", path_params={"id": task_run.id})
+        for artifact in await self.artifacts(run):
+            async with prefect_answers():
+                with contextlib.suppress(ObjectNotFound):
+                    await self.client.delete_artifact(artifact.id)
+
     async def untell(self, job: UUID) -> None:
         """Remove what tells the job's owner of its end, or told."""
         from prefect.exceptions import ObjectNotFound
 
         for delivery in await self.deliveries({"tags": {"all_": [f"{webhooks.OF_JOB}{job}"]}}, _PAGE):
             async with prefect_answers():
+                await upkeep.erase(self.client, [delivery.id])
                 with contextlib.suppress(ObjectNotFound):
                     await self.client.delete_flow_run(delivery.id)
 

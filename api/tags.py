@@ -29,6 +29,8 @@ CLEANING = "cleaning"
 """On a deleted job until all that it left is removed."""
 
 DELETED = webhooks.DELETED
+_SAYING = (CLEANING, webhooks.WANTED, "without-speakers")
+"""Tags that say something of a job, beside all that have a colon: those of a report as well (`flows.report`)."""
 
 
 def owner(name: str) -> str:
@@ -80,11 +82,10 @@ def is_deleted(run: FlowRun) -> bool:
     return webhooks.is_deleted(run)
 
 
-def tombstone(run: FlowRun) -> list[str]:
-    """The tags of a deleted job: what its owner said of it is gone, too."""
-    upload = [tag for tag in run.tags if tag.startswith(UPLOAD)]
-    ours = (OWNER, FORMER_OWNER, TAG, META, FORMAT, PAYLOAD, UPLOAD, BYTES, UPLOADED, CLEANING, webhooks.WANTED)
+def tombstone(run: FlowRun, *, cleaning: bool = True) -> list[str]:
+    """The tags of a deleted job: what its owner said of it is gone, too, and, once it is not `cleaning`, what it was of."""
     owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
     payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
-    others = [tag for tag in run.tags if not tag.startswith(ours)]
-    return [*others, *(f"{FORMER_OWNER}{name}" for name in owners), *payload, *upload, CLEANING]
+    others = [tag for tag in run.tags if tag not in _SAYING and ":" not in tag]
+    upload = [tag for tag in run.tags if tag.startswith(UPLOAD)]
+    return [*others, *(f"{FORMER_OWNER}{name}" for name in owners), *payload, *([*upload, CLEANING] if cleaning else [])]

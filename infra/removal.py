@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from infra import usage
-from infra.collect import Collector, Inventory, Limits
+from infra.collect import Collector, Inventory, Limits, Listed
 from infra.keys import SHARDS
 from infra.locks import get_locks
 from infra.settings import StenoSettings
@@ -44,23 +44,21 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     points_to = {record: collector.leads_to(record) for record in (*use.keys, *_shard_records(store, use))}
     paths = sorted({*use.artifacts, *(path for led in points_to.values() for path in led)})
     found = {path: StoredFile(path, 0, 0.0) for path in paths if store.exists(path)}
-    inventory = Inventory(found, points_to, collector.uses({}))
-    since = time.time() - _CLAIMED
-    mine = [
-        path
-        for path in found
-        if all(
-            other.run == run or (other.claim and other.beat < since) or other.by in use.keys
-            for other in inventory.users_of(path)
-        )
-    ]
-    for path in mine:
-        for claim in inventory.users_of(path):
-            if claim.claim:
-                store.delete_record(f"{usage.USES}/{claim.run}")
+    inventory = Inventory(found, points_to, _without_claims(store, use, collector.uses({})))
+    mine = [path for path in found if all(other.run == run for other in inventory.users_of(path))]
     # What the run itself still holds by its retention must not spare anything.
     usage.write_use(store, use.model_copy(update={"ended": True, "retention": 0.0}))
     collector.remove(inventory, mine)
+
+
+def _without_claims(store: Store, use: usage.Use, uses: dict[str, Listed]) -> dict[str, Listed]:
+    """The uses, but for claims that say nothing any more, which are removed: the run's own, and those of runs that have named
+    what they claimed by now."""
+    since = time.time() - _CLAIMED
+    spent = {name for name, (_, other) in uses.items() if other.claim and (other.by in use.keys or other.beat < since)}
+    for name in spent:
+        store.delete_record(f"{usage.USES}/{name}")
+    return {name: listed for name, listed in uses.items() if name not in spent}
 
 
 def _shard_records(store: Store, use: usage.Use) -> list[str]:

@@ -235,7 +235,7 @@ class ReportSettings(BaseModel):
     """What the report of a run shows in Prefect."""
 
     preview_words: int = Field(
-        60, ge=0, le=2000, description="Words of the transcript's beginning in a run's report; 0 keeps all text out of Prefect."
+        0, ge=0, le=2000, description="Words of the transcript's beginning in a run's report; 0 keeps all text out of Prefect."
     )
     progress_seconds: float = Field(2.0, ge=2.0, le=60, description="Seconds between two updates of a run's progress.")
 

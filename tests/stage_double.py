@@ -72,7 +72,7 @@ def stand_in(job: StageJob, bytes_more: int = 0) -> StageOutcome:
     path = store.scratch / f"double-{uuid.uuid4().hex}{SUFFIXES[kind]}"
     path.write_text(_content(job) + " " * bytes_more)
     try:
-        return StageOutcome(artifact=store.put(path, kind, meta={"language": "en"}), seconds=0.5, key=job.key)
+        return StageOutcome(artifact=store.put(path, kind, meta={"language": "en"}, by=job.key), seconds=0.5, key=job.key)
     finally:
         path.unlink()
 

@@ -215,9 +215,13 @@ def _serve(descriptor: int, *names: str) -> None:
     forgive_sleep()
     from prefect.server.api.server import create_app
 
+    from flows.upkeep.routes import add_to
+
     schema = _schema()
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config(_guarded(create_app(), listener, names), log_level="error", lifespan="on")
+    app = create_app()
+    add_to(app)
+    config = uvicorn.Config(_guarded(app, listener, names), log_level="error", lifespan="on")
     gc.freeze()
     gc.enable()
     locked = contextlib.ExitStack()

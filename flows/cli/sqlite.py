@@ -57,6 +57,12 @@ def write_in_turn() -> None:
         return
 
     class InTurn(AioSqliteConfiguration):
+        def setup_sqlite(self, conn: Any, record: Any) -> None:
+            super().setup_sqlite(conn, record)
+            cursor = conn.cursor()
+            cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only marked as free
+            cursor.close()
+
         @contextlib.asynccontextmanager
         async def begin_transaction(self, session: Any, with_for_update: bool = False) -> AsyncIterator[Any]:
             async with turn(), super().begin_transaction(session, with_for_update=True) as transaction:

@@ -1,7 +1,7 @@
 """What a run tells its reader in Prefect: a report, which shows who speaks when, and a table of its stages.
 
 A retry writes them anew in the same places. Nothing here fails or long delays a run, and only the report's beginning of
-the transcript, which can be switched off, holds anything that was said.
+the transcript, which has to be asked for (STENO_REPORT__PREVIEW_WORDS), holds anything that was said.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ async def test_a_finished_run_tells_what_came_of_it(
     tmp_path: Path, double: ComputeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STENO_PRICES__MACHINE_HOUR", "3600")
+    monkeypatch.setenv("STENO_REPORT__PREVIEW_WORDS", "60")
     get_settings.cache_clear()
     state = await run(request(tmp_path / "board <b>|call_1.wav", formats=("json", "srt")))
     found = await artifacts(run_of(state))
@@ -105,11 +106,13 @@ async def test_what_was_reused_cost_nothing_and_is_said_to_be_reused(tmp_path: P
 
 
 @server
-async def test_what_was_said_is_in_the_beginning_only_and_nowhere_when_that_is_off(
+async def test_what_was_said_is_nowhere_but_in_the_beginning_where_that_is_wanted(
     tmp_path: Path, double: ComputeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("STENO_REPORT__PREVIEW_WORDS", "60")
+    get_settings.cache_clear()
     shown = await run(request(tmp_path / "a.wav"))
-    monkeypatch.setenv("STENO_REPORT__PREVIEW_WORDS", "0")
+    monkeypatch.delenv("STENO_REPORT__PREVIEW_WORDS")
     get_settings.cache_clear()
     hidden = await run(request(tmp_path / "b.wav"))
     for state, expected in ((shown, {"transcription-report"}), (hidden, set())):

@@ -1,0 +1,123 @@
+"""Old runs of ours out of Prefect's database, in the server's process. Runs of other people's flows are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from prefect.server.database import orm_models as orm
+from prefect.server.database import provide_database_interface
+from prefect.server.schemas.states import TERMINAL_STATES
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from flows.upkeep.asking import OURS, Ages, Pruned
+from flows.upkeep.rows import erase, erase_events, rows_of
+
+_RUNS = 50
+"""In one transaction: nobody else writes to SQLite meanwhile."""
+_EVENTS = 1000
+_WORTH_IT = 0.1
+"""Share of SQLite's pages that are free from which on the file is written anew; until then they are used again."""
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[AsyncSession]:
+    """A session that writes, and commits behind the block."""
+    async with provide_database_interface().session_context(begin_transaction=True, with_for_update=True) as session:
+        yield session
+
+
+async def prune(ages: Ages) -> Pruned:
+    """Delete what is older, in many short transactions; what that was."""
+    runs: list[UUID] = []
+    if ages.run_days is not None:
+        while some := await _some_runs(_ago(ages.run_days), dry_run=ages.dry_run, known=runs):
+            runs += some
+    events = await _prune_events(_ago(ages.event_days), ages.dry_run) if ages.event_days is not None else 0
+    logs = await _prune_logs(_ago(ages.log_days), ages.dry_run) if ages.log_days is not None else 0
+    if not ages.dry_run:
+        await shrink()
+    return Pruned(runs=tuple(map(str, runs)), events=events, logs=logs)
+
+
+async def _some_runs(before: datetime, *, dry_run: bool, known: Sequence[UUID]) -> list[UUID]:
+    """Delete the next runs that ended before then, with all that they left."""
+    run = orm.FlowRun
+    ended = sa.and_(run.state_type.in_(TERMINAL_STATES), run.state_timestamp < before, run.flow_id.in_(_flows()))
+    async with transaction() as session:
+        chosen = sa.select(run.id).where(ended).order_by(run.id).limit(_RUNS)
+        if dry_run:
+            return list(await session.scalars(chosen.offset(len(known))))
+        found = list(await session.scalars(chosen))
+        await erase(session, found)
+        await session.execute(sa.delete(run).where(run.id.in_(found)).execution_options(synchronize_session=False))
+        return found
+
+
+async def _prune_events(before: datetime, dry_run: bool) -> int:
+    """Of our flows' runs, and those of runs that are gone."""
+    async with transaction() as session:
+        flows = list(await session.scalars(_flows()))
+    resource, count = orm.EventResource, 0
+    named = resource.resource_id.in_([f"prefect.flow.{flow}" for flow in flows])
+    while True:
+        async with transaction() as session:
+            old = sa.select(resource.event_id).where(named, resource.occurred < before)
+            if dry_run:
+                return len(set(await session.scalars(old)))
+            found = list(set(await session.scalars(old.limit(_EVENTS))))
+            await erase_events(session, found)
+        count += len(found)
+        if not found:
+            return count
+
+
+async def _prune_logs(before: datetime, dry_run: bool) -> int:
+    run, log = orm.FlowRun, orm.Log
+    of_ours = sa.select(run.id).where(run.flow_id.in_(_flows()), run.state_type.in_(TERMINAL_STATES))
+    old = sa.and_(log.timestamp < before, log.flow_run_id.in_(of_ours))
+    async with transaction() as session:
+        if dry_run:
+            return int(await session.scalar(sa.select(sa.func.count()).select_from(log).where(old)) or 0)
+        return await rows_of(session, sa.delete(log).where(old))
+
+
+async def shrink() -> None:
+    """Give the space of deleted rows back, and keep nothing of them in the write-ahead log. PostgreSQL does so by itself."""
+    session: Any = await provide_database_interface().session()
+    async with session:
+        if provide_database_interface().dialect.name != "sqlite":
+            return
+        free, pages = [await session.scalar(sa.text(f"PRAGMA {name}")) for name in ("freelist_count", "page_count")]
+    if free > _WORTH_IT * pages:
+        await _on_sqlite("VACUUM")
+    await forget_log()
+
+
+async def forget_log() -> None:
+    """Keep nothing of what was deleted in SQLite's write-ahead log; where somebody reads just now, the next time."""
+    await _on_sqlite("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+async def _on_sqlite(*statements: str) -> None:
+    database = provide_database_interface()
+    if database.dialect.name != "sqlite":
+        return
+    from flows.cli.sqlite import turn
+
+    session: Any = await database.session()
+    async with turn(), session:
+        for statement in statements:
+            await session.execute(sa.text(statement))
+
+
+def _flows() -> Any:
+    return sa.select(orm.Flow.id).where(orm.Flow.name.in_(OURS))
+
+
+def _ago(days: float) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)

@@ -1,0 +1,130 @@
+"""A recording that is deleted is gone: from Prefect's whole database, SQLite or PostgreSQL, from the store and its file names.
+
+A real server, worker and API; the stages are stand-ins that hear known words, which the report is told to show.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import dumps
+from tests.api.live import LiveApi
+from tests.postgres import postgres
+from tests.stage_double import TEXT
+
+pytestmark = pytest.mark.slow
+
+PRIVATE = (TEXT, "zebratalk", "zebratag", "zebrakey", "zebravalue", "zebracaller", "zebrabroken")
+"""What is said, what the recordings are called, and what their owners said of them."""
+
+
+@dataclass
+class Place:
+    """A service, and where it keeps things."""
+
+    live: LiveApi
+    database: str
+
+    @property
+    def store(self) -> Path:
+        return self.live.deployed.home / "steno"
+
+    def found(self, words: tuple[str, ...] = PRIVATE) -> dict[tuple[str, str], int]:
+        return dict(dumps.found_in(self.database, words))
+
+    def remnants(self) -> dict[tuple[str, str], int]:
+        """Also what SQLite leaves in free pages, and in files beside the database."""
+        folder = self.live.deployed.home / "prefect"
+        return dict(dumps.found_under(self.store, PRIVATE)) | dict(dumps.found_under(folder, PRIVATE))
+
+    def settle(self) -> None:
+        """Prefect gathers events for some seconds before it writes them."""
+        deadline = time.monotonic() + 60
+        while "prefect.flow-run.Completed" not in str(self.live.deployed.call("POST", "/events/filter")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def delete(self, *jobs: str) -> None:
+        """As callers do, and wait until the rest is removed."""
+        for job in jobs:
+            assert self.live.request("DELETE", f"/transcribes/{job}").status_code == 200
+        deadline = time.monotonic() + 120
+        while any("cleaning" in self.live.deployed.run(job)["tags"] for job in jobs):
+            assert time.monotonic() < deadline, self.live.log()[-2000:]
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Place]:
+    home = tmp_path_factory.mktemp("erasure")
+    env = {"STENO_MODELS_DIR": str(models_dir), "STENO_REPORT__PREVIEW_WORDS": "60"}
+    if request.param == "sqlite":
+        with LiveApi.start(home, env) as live:
+            yield Place(live, str(home / "prefect" / "prefect.db"))
+        return
+    with postgres() as url:
+        asynchronous = url.replace("postgresql://", "postgresql+asyncpg://")
+        with LiveApi.start(home, env | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": asynchronous}) as live:
+            yield Place(live, url)
+
+
+def spoken(place: Place, name: str) -> str:
+    """The id of a job that has heard the words."""
+    marks: dict[str, Any] = {"tags": "zebratag", "metadata": json.dumps({"zebrakey": "zebravalue"})}
+    job = place.live.upload(place.live.file(name, seconds=4.0), diarize="true", **marks)
+    assert place.live.ended(job)["status"] == "completed"
+    return job
+
+
+def called(place: Place, name: str) -> str:
+    """The same through OpenAI's door."""
+    with place.live.file(name, seconds=2.0).open("rb") as file, httpx.Client(trust_env=False, timeout=120) as client:
+        form = {"model": "whisper-1"}
+        answer = client.post(f"{place.live.url}/v1/audio/transcriptions", files={"file": (name, file)}, data=form)
+    assert answer.status_code == 200 and TEXT in answer.text, answer.text
+    return answer.headers["X-Steno-Job-Id"]
+
+
+def broken(place: Place, name: str) -> str:
+    """The id of a job whose recording is none: its states and logs say so by its name."""
+    path = place.live.files / name
+    path.write_bytes(b"no sound at all" * 100)
+    job = place.live.upload(path)
+    assert place.live.ended(job)["status"] == "failed"
+    return job
+
+
+def test_nothing_of_deleted_jobs_is_left_anywhere(place: Place) -> None:
+    other = broken(place, "another.wav")
+    jobs = [spoken(place, "zebratalk.wav"), called(place, "zebracaller.wav"), broken(place, "zebrabroken.wav")]
+    place.settle()
+    before = place.found()
+    assert {word for _, word in before} == set(PRIVATE), before
+    assert {"events", "event_resources", "log", "task_run", "artifact", "artifact_collection"} <= {table for table, _ in before}
+    assert {word for _, word in dumps.found_under(place.store, PRIVATE)} >= {TEXT}
+    place.delete(*jobs)
+    assert place.found() == {}
+    assert place.remnants() == {}
+    left = place.found(("another.wav",))
+    assert {"events", "log", "flow_run"} <= {table for table, _ in left}, "other people's jobs are as they were"
+    assert place.live.job(other)["status"] == "failed"
+    tombstone_is_bare(place, jobs[0])
+
+
+def tombstone_is_bare(place: Place, job: str) -> None:
+    """It says that there was a job, whose it was, and no more."""
+    assert place.live.get(f"/transcribes/{job}").json()["code"] == "job_deleted"
+    run = place.live.deployed.run(job)
+    assert (run["name"], run["parameters"]) == ("deleted", {})
+    assert {tag.partition(":")[0] for tag in run["tags"]} == {"stenoflow", "deleted-of", "payload"}
+    assert place.live.deployed.task_runs(job) == place.live.deployed.artifacts(job) == []
+    assert place.live.deployed.logs(job) == ""
+    assert place.live.deployed.states(job) == ["Completed"]
