@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import deliveries, guard, held, limits, metrics, states, tags
+from api import deliveries, guard, held, keeping, limits, metrics, states, tags
 from api.allowed import check_model
 from api.auth import Caller
 from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
@@ -23,7 +23,7 @@ from api.runs import Runs, submitted_at
 from api.schemas import JobRequest, JobStatus, JobSummary, RetryRequest
 from api.states import ENDED, Seen
 from api.stored import Stored
-from api.submissions import Uploaded, hashed, payload_of, request_of, run_key
+from api.submissions import Uploaded, hashed, kept_for, payload_of, request_of, run_key
 from api.views import about, job_of, result_of
 from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
@@ -71,6 +71,13 @@ class Jobs:
 
         Raises Unprocessable for options that cannot be, and for a key that another payload was submitted under.
         """
+        kept = kept_for(body, upload)
+        async with keeping.held([kept] if kept else [], also=upload.held if upload else None):
+            run = await self._submit(body, caller, upload, kept, run_key(caller, idempotency_key))
+        metrics.SUBMITTED.inc()
+        return run
+
+    async def _submit(self, body: JobRequest, caller: Caller, upload: Uploaded | None, kept: str | None, key: str) -> FlowRun:
         if upload is None:
             assert body.audio_url is not None
             await guard.check_audio_url(body.audio_url)
@@ -80,17 +87,17 @@ class Jobs:
         if caller.limits.max_duration is not None:
             request = request.model_copy(update={"max_duration": caller.limits.max_duration})
         payload = payload_of(body, upload)
-        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload)
+        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload, kept)
         if body.webhook_url is not None:
             marks += await deliveries.tags_for(body.webhook_url, caller)
-        run = await self._created(request, marks, payload, run_key(caller, idempotency_key))
-        metrics.SUBMITTED.inc()
-        return run
+        return await self._created(request, marks, payload, key)
 
     async def pending_with(self, body: JobRequest, caller: Caller, upload: Uploaded) -> FlowRun | None:
         """The caller's job of the same recording and options that is still under way, if there is one."""
         marks = [tags.owner(caller.owned_by), f"{tags.PAYLOAD}{payload_of(body, upload)}"]
         runs = await self.runs.page({"tags": {"all_": marks}, "state": {"type": {"any_": PENDING}}}, 1)
+        if runs:
+            await keeping.release([upload.held])
         return runs[0] if runs else None
 
     async def _created(self, request: TranscribeRequest, marks: list[str], payload: str, key: str) -> FlowRun:
@@ -242,7 +249,11 @@ class Jobs:
                 raise Conflict("The job has not ended; wait for it, or delete it.", code=error.code) from None
             if plan.changed:
                 once = hashed(str(run.id), idempotency_key, body.model_dump_json()) if idempotency_key is not None else None
-                return await new_run(self.runs.client, plan, here=False, key=once and f"retry-{once}")
+                async with keeping.held(run.tags):
+                    self.runs.changed(run.id)
+                    if tags.is_deleted(await self.runs.get(run.id) or run):
+                        raise JobNotFound("This job was deleted.", code="job_deleted")
+                    return await new_run(self.runs.client, plan, here=False, key=once and f"retry-{once}")
             await set_going(self.runs.client, run, force=False)
         self.runs.changed(run.id)
         return await self.runs.get(run.id) or run

@@ -11,13 +11,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from api import states, tags
+from api import keeping, states, tags
 from api.errors import ApiError
 from api.results import forget_rendered
 from api.runs import Runs
-from api.uploads_kept import expired_uploads, remove_upload
 from flows import webhooks
 from infra.compute import get_store
 from infra.removal import remove_run
@@ -33,6 +32,8 @@ _SOON = 2.0
 _NOW_AND_THEN = 300.0
 """Seconds after which it is looked without being told to: for what another process left."""
 _UPLOADS_EVERY = 3600.0
+_MOST_USERS = 200
+"""Of an upload; one of more is left until it is too old."""
 _SETTLED = timedelta(seconds=10)
 """After a run's end: what it logged and reported is written by then, also what Prefect gathers before it writes."""
 _PATIENCE = timedelta(minutes=5)
@@ -124,8 +125,9 @@ class Removal:
         if not await asyncio.to_thread(remove_run, store, self.settings, str(run.id)):
             return False  # garbage is being collected; again in a moment
         forget_rendered()
-        for upload in tags.values(run, tags.UPLOAD):
-            await self._remove_upload(upload)
+        for tag in run.tags:
+            if tag.startswith((tags.UPLOAD, tags.HANDLE)):
+                await self._remove_kept(tag)
         await self.runs.erase(run.id)
         await self.runs.untell(run.id)
         # Again, since a run that was just ending writes the tags that it began with.
@@ -133,17 +135,26 @@ class Removal:
         await self.runs.mark(run.id, tags=tags.tombstone(run, cleaning=not settled), labels={}, blank=True)
         return settled
 
-    async def _remove_upload(self, sha256: str) -> None:
-        """Unless another job was made from the same recording."""
-        users = await self.runs.page({"tags": {"all_": [f"{tags.UPLOAD}{sha256}"]}}, 100)
-        if all(tags.is_deleted(run) for run in users):
-            await asyncio.to_thread(remove_upload, sha256)
+    async def _remove_kept(self, tag: str, **among: Any) -> bool:
+        """Remove an upload or an address, unless another job has it, or is about to; `among` those runs only."""
+        async with keeping.unless_held(tag) as free:
+            users = await self.runs.page({"tags": {"all_": [tag]}} | among, _MOST_USERS) if free else []
+            removable = free and len(users) < _MOST_USERS and all(tags.is_deleted(run) for run in users)
+            if removable:
+                await asyncio.to_thread(keeping.remove, tag)
+        return removable
 
     async def _uploads(self) -> None:
-        """Recordings that were uploaded so long ago that no retry needs them any more."""
+        """Recordings that were uploaded so long ago that no retry needs them any more, and those that no job came of."""
         if time.monotonic() < self._uploads_at:
             return
         self._uploads_at = time.monotonic() + _UPLOADS_EVERY
-        removed = await asyncio.to_thread(expired_uploads, self.settings.api.upload_days)
+        await asyncio.to_thread(keeping.forget_holds)
+        removed = 0
+        for tag, age in await asyncio.to_thread(keeping.uploads):
+            if age > self.settings.api.upload_days * 86_400:
+                removed += await self._remove_kept(tag, state={"type": {"any_": [*states.WAITING, *states.AT_WORK]}})
+            elif _UPLOADS_EVERY < age < 3 * _UPLOADS_EVERY:
+                removed += await self._remove_kept(tag)
         if removed:
             _log.info("removed %d uploads of ended jobs", removed)

@@ -10,13 +10,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from api import tags
 from api.allowed import check_model
 from api.auth import Caller
 from api.problems import unprocessable
 from api.schemas import JobOptions, JobRequest
 from flows.request import TranscribeRequest
-from infra.handles import concealed
+from infra.handles import concealed, handle_of
 from infra.settings import StenoSettings
+
+_HANDLES_OF = "jobs"
+"""Other runs of the same address have a handle of their own, so that ours is removed with the last job."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Uploaded:
     name: str
     """What its owner calls it."""
     bytes: int
+    held: str
+    """Keeps it from being removed until its job is made; see `api.keeping`."""
 
 
 def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSettings) -> TranscribeRequest:
@@ -43,7 +49,7 @@ def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSetting
         options |= {"source": upload.source, "name": upload.name}
     else:
         assert body.audio_url is not None
-        options |= {"source": concealed(body.audio_url, settings, shared=True)}
+        options |= {"source": concealed(body.audio_url, settings, shared=True, of=_HANDLES_OF)}
     request = validated(options)
     check_model(request.model, request.language, settings)
     return request
@@ -55,6 +61,14 @@ def validated(options: dict[str, Any]) -> TranscribeRequest:
         return TranscribeRequest.model_validate(options)
     except ValidationError as error:
         raise unprocessable(error) from None
+
+
+def kept_for(body: JobRequest, upload: Uploaded | None) -> str | None:
+    """The tag of what the store keeps for such a job: its upload, or its address if that holds a secret."""
+    if upload is not None:
+        return f"{tags.UPLOAD}{upload.sha256}"
+    handle = handle_of(body.audio_url or "", _HANDLES_OF)
+    return f"{tags.HANDLE}{handle}" if handle else None
 
 
 def payload_of(body: JobRequest, upload: Uploaded | None) -> str:

@@ -25,6 +25,8 @@ BYTES = "bytes:"
 """The size of the upload."""
 UPLOADED = "source:upload"
 """On every job of an upload: what Prefect can be asked for."""
+HANDLE = "handle:"
+"""An upload, and an address that is kept aside, by which the job's source goes: see `api.keeping`."""
 CLEANING = "cleaning"
 """On a deleted job until all that it left is removed."""
 
@@ -53,15 +55,17 @@ def of_job(
     formats: Iterable[str],
     payload: str,
     upload: Uploaded | None,
+    kept: str | None,
 ) -> list[str]:
-    """The tags that a new job's run is made with."""
+    """The tags that a new job's run is made with; `kept` is the one of what the store keeps for it."""
     return [
         owner(owned_by),
         *(f"{TAG}{tag}" for tag in tags),
         *(metadata_tag(key, value) for key, value in metadata.items()),
         *(f"{FORMAT}{name}" for name in formats),
         f"{PAYLOAD}{payload}",
-        *([f"{UPLOAD}{upload.sha256}", f"{BYTES}{upload.bytes}", UPLOADED] if upload else []),
+        *([f"{BYTES}{upload.bytes}", UPLOADED] if upload else []),
+        *([kept] if kept else []),
     ]
 
 
@@ -87,5 +91,5 @@ def tombstone(run: FlowRun, *, cleaning: bool = True) -> list[str]:
     owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
     payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
     others = [tag for tag in run.tags if tag not in _SAYING and ":" not in tag]
-    upload = [tag for tag in run.tags if tag.startswith(UPLOAD)]
-    return [*others, *(f"{FORMER_OWNER}{name}" for name in owners), *payload, *([*upload, CLEANING] if cleaning else [])]
+    kept = [tag for tag in run.tags if tag.startswith((UPLOAD, HANDLE))]
+    return [*others, *(f"{FORMER_OWNER}{name}" for name in owners), *payload, *([*kept, CLEANING] if cleaning else [])]

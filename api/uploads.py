@@ -12,12 +12,11 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api import older
+from api import keeping, older, tags
 from api.bodies import checked, parsed, pieces
 from api.errors import BadRequest, TooLarge, Unprocessable
 from api.schemas import JobRequest
 from api.submissions import Uploaded
-from api.uploads_kept import place_of
 from infra.api_settings import ApiSettings
 from infra.compute import get_store
 from infra.errors import SourceTooLarge
@@ -93,8 +92,13 @@ async def received(
                 raise Unprocessable(detail, code="empty_media", errors=errors)
             digest, size, name = part.sha256, part.size, display_name(form.name or "recording")
             path = await asyncio.to_thread(part.finish)
-        source = await asyncio.to_thread(store.keep, path, place_of(digest, name))
-        return understood, Uploaded(source, digest, name, size)
+        held = await keeping.hold(f"{tags.UPLOAD}{digest}")
+        try:
+            source = await asyncio.to_thread(store.keep, path, keeping.place_of(digest, name))
+        except BaseException:
+            await keeping.release([held])
+            raise
+        return understood, Uploaded(source, digest, name, size, held)
 
 
 def options(fields: Fields, *, has_file: bool) -> JobRequest:

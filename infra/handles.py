@@ -24,12 +24,15 @@ KEPT_DAYS = 7.0
 _HANDLE = re.compile(r"secret://([0-9a-f]{32})/")
 
 
-def concealed(source: str, settings: StenoSettings, *, shared: bool = False) -> str:
-    """The source, or a handle for it when it is a URL with credentials or a query; the same one again if it is `shared`."""
-    if scheme_of(source) in (None, "secret", "file") or not _may_be_secret(source):
+def concealed(source: str, settings: StenoSettings, *, shared: bool = False, of: str = "") -> str:
+    """The source, or a handle for it when it is a URL with credentials or a query.
+
+    If it is `shared`, the same one again `of` whom it is for.
+    """
+    name = handle_of(source, of)
+    if name is None:
         return source
     if shared:
-        name = hashlib.sha256(source.encode()).hexdigest()[:32]
         get_store(settings).write_record(f"handles/{name}", source.encode())
         return f"secret://{name}/{display_name(source)}"
     folder = _folder(settings)
@@ -40,6 +43,13 @@ def concealed(source: str, settings: StenoSettings, *, shared: bool = False) -> 
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(source)
     return f"secret://{name}/{display_name(source)}"
+
+
+def handle_of(source: str, of: str) -> str | None:
+    """The id of the handle that such a source gets if it is shared; None for one that needs none."""
+    if scheme_of(source) in (None, "secret", "file") or not _may_be_secret(source):
+        return None
+    return hashlib.sha256(f"{of}{source}".encode()).hexdigest()[:32]
 
 
 def revealed(source: str, settings: StenoSettings) -> str:

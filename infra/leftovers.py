@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from infra.locks import LOCKS
 from infra.storage_errors import storage_errors
 from infra.store import Store
 
+FOLDERS = ("artifacts", "records", "uploads")
+"""Where a store's files are written, beside its locks."""
+_PART = re.compile(r"\..*\.part")
+
 
 def abort_uploads(store: Store, grace: float, *, dry_run: bool = False) -> int:
     """Abort parted uploads to S3 that were begun more than `grace` seconds ago: they cost as stored bytes do."""
@@ -22,9 +27,10 @@ def abort_uploads(store: Store, grace: float, *, dry_run: bool = False) -> int:
     bucket, prefix, _ = store.fs.split_path(store.root)
     stale = []
     with storage_errors("listing unfinished uploads"):
-        for upload in _uploads(store, bucket, f"{prefix}/artifacts/".lstrip("/")):
-            if time.time() - upload["Initiated"].timestamp() > grace:
-                stale.append(upload)
+        for folder in FOLDERS:
+            for upload in _uploads(store, bucket, f"{prefix}/{folder}/".lstrip("/")):
+                if time.time() - upload["Initiated"].timestamp() > grace:
+                    stale.append(upload)
         for upload in stale if not dry_run else ():
             with contextlib.suppress(FileNotFoundError):
                 store.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
@@ -43,16 +49,16 @@ def _uploads(store: Store, bucket: str, prefix: str) -> Iterator[dict[str, Any]]
 
 def stale_parts(store: Store, grace: float, *, dry_run: bool = False) -> int:
     """Remove files that were being written aside when their process died."""
-    if not store.is_local:
-        return 0
+    if store.is_s3:
+        return 0  # an object is there whole or not at all
     stale = [
-        path
-        for folder in ("artifacts", "records")
-        for path in Path(store.root, folder).rglob(".*.part")
-        if time.time() - _modified(path) > grace
+        file.path
+        for folder in FOLDERS
+        for file in store.files(folder, parts=True)
+        if _PART.fullmatch(file.path.rpartition("/")[2]) and 0 < file.modified < time.time() - grace
     ]
     for path in stale if not dry_run else ():
-        path.unlink(missing_ok=True)
+        store.delete(path)
     return len(stale)
 
 
@@ -80,10 +86,3 @@ def _remove_unheld(path: Path, dry_run: bool) -> bool:
         return False
     finally:
         os.close(descriptor)
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.lstat().st_mtime
-    except OSError:
-        return time.time()

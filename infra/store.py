@@ -153,11 +153,11 @@ class Store:
 
     # -- all that is there ---------------------------------------------------------------------------------------------
 
-    def files(self, folder: str) -> Iterator[StoredFile]:
-        """Every file under `folder` (`artifacts`, `records/uses` …), those being written left out."""
+    def files(self, folder: str, *, parts: bool = False) -> Iterator[StoredFile]:
+        """Every file under `folder` (`artifacts`, `records/uses` …), those being written left out unless `parts`."""
         with storage_errors("listing the store"):
             if self.is_local:
-                yield from self._local_files(folder)
+                yield from self._local_files(folder, parts)
                 return
             try:
                 found = self.fs.find(self._full(folder), detail=True, withdirs=False)
@@ -166,6 +166,8 @@ class Store:
         root = self.fs._strip_protocol(self.root).strip("/")
         for name, info in found.items():
             path = name.strip("/").removeprefix(root).lstrip("/")
+            if path.rpartition("/")[2].startswith(".") and not parts:
+                continue
             yield StoredFile(path, int(info.get("size") or 0), modified(info))
 
     def delete(self, path: str) -> None:
@@ -186,11 +188,11 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _local_files(self, folder: str) -> Iterator[StoredFile]:
+    def _local_files(self, folder: str, parts: bool) -> Iterator[StoredFile]:
         for place, _, names in os.walk(self._full(folder)):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
-                    if not name.startswith("."):
+                    if parts or not name.startswith("."):
                         status = Path(place, name).stat()
                         path = str(Path(place, name).relative_to(self.root))
                         yield StoredFile(path, status.st_size, status.st_mtime)

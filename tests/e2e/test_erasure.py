@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ class Place:
         """As callers do, and wait until the rest is removed."""
         for job in jobs:
             assert self.live.request("DELETE", f"/transcribes/{job}").status_code == 200
+        self.wait_for_removal(*jobs)
+
+    def wait_for_removal(self, *jobs: str) -> None:
         deadline = time.monotonic() + 120
         while any("cleaning" in self.live.deployed.run(job)["tags"] for job in jobs):
             assert time.monotonic() < deadline, self.live.log()[-2000:]
@@ -117,6 +121,37 @@ def test_nothing_of_deleted_jobs_is_left_anywhere(place: Place) -> None:
     assert {"events", "log", "flow_run"} <= {table for table, _ in left}, "other people's jobs are as they were"
     assert place.live.job(other)["status"] == "failed"
     tombstone_is_bare(place, jobs[0])
+
+
+def test_an_upload_stays_for_the_job_that_is_made_of_it_while_another_is_deleted(place: Place) -> None:
+    """The same recording, sent again and again while the job before is deleted."""
+    file = place.live.file("zebraagain.wav", seconds=2.0)
+    kept = place.live.deployed.home / "steno" / "store" / "uploads"
+    jobs = [place.live.upload(file)]
+    for _ in range(4):
+        with ThreadPoolExecutor(1) as pool:
+            again = pool.submit(place.live.upload, file)
+            place.live.request("DELETE", f"/transcribes/{jobs[-1]}")
+            jobs.append(again.result())
+    assert place.live.ended(jobs[-1])["status"] == "completed"
+    assert dumps.found_under(kept, ("RIFF",))
+    place.delete(jobs[-1])
+    place.wait_for_removal(*jobs)
+    assert not dumps.found_under(kept, ("RIFF",))
+
+
+def test_an_address_with_a_secret_goes_with_the_last_job_of_it(place: Place) -> None:
+    handles = place.live.deployed.home / "steno" / "store" / "records" / "handles"
+    address = f"{place.live.recording('zebrasigned.wav')}?signature=zebrasecret"
+    jobs = [place.live.submit({"audio_url": address}), place.live.submit({"audio_url": address, "align": False})]
+    for job in jobs:
+        assert place.live.ended(job)["status"] == "completed"
+    assert dumps.found_under(handles, ("zebrasecret",))
+    place.delete(jobs[0])
+    assert dumps.found_under(handles, ("zebrasecret",))
+    place.delete(jobs[1])
+    assert not dumps.found_under(place.store, ("zebrasecret", "zebrasigned"))
+    assert place.found(("zebrasecret", "zebrasigned")) == {}
 
 
 def tombstone_is_bare(place: Place, job: str) -> None:

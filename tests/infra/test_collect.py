@@ -15,6 +15,7 @@ from infra.artifacts import ArtifactRef, Kind
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected
 from infra.keys import shard_record
+from infra.leftovers import abort_uploads, stale_parts
 from infra.locks import get_locks
 from infra.settings import RetentionSettings, StenoSettings
 from infra.store import Store
@@ -177,6 +178,43 @@ def test_records_that_lead_nowhere_and_halves_of_writes_go(folder: Store, tmp_pa
     assert folder.read_record(made.key) is None
     assert (done.records, done.leftovers) == (1, 1)
     assert (half.exists(), young.exists()) == (False, True)
+
+
+def test_halves_of_every_folder_go(folder: Store, tmp_path: Path) -> None:
+    halves = [Path(folder.root, place, "aa", ".half.wav.0123.part") for place in ("artifacts/audio", "records", "uploads")]
+    for half in halves:
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(b"somebody speaks")
+        os.utime(half, (1, 1))
+    upload = halves[-1].with_name(f"{'0' * 64}.part")
+    upload.write_bytes(b"a whole one, whose name ends so")
+    os.utime(upload, (1, 1))
+    assert gc(folder, tmp_path).leftovers == 3
+    assert not any(half.exists() for half in halves)
+    assert upload.exists()
+
+
+def test_halves_go_where_a_file_system_has_no_atomic_uploads(tmp_path: Path) -> None:
+    store = Store(f"local://{tmp_path}/store", tmp_path / "scratch")
+    store.is_local = False  # as one that is reached over a network
+    half = Path(store.root, "uploads", "aa", ".half.wav.0123.part")
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"somebody speaks")
+    os.utime(half, (1, 1))
+    assert list(store.files("uploads")) == []
+    assert stale_parts(store, 60.0) == 1
+    assert not half.exists()
+
+
+def test_multipart_uploads_of_every_folder_are_aborted(faulty_s3: FaultyS3, tmp_path: Path) -> None:
+    store = Store(f"s3://{faulty_s3.bucket()}/store", tmp_path / "scratch", faulty_s3.settings)
+    bucket, prefix, _ = store.fs.split_path(store.root)
+    keys = [f"{prefix}/{place}/aa/half" for place in ("artifacts/audio", "uploads", "records")]
+    for key in (*keys, "another/half"):
+        store.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    assert abort_uploads(store, -60.0) == 3
+    left = store.fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+    assert [upload["Key"] for upload in left] == ["another/half"], "what is not ours is left alone"
 
 
 def test_parts_of_a_stage_stay_and_go_with_its_use(folder: Store, tmp_path: Path) -> None:
