@@ -19,6 +19,7 @@ from infra.collected import Collected
 from infra.keys import SHARDS
 from infra.leftovers import abort_uploads, expired_locks, stale_parts
 from infra.locks import get_locks
+from infra.on_modal import copies
 from infra.scratch import sweep
 from infra.settings import StenoSettings
 from infra.store import Store, StoredFile
@@ -136,6 +137,7 @@ class Collector:
         leftovers = stale_parts(self.store, self.grace, dry_run=dry) + expired_locks(self.store, self.grace, dry_run=dry)
         if not dry:
             leftovers += sweep(self.settings.scratch_path)
+            copies.remove_left(self.store)
         held = [path for path in left if self._in_use(inventory, path)]
         return Collected(
             artifacts=len(removed),
@@ -242,6 +244,7 @@ class Collector:
                 self._each(lambda record: self._restore(*record), [(name, taken[name]) for name in restored])
                 gone = [path for path in batch if path not in spared]
                 self._each(self.store.delete, gone)
+                copies.remove(self.store, gone)
             finally:
                 usage.pardon(self.store)
             removed |= set(gone)

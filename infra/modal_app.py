@@ -146,9 +146,9 @@ if _modal.api_secret:
 
 @app.function(image=image, volumes={contract.DATA_PATH: artifacts}, schedule=modal.Period(days=1), timeout=3600)
 def tidy() -> int:
-    """Delete artifacts that were written more than `STENO_MODAL__KEEP_DAYS` days ago; how many there were. Missing ones come again."""
+    """Delete files that were written more than `STENO_MODAL__KEEP_DAYS` days ago; how many there were. Missing ones come again."""
     oldest, gone = time.time() - _modal.keep_days * 86400, 0
-    for path in Path(contract.DATA_PATH, "artifacts").rglob("*"):
+    for path in Path(contract.DATA_PATH).rglob("*"):
         if path.is_file() and path.stat().st_mtime < oldest:
             path.unlink(missing_ok=True)
             gone += 1

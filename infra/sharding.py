@@ -19,6 +19,7 @@ from pathlib import Path
 from infra.artifacts import SUFFIXES, StageOutcome
 from infra.jobs import Compute, ProgressSink, StageJob, engine_required, in_thread
 from infra.keys import SHARDS, shard_record, shards_folder
+from infra.on_modal import copies
 from infra.settings import ShardSettings
 from infra.store import Store
 from infra.usage import claim_of, noted, paths_in
@@ -183,6 +184,7 @@ class ShardedCompute:
         shared |= paths & named_by_others
         for path in paths - shared:
             self.store.delete(path)
+        copies.remove(self.store, paths - shared)
         return sorted(shared)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from infra.artifacts import SUFFIXES, ArtifactRef
+from infra.on_modal import copies
 from infra.on_modal.contract import WEIGHTS_PATH, artifacts_name, weights_name
 from infra.on_modal.errors import modal_errors
 from infra.settings import ModalSettings
@@ -32,6 +33,7 @@ class Transfer:
         self.store = store
         self.settings = settings
         self._seen: dict[str, float] = {}
+        self._noted = False
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def _volume(self, name: str) -> modal.Volume:
@@ -41,6 +43,9 @@ class Transfer:
 
     async def upload(self, refs: Iterable[ArtifactRef]) -> None:
         """Have the artifacts on the volume, at the paths they have in the store. What is there is not sent again."""
+        if not self._noted:
+            await asyncio.to_thread(copies.note, self.store, self.settings)
+            self._noted = True
         volume = self._volume(artifacts_name(self.settings))
         await asyncio.gather(*(self._upload(volume, ref) for ref in refs))
 

@@ -20,7 +20,10 @@ import pytest
 from flows.outcome import read_outcome
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
+from infra.collect import Limits, collect
+from infra.compute import get_store
 from infra.errors import ModalDenied, WorkerLost
+from infra.removal import remove_run
 from infra.settings import StenoSettings, get_settings
 from speech.errors import StenoError
 from tests.modal_app import attempts, bursts, call, deployed, unfinished, until
@@ -103,6 +106,31 @@ async def test_shards_on_several_containers_are_the_whole(
     calls = made(server, before)
     assert min(calls[function] for function in REMOTE) >= 2
     assert divided.words >= 20
+
+
+async def test_deleting_a_run_deletes_what_it_left_on_the_volume(
+    server: ModalServer, home: StenoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audio, words and voices, those of shards included; and later, where Modal was out of reach."""
+
+    def on_volume() -> set[str]:
+        return {name for name in server.volume("stenoflow-artifacts")["files"] if "/artifacts/" in f"/{name}"}
+
+    for name, value in {"THRESHOLD": "5", "MIN_SECONDS": "10"}.items():
+        monkeypatch.setenv(f"STENO_SHARDS__{name}", value)
+    get_settings.cache_clear()
+    before, store = on_volume(), get_store()
+    await transcribe(request(bursts(tmp_path / "talk.wav", 10)))
+    left = on_volume() - before
+    assert {name.split("artifacts/")[1].split("/")[0] for name in left} == {"audio", "segmentation", "asr", "embeddings"}
+    [use] = store.files("records/uses")
+    server.fault("refuse", rpc="VolumeRemoveFile2", count=1000, status="PERMISSION_DENIED")
+    assert await asyncio.to_thread(remove_run, store, get_settings(), use.path.rpartition("/")[2])
+    assert not list(store.files("artifacts"))
+    server.clear_faults()
+    await asyncio.to_thread(collect, store, get_settings(), Limits())
+    assert on_volume() == before
+    assert not [name for name in server.volume("stenoflow-artifacts")["files"] if name.endswith(".part")]
 
 
 @pytest.mark.matrix
