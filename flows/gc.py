@@ -1,16 +1,14 @@
-"""Collecting garbage as a flow, so that it can be scheduled: artifacts that have outlived their retention, age or size."""
+"""Collecting garbage as a flow, so that it can be scheduled: old runs, and artifacts past their retention, age or size."""
 
 from __future__ import annotations
-
-import asyncio
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.served import served
-from infra.collect import DAY, Limits, collect
+from flows.upkeep.collecting import collected_everywhere
+from infra.collect import DAY, Limits
 from infra.collected import Collected, lines
-from infra.compute import get_store
 from infra.settings import get_settings
 from speech.schema import Frozen
 
@@ -40,7 +38,7 @@ class GcRequest(Frozen):
 @flow(name="gc", persist_result=False, validate_parameters=False)
 @served
 async def gc(request: GcRequest = GcRequest()) -> Collected:  # noqa: B008  frozen
-    """Remove artifacts from the store, never one that a run uses or was promised, and all that points to them.
+    """Remove old runs from Prefect's database, and artifacts from the store, never one that a run uses or was promised.
 
     Safe beside runs and beside another of its kind. Raises the errors of `infra.store`.
 
@@ -48,11 +46,12 @@ async def gc(request: GcRequest = GcRequest()) -> Collected:  # noqa: B008  froz
         request: What may go.
     """
     from prefect.artifacts import acreate_markdown_artifact
+    from prefect.client.orchestration import get_client
 
     logger = get_run_logger()
     settings = get_settings()
-    store = await asyncio.to_thread(get_store, settings)
-    collected = await asyncio.to_thread(collect, store, settings, request.limits, logger.info)
+    async with get_client() as client:
+        collected = await collected_everywhere(client, settings, request.limits, logger.info)
     for line in lines(collected):
         logger.info(line)
     table = "\n".join(f"- {line}" for line in lines(collected))

@@ -16,6 +16,10 @@ class Collected(Frozen):
     """Parted uploads that nobody finished."""
     leftovers: int = 0
     """Files of killed processes: locks, halves of writes, scratch folders."""
+    runs: int = 0
+    """Old runs, out of Prefect's database."""
+    events: int = 0
+    logs: int = 0
     kept: int = 0
     """Artifacts that are still there."""
     kept_bytes: int = 0
@@ -35,6 +39,8 @@ def lines(collected: Collected) -> list[str]:
     return [
         f"{_count(collected.artifacts, 'artifact')} {said} ({size(collected.bytes)}), with {_count(collected.records, 'record')}",
         f"{_count(collected.uploads, 'unfinished upload')} and {_count(collected.leftovers, 'left-over')} of killed processes {said}",
+        f"{_count(collected.runs, 'old run')} {said} from Prefect's database, with {_count(collected.events, 'event')} "
+        f"and {_count(collected.logs, 'log line')} of others",
         f"{_count(collected.kept, 'artifact')} kept ({size(collected.kept_bytes)}), of which {collected.in_use} "
         f"({size(collected.in_use_bytes)}) are in use or within their retention",
     ]

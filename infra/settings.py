@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.api_settings import ApiSettings, WebhookSettings
@@ -248,13 +248,22 @@ class PriceSettings(BaseModel):
     )
 
 
-class RetentionSettings(BaseModel):
-    """How long the store keeps what runs leave; what is removed, and when, is up to `steno gc`."""
+Days = Annotated[float | None, Field(ge=0), BeforeValidator(lambda value: None if value in ("", "never") else value)]
 
+
+class RetentionSettings(BaseModel):
+    """How long is kept what runs leave; `steno gc` and the deployment gc/nightly remove it. "never" keeps for good."""
+
+    run_days: Days = Field(
+        90.0,
+        description="Days after its end that a run is kept: in Prefect's database with its logs, reports and events, and in the store with the artifacts that no other run used.",
+    )
+    log_days: Days = Field(30.0, description="Days that the logs of ended runs are kept in Prefect's database.")
+    event_days: Days = Field(7.0, description="Days that the events of runs are kept in Prefect's database.")
     days: float | None = Field(
         None,
         ge=0,
-        description="Days that the artifacts of a run are kept after its end, then removed; for good when empty. A request may say otherwise.",
+        description="Days that the artifacts of a run are kept after its end, then removed; as long as the run when empty. A request may say otherwise.",
     )
     record_days: float | None = Field(
         None,

@@ -1,12 +1,18 @@
-"""`steno gc`: remove artifacts by age and size, never one in use."""
+"""`steno gc`: remove old runs, and artifacts by age and size, never one in use."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from infra.collect import Limits
+    from infra.collected import Collected
 
 _AGE = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _SIZE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -47,19 +53,19 @@ SIZE = _Amount("size", r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _SIZE, "a size such a
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def command(older_than: float | None, max_size: float | None, dry_run: bool, as_json: bool, debug: bool) -> None:
-    """Remove artifacts from the store (STENO_STORE) that nobody needs any more.
+    """Remove what nobody needs any more: old runs from Prefect's database, and artifacts from the store (STENO_STORE).
 
-    What is past the retention of its runs always goes (retention_days of a request, STENO_RETENTION__DAYS); the options
-    say what else may. What a run uses, or was promised, stays whatever is asked for. What is removed is computed again when
+    What is past its retention always goes (retention_days of a request, STENO_RETENTION__RUN_DAYS, __EVENT_DAYS, __LOG_DAYS,
+    __DAYS); the options say which artifacts may go besides. What a run uses, or was promised, stays whatever is asked for. What is removed is computed again when
     it is next needed. Safe beside runs, and beside another of its kind.
     """
-    from infra.collect import Limits, collect
-    from infra.compute import get_store
-    from infra.settings import get_settings
+    import asyncio
 
-    settings = get_settings()
+    from infra.collect import Limits
+
     limits = Limits(older_than=older_than, max_bytes=None if max_size is None else int(max_size), dry_run=dry_run)
-    collected = collect(get_store(settings), settings, limits)
+    database = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "prefect.db"
+    collected = asyncio.run(_collected(limits, known=database.exists()))
     if as_json:
         click.echo(json.dumps(collected.model_dump()))
         return
@@ -67,3 +73,34 @@ def command(older_than: float | None, max_size: float | None, dry_run: bool, as_
 
     for line in lines(collected):
         click.echo(line)
+
+
+async def _collected(limits: Limits, *, known: bool) -> Collected:
+    """With the Prefect server that is configured or runs here, else with one on this user's database, if it is `known`."""
+    from flows.cli import server
+    from flows.upkeep.collecting import PROGRESS, collected_everywhere
+    from infra.errors import ApiUnreachable
+    from infra.settings import get_settings
+
+    def say(line: str) -> None:
+        if not line.startswith(PROGRESS):
+            click.echo(f"steno: warning: {line}", err=True)
+
+    settings = get_settings()
+    if server.find_api() is None and not known:
+        return await collected_everywhere(None, settings, limits, say)
+    try:
+        temporary = server.start()
+    except ApiUnreachable as error:
+        say(f"{error.message} Old runs stay in its database.")
+        return await collected_everywhere(None, settings, limits, say)
+    try:
+        if temporary is not None:
+            temporary.wait()
+        from prefect.client.orchestration import get_client
+
+        async with get_client() as client:
+            return await collected_everywhere(client, settings, limits, say)
+    finally:
+        if temporary is not None:
+            temporary.stop()

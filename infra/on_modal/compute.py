@@ -49,7 +49,7 @@ class ModalCompute:
             answer = await self.calls.result(job.key, lambda: self._spawn(job), self._doing(job), progress, fresh=job.fresh)
         outcome = self._outcome(answer)
         if not self.shared:
-            outcome = outcome.model_copy(update={"artifact": await self.transfer.download(outcome.artifact)})
+            outcome = outcome.model_copy(update={"artifact": await self.transfer.download(outcome.artifact, job.key)})
         progress(1.0)
         return outcome
 

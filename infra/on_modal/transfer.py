@@ -73,8 +73,11 @@ class Transfer:
                 self._saw(str(target))
         return f"{WEIGHTS_PATH}/{target}"
 
-    async def download(self, ref: ArtifactRef) -> ArtifactRef:
-        """Bring an artifact that a container left on the volume into the store, whole and with the content it is named by."""
+    async def download(self, ref: ArtifactRef, by: str) -> ArtifactRef:
+        """Bring an artifact that a container left on the volume into the store, whole and with the content it is named by.
+
+        `by` is the key that it was computed under.
+        """
         volume = self._volume(artifacts_name(self.settings))
         self.store.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix="modal-", suffix=SUFFIXES[ref.kind], dir=self.store.scratch) as file:
@@ -86,7 +89,7 @@ class Transfer:
             file.flush()
             if digest.hexdigest() != ref.sha256:
                 raise TransientError(f"The {ref.kind} artifact came back from Modal damaged; it is computed again.")
-            kept = await asyncio.to_thread(self.store.put, Path(file.name), ref.kind, meta=ref.meta)
+            kept = await asyncio.to_thread(self.store.put, Path(file.name), ref.kind, meta=ref.meta, by=by)
         self._saw(ref.path)
         return kept
 
