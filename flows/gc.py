@@ -17,7 +17,7 @@ class GcRequest(Frozen):
     """What may be removed, beside what is past the retention of its runs."""
 
     older_than_days: float | None = Field(
-        None, ge=0, description="Remove artifacts that no run has used for so many days; left out, age is no reason."
+        None, ge=0, description="Remove runs that ended so many days ago, and artifacts that no run has used since."
     )
     max_gb: float | None = Field(
         None,

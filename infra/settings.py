@@ -252,7 +252,7 @@ Days = Annotated[float | None, Field(ge=0), BeforeValidator(lambda value: None i
 
 
 class RetentionSettings(BaseModel):
-    """How long is kept what runs leave; `steno gc` and the deployment gc/nightly remove it. "never" keeps for good."""
+    """How long is kept what runs leave; `steno gc` and the deployment gc/clean-up remove it. "never" keeps for good."""
 
     run_days: Days = Field(
         90.0,

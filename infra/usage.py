@@ -25,6 +25,8 @@ from speech.schema import Frozen
 from speech.stored import parsed
 
 USES = "uses"
+CLAIM = "claim-"
+"""Beginning of the names of uses that are claims."""
 CONDEMNED = "condemned"
 """The record that names what the collector is about to delete."""
 CONDEMNED_SECONDS = 600.0
@@ -199,7 +201,7 @@ def claim_of(store: Records, path: str) -> Use | None:
 
 
 def _claim(path: str) -> str:
-    return f"claim-{path.rpartition('/')[2].partition('.')[0]}"
+    return f"{CLAIM}{path.rpartition('/')[2].partition('.')[0]}"
 
 
 def claimed(store: Records, path: str, by: str = "") -> bool:

@@ -47,7 +47,9 @@ SIZE = _Amount("size", r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _SIZE, "a size such a
 
 
 @click.command("gc", epilog=EPILOG)
-@click.option("--older-than", type=AGE, help="Remove artifacts that no run has used for so long.")
+@click.option(
+    "--older-than", type=AGE, help="Remove runs that ended so long ago, and artifacts that no run has used for so long."
+)
 @click.option("--max-size", type=SIZE, help="Remove the least recently used artifacts until the rest takes no more than this.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")

@@ -27,11 +27,13 @@ class Erasure(Frozen):
 
 
 class Ages(Frozen):
-    """Days after which is deleted what ended runs of ours left; for good where it is None."""
+    """Days after which is deleted what ended runs of ours left; never where it is None."""
 
     run_days: float | None = Field(None, ge=0)
     event_days: float | None = Field(None, ge=0)
     log_days: float | None = Field(None, ge=0)
+    runs: tuple[UUID, ...] = ()
+    """Runs to delete whatever their age, if they have ended."""
     dry_run: bool = False
 
 

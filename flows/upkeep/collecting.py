@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flows.upkeep.asking import Ages, prune
-from flows.upkeep.store import release_runs
-from infra.collect import Limits, collect
+from flows.upkeep.store import expired_runs, release_runs
+from infra.collect import DAY, Limits, collect
 from infra.collected import Collected
 from infra.compute import get_store
 from infra.settings import StenoSettings
@@ -29,7 +29,14 @@ async def collected_everywhere(
     Raises httpx's errors, and those of `infra.collect.collect`.
     """
     store, kept = await asyncio.to_thread(get_store, settings), settings.retention
-    ages = Ages(run_days=kept.run_days, event_days=kept.event_days, log_days=kept.log_days, dry_run=limits.dry_run)
+    wanted = [kept.run_days, None if limits.older_than is None else limits.older_than / DAY]
+    ages = Ages(
+        run_days=min((days for days in wanted if days is not None), default=None),
+        event_days=kept.event_days,
+        log_days=kept.log_days,
+        runs=tuple(await asyncio.to_thread(expired_runs, store, kept.grace_hours * 3600)),
+        dry_run=limits.dry_run,
+    )
     pruned = await prune(client, ages) if client is not None else None
     if pruned is not None and not limits.dry_run:
         await asyncio.to_thread(release_runs, store, pruned.runs)

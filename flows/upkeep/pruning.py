@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,8 +35,10 @@ async def prune(ages: Ages) -> Pruned:
     """Delete what is older, in many short transactions; what that was."""
     runs: list[UUID] = []
     if ages.run_days is not None:
-        while some := await _some_runs(_ago(ages.run_days), dry_run=ages.dry_run, known=runs):
-            runs += some
+        runs += await _prune_runs(orm.FlowRun.state_timestamp < _ago(ages.run_days), dry_run=ages.dry_run)
+    for start in range(0, len(ages.runs), _RUNS):
+        these = [run for run in ages.runs[start : start + _RUNS] if run not in runs]
+        runs += await _prune_runs(orm.FlowRun.id.in_(these), dry_run=ages.dry_run)
     events = await _prune_events(_ago(ages.event_days), ages.dry_run) if ages.event_days is not None else 0
     logs = await _prune_logs(_ago(ages.log_days), ages.dry_run) if ages.log_days is not None else 0
     if not ages.dry_run:
@@ -44,18 +46,20 @@ async def prune(ages: Ages) -> Pruned:
     return Pruned(runs=tuple(map(str, runs)), events=events, logs=logs)
 
 
-async def _some_runs(before: datetime, *, dry_run: bool, known: Sequence[UUID]) -> list[UUID]:
-    """Delete the next runs that ended before then, with all that they left."""
-    run = orm.FlowRun
-    ended = sa.and_(run.state_type.in_(TERMINAL_STATES), run.state_timestamp < before, run.flow_id.in_(_flows()))
-    async with transaction() as session:
-        chosen = sa.select(run.id).where(ended).order_by(run.id).limit(_RUNS)
-        if dry_run:
-            return list(await session.scalars(chosen.offset(len(known))))
-        found = list(await session.scalars(chosen))
-        await erase(session, found)
-        await session.execute(sa.delete(run).where(run.id.in_(found)).execution_options(synchronize_session=False))
-        return found
+async def _prune_runs(which: Any, *, dry_run: bool) -> list[UUID]:
+    """Delete our ended runs of which that is true, with all that they left; their ids."""
+    run, pruned = orm.FlowRun, list[UUID]()
+    chosen = sa.select(run.id).where(run.state_type.in_(TERMINAL_STATES), run.flow_id.in_(_flows()), which)
+    while True:
+        async with transaction() as session:
+            if dry_run:
+                return list(await session.scalars(chosen))
+            found = list(await session.scalars(chosen.limit(_RUNS)))
+            await erase(session, found)
+            await rows_of(session, sa.delete(run).where(run.id.in_(found)))
+        pruned += found
+        if not found:
+            return pruned
 
 
 async def _prune_events(before: datetime, dry_run: bool) -> int:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
+from uuid import UUID
 
 from infra import usage
 from infra.store import Store
+
+
+def expired_runs(store: Store, grace: float) -> list[UUID]:
+    """Runs whose own retention is over. `grace` in seconds, as for `infra.usage.Use.active`."""
+    names = [file.path.rpartition("/")[2] for file in store.files(f"records/{usage.USES}")]
+    uses = filter(None, (usage.read_use(store, name) for name in names if not name.startswith(usage.CLAIM)))
+    found = []
+    for use in uses:
+        with contextlib.suppress(ValueError):
+            found += [UUID(use.run)] if use.expired(time.time(), grace) else []
+    return found
 
 
 def release_runs(store: Store, runs: Iterable[str]) -> None:

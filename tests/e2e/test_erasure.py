@@ -6,6 +6,8 @@ A real server, worker and API; the stages are stand-ins that hear known words, w
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +154,42 @@ def test_an_address_with_a_secret_goes_with_the_last_job_of_it(place: Place) -> 
     place.delete(jobs[1])
     assert not dumps.found_under(place.store, ("zebrasecret", "zebrasigned"))
     assert place.found(("zebrasecret", "zebrasigned")) == {}
+
+
+def test_collecting_takes_runs_that_are_past_their_retention_and_no_others(place: Place) -> None:
+    deployed, source = place.live.deployed, str(place.live.file("zebratalk.wav", seconds=3.0))
+    promised = deployed.submit({"source": source, "retention_days": 0, "formats": []})
+    kept = spoken(place, "another.wav")
+    assert deployed.wait(promised)["state_type"] == "COMPLETED"
+    broken(place, "zebrabroken.wav")
+    theirs = another_flow_s_run(place)
+    place.settle()
+    assert place.found()
+    said = collected(place)
+    assert said["runs"] == 1
+    assert deployed.request("GET", f"/flow_runs/{promised}").status_code == 404
+    assert place.live.job(kept)["status"] == "completed"
+    assert "zebrabroken" in str(place.found(("zebrabroken",)))
+    said = collected(place, "--older-than", "0")
+    assert said["runs"] >= 2 and said["artifacts"] > 0
+    assert place.found((*PRIVATE, "another.wav")) == {}
+    assert place.remnants() == {}
+    assert deployed.run(theirs)["name"] == "theirs"
+
+
+def another_flow_s_run(place: Place) -> str:
+    """An ended run that is none of ours."""
+    flow = place.live.deployed.call("POST", "/flows/", name="theirs")["id"]
+    made = place.live.deployed.call("POST", "/flow_runs/", flow_id=flow, name="theirs", state={"type": "COMPLETED"})
+    return str(made["id"])
+
+
+def collected(place: Place, *options: str) -> dict[str, Any]:
+    """`steno gc` beside the server."""
+    command = [sys.executable, "-m", "flows.cli.main", "gc", "--json", *options]
+    done = subprocess.run(command, env=place.live.env, capture_output=True, text=True, timeout=200, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def tombstone_is_bare(place: Place, job: str) -> None:
