@@ -48,10 +48,14 @@ class Place:
         folder = self.live.deployed.home / "prefect"
         return dict(dumps.found_under(self.store, PRIVATE)) | dict(dumps.found_under(folder, PRIVATE))
 
+    def events(self) -> set[str]:
+        """What the events are called that are stored."""
+        return {one["event"] for one in self.live.deployed.call("POST", "/events/filter")["events"]}
+
     def settle(self) -> None:
         """Prefect gathers events for some seconds before it writes them."""
         deadline = time.monotonic() + 60
-        while "prefect.flow-run.Completed" not in str(self.live.deployed.call("POST", "/events/filter")):
+        while "prefect.flow-run.Completed" not in self.events():
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
@@ -116,6 +120,7 @@ def test_nothing_of_deleted_jobs_is_left_anywhere(place: Place) -> None:
     assert {word for _, word in before} == set(PRIVATE), before
     assert {"events", "event_resources", "log", "task_run", "artifact", "artifact_collection"} <= {table for table, _ in before}
     assert {word for _, word in dumps.found_under(place.store, PRIVATE)} >= {TEXT}
+    assert not {name for name in place.events() if name.startswith(("prefect.task-run", "prefect.artifact"))}
     place.delete(*jobs)
     assert place.found() == {}
     assert place.remnants() == {}

@@ -68,8 +68,9 @@ async def test_retention_of_a_request_is_what_the_scheduled_collection_goes_by(t
 
 
 async def test_the_command_says_what_it_freed(
-    tmp_path: Path, double: ComputeDouble, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, double: ComputeDouble, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "no-runs-yet"))
     await run(tmp_path / "a.wav")
 
     def said(*arguments: str) -> str:
