@@ -67,7 +67,7 @@ class Chunks:
     def __init__(self, settings: StenoSettings) -> None:
         self.settings = settings
         self.pool = Pool(settings)
-        self.sessions = Sessions(settings.home_path / "sessions", settings.api.sessions, settings.api.session_seconds)
+        self.sessions = Sessions.of(settings)
 
     async def transcribe(self, body: JobRequest, caller: Caller) -> ChunkResult:
         """As `transcribe_chunk`."""

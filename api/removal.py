@@ -17,6 +17,7 @@ from api import keeping, states, tags
 from api.errors import ApiError
 from api.results import forget_rendered
 from api.runs import Runs
+from api.sessions import Sessions
 from flows import webhooks
 from infra.compute import get_store
 from infra.removal import remove_run
@@ -84,6 +85,7 @@ class Removal:
             try:
                 left = await self._clean()
                 await self._uploads()
+                await asyncio.to_thread(Sessions.of(self.settings).trim)
             except (ApiError, StenoError) as error:
                 _log.warning("what deleted jobs left could not be removed: %s", error)
             except Exception as error:

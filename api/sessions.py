@@ -14,6 +14,8 @@ from collections import Counter
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from infra.settings import StenoSettings
+
 _SUFFIX = ".session"
 
 
@@ -25,6 +27,10 @@ class Sessions:
         self._limit = limit
         self._seconds = seconds
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @classmethod
+    def of(cls, settings: StenoSettings) -> Sessions:
+        return cls(settings.home_path / "sessions", settings.api.sessions, settings.api.session_seconds)
 
     def lock(self, key_id: str, session_id: str) -> asyncio.Lock:
         """Held while a chunk of the session is at work: chunks that come at once take turns, in the order in which they came."""
@@ -52,14 +58,18 @@ class Sessions:
         self.trim(keep=path)
 
     def trim(self, keep: Path | None = None) -> None:
-        """Drop what has expired; of the others too many, each time the least recently used one of the caller who has most."""
-        ages: dict[Path, float] = {}
-        for path in [*self._folder.glob(f"*{_SUFFIX}")] if self._folder.is_dir() else []:
+        """Drop what has expired; of the others too many, each time the least recently used one of the caller who has most.
+
+        What a killed process was writing expires like a session.
+        """
+        found: dict[Path, float] = {}
+        for path in [*self._folder.iterdir()] if self._folder.is_dir() else []:
             with contextlib.suppress(FileNotFoundError):
-                ages[path] = path.stat().st_mtime
-        for path in [path for path, at in ages.items() if at < time.time() - self._seconds]:
+                found[path] = path.stat().st_mtime
+        for path in [path for path, at in found.items() if at < time.time() - self._seconds]:
             path.unlink(missing_ok=True)
-            del ages[path]
+            del found[path]
+        ages = {path: at for path, at in found.items() if path.suffix == _SUFFIX}
         while len(ages) > self._limit:
             owners = Counter(_owner(path) for path in ages)
             most = max(owners.values())

@@ -87,11 +87,12 @@ class Inventory:
 
     @cached_property
     def users(self) -> dict[str, list[Use]]:
-        """Artifact → uses that name it."""
+        """Artifact → uses that name it; claims no longer than until the record is there that they stand for."""
         found: dict[str, list[Use]] = defaultdict(list)
         for _, use in self.uses.values():
             for path in self.named_by(use):
-                found[path].append(use)
+                if not (use.claim and path in self.points_to.get(use.by, ())):
+                    found[path].append(use)
         return dict(found)
 
     def users_of(self, path: str) -> list[Use]:

@@ -102,6 +102,18 @@ def test_retention_of_a_run_is_a_promise_and_an_end(store: Store, tmp_path: Path
     assert [file.path for file in store.files("records/uses")] == ["records/uses/a"]
 
 
+def test_a_claim_holds_until_the_record_is_there_that_it_stands_for(store: Store, tmp_path: Path) -> None:
+    made = Made(store, 1)
+    path = tmp_path / "again"
+    path.write_bytes(bytes([1]) * SIZE)
+    store.put(path, "asr", by=f"{2:064x}")
+    gc(store, tmp_path)
+    assert made.there, "another stage came to the same, and is about to say so"
+    store.write_record(f"{2:064x}", json.dumps({"result": {"artifact": made.ref.model_dump()}}).encode())
+    gc(store, tmp_path)
+    assert not store.exists(made.ref.path)
+
+
 def test_the_longest_promise_counts(folder: Store, tmp_path: Path) -> None:
     shared, kept = Made(folder, 1), Made(folder, 2)
     shared.used("a", ended_days_ago=8, retention_days=7)
