@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.server.events.schemas.events import ReceivedEvent
 
+from api.runs import Runs
+from flows.artifacts import read_artifacts
+from flows.request import TranscribeRequest
+from flows.transcribe import transcribe
+from flows.upkeep.asking import Ages, prune
 from flows.upkeep.events import wanted
-from infra.settings import RetentionSettings
+from infra.settings import RetentionSettings, StenoSettings
+from tests.stage_double import ComputeDouble, recording
 
 
 def event(name: str, flow: str, resource_name: str = "fetch talk.wav") -> ReceivedEvent:
@@ -43,3 +52,20 @@ def test_retention_can_be_switched_off() -> None:
     assert RetentionSettings().run_days == 90
     kept = RetentionSettings.model_validate({"run_days": "never", "event_days": "", "log_days": "14"})
     assert (kept.run_days, kept.event_days, kept.log_days) == (None, None, 14)
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_on_somebody_else_s_server_what_its_api_can_delete_is_deleted(
+    tmp_path: Path, steno: StenoSettings, double: ComputeDouble
+) -> None:
+    request = TranscribeRequest(source=str(recording(tmp_path / "talk.wav")), output_dir=str(tmp_path / "out"))
+    state = await transcribe(request, return_state=True)
+    run = state.state_details.flow_run_id
+    assert isinstance(run, UUID)
+    async with get_client() as client:
+        this = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+        assert await client.read_task_runs(flow_run_filter=this) and await read_artifacts(client, run)
+        await Runs(client, steno.api).erase(run)
+        assert not await client.read_task_runs(flow_run_filter=this) and not await read_artifacts(client, run)
+        assert (await client.read_flow_run(run)).name == "talk.wav", "its caller blanks it"
+        assert await prune(client, Ages(run_days=0)) is None
