@@ -40,8 +40,8 @@ MODELS = {
     "embedding network": "*embedding*.onnx",
     "their numbers": "*embedding*.npz",
 }
-SECONDS = 12.0
-"""Of the conversation: both speak."""
+SECONDS = 30.0
+"""The whole conversation: in less, one of the two is not told apart."""
 
 
 class Case:
@@ -149,7 +149,7 @@ def finished(folder: Path, url: str, environment: dict[str, str], s3: S3Settings
     """A store after a run, and of an `other` conversation, so that there is something to swap with."""
     case = Case(folder, url, environment, s3)
     if other:
-        case.transcribe(cut(folder / "other.wav", 14.0, SECONDS))
+        case.transcribe(cut(folder / "other.wav", 0.0, SECONDS / 2))
     case.truth = case.transcribe(cut(folder / "talk.wav", 0.0, SECONDS))
     assert isinstance(case.truth, list), case.truth
     assert len({speaker for _, speaker in case.truth}) > 1, "both speakers are told apart"
