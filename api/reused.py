@@ -14,7 +14,7 @@ from api import tags
 from api.runs import Runs
 from flows.outcome import RunOutcome
 from flows.result import StageReport
-from infra.prices import Rented, own_cost, rented_cost
+from infra.prices import Rented, own_cost, region_factor, rented_cost
 from infra.settings import StenoSettings
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _told(report: StageReport, settings: StenoSettings) -> StageReport:
     if report.backend in ("", "local"):
         cost: float | None = own_cost(seconds, settings)
     else:
-        cost = rented_cost(seconds, Rented(report.gpu))
+        cost = rented_cost(seconds, Rented(report.gpu, factor=region_factor(settings.modal.region)))
     return report.model_copy(update={"state": "computed", "attempts": 1, "seconds": round(seconds, 3), "cost": cost})
 
 

@@ -1,4 +1,4 @@
-"""`make screenshots`: Prefect's pages as an operator sees them, taken from a real server, worker and browser.
+"""`make screenshots`: Prefect's pages as an operator sees them, taken with a real browser from a real `steno up` that asks for its password.
 
 Real runs of the real models on the phone conversation inside pyannote.audio. The failed diarization is failed on purpose,
 by a compute backend (`failing`, below) that refuses to cluster while a file is there. Needs Chromium (Debian: `chromium`).
@@ -7,13 +7,20 @@ by a compute backend (`failing`, below) that refuses to cluster while a file is 
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from bench.demo import sample_recording
 from infra.artifacts import StageOutcome
@@ -22,16 +29,16 @@ from infra.jobs import ProgressSink, StageJob
 from infra.local import LocalCompute
 from infra.settings import StenoSettings
 from speech.errors import TransientError
-from tests.deployed import Deployed
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
-TARGET = Path(__file__).parents[1] / "docs" / "images"
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=swiftshader", "--enable-webgl", "--ignore-gpu-blocklist"]
 """The run's graph is drawn with WebGL, which a machine without a GPU has in software only."""
-SIZE = {"width": 1360, "height": 900}
+SIZE = {"width": 1200, "height": 800}
 FAILURE = "STENO_BENCH_FAILURE"
 """Names the file whose being there makes clustering fail."""
 
@@ -57,17 +64,70 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="screenshots-") as folder:
         home = Path(folder)
-        failure = home / "fail"
-        environment = {
-            "STENO_COMPUTE__BACKEND": "bench.screenshots:failing",
-            FAILURE: str(failure),
-            "STENO_MODELS_DIR": str(Path(options.models_dir).absolute()),
-            "STENO_OFFLINE": "1",
-            "STENO_DEPLOY__NIGHTLY_SOURCE": str(home / "recordings"),
-        }
-        with Deployed.start(home / "deployment", environment, ui=True) as deployed, browser() as page:
-            Gallery(deployed, page, options.output, home, failure).take_all()
+        with Up(home, Path(options.models_dir).absolute()) as up, browser() as page:
+            Gallery(up, page, options.output, home).take_all()
     return 0
+
+
+class Up:
+    """A real `steno up` with authentication on, and its API as the pages use it."""
+
+    def __init__(self, home: Path, models: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.url, self.home = f"http://127.0.0.1:{port}", home
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_"))}
+        env = inherited | {
+            "PYTHONPATH": str(ROOT),
+            "PREFECT_HOME": str(home / "prefect"),
+            "STENO_HOME": str(home / "steno"),
+            "STENO_MODELS_DIR": str(models),
+            "STENO_OFFLINE": "1",
+            "STENO_COMPUTE__BACKEND": "bench.screenshots:failing",
+            "STENO_DEPLOY__AUTH": "true",
+            "STENO_DEPLOY__NIGHTLY_SOURCE": str(home / "recordings"),
+            FAILURE: str(home / "fail"),
+        }
+        command = [sys.executable, "-m", "flows.cli.main", "up", "--port", str(port)]
+        self.said = home / "up.log"
+        with self.said.open("wb") as log:
+            self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=home)
+
+    def __enter__(self) -> Up:
+        deadline = time.monotonic() + 300
+        while "Ctrl-C stops everything" not in self.said.read_text():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"`steno up` did not start:\n{self.said.read_text()}")
+            time.sleep(0.5)
+        self.password = (self.home / "steno" / "prefect-auth").read_text().strip()
+        found = self.call("POST", "/deployments/filter", limit=200)
+        flows = {flow["id"]: flow["name"] for flow in self.call("POST", "/flows/filter", limit=200)}
+        self.deployments = {f"{flows[one['flow_id']]}/{one['name']}": one["id"] for one in found}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(120)
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        authorization = base64.b64encode(self.password.encode()).decode()
+        with httpx.Client(trust_env=False, timeout=60, headers={"Authorization": f"Basic {authorization}"}) as client:
+            answer = client.request(method, f"{self.url}/api{path}", json=body or None)
+        answer.raise_for_status()
+        return answer.json()
+
+    def run(self, deployment: str, request: dict[str, Any]) -> str:
+        """The id of a run that has ended."""
+        path = f"/deployments/{self.deployments[deployment]}/create_flow_run"
+        run = str(self.call("POST", path, parameters={"request": request}, state={"type": "SCHEDULED"})["id"])
+        while self.call("GET", f"/flow_runs/{run}")["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            time.sleep(1)
+        return run
+
+    def artifact(self, run: str, key: str) -> str:
+        """The id of the run's artifact whose key begins so."""
+        found = self.call("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}, limit=200)
+        return str(next(artifact["id"] for artifact in found if artifact["key"].startswith(key)))
 
 
 @contextmanager
@@ -80,8 +140,8 @@ def browser() -> Iterator[Page]:
         raise SystemExit("Chromium is needed for screenshots: apt-get install chromium")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        page = chromium.new_page(viewport=SIZE, device_scale_factor=1.25)  # type: ignore[arg-type]
-        page.set_default_timeout(60_000)
+        page = chromium.new_page(viewport=SIZE)  # type: ignore[arg-type]
+        page.set_default_timeout(120_000)
         yield page
         chromium.close()
 
@@ -89,91 +149,65 @@ def browser() -> Iterator[Page]:
 class Gallery:
     """Makes the runs and takes the pictures."""
 
-    def __init__(self, deployed: Deployed, page: Page, output: Path, home: Path, failure: Path) -> None:
-        self.deployed = deployed
+    def __init__(self, up: Up, page: Page, output: Path, home: Path) -> None:
+        self.up = up
         self.page = page
         self.output = output
         self.home = home
-        self.failure = failure
-        self.ui = deployed.url.removesuffix("/api")
 
     def take_all(self) -> None:
         recordings = self.home / "recordings"
         recordings.mkdir()
         conversation = recordings / "conversation.wav"
         shutil.copy(sample_recording(), conversation)
-        self.form()
-        run = self.deployed.submit(self.request(conversation))
-        self.deployed.wait(run, {"COMPLETED"}, timeout=300)
-        self.run_page(run, "run")
-        self.artifact(run, "transcription-report", "report")
-        self.failed_and_retried(conversation)
+        self.log_in()
+        self.picture("deployments", "/deployments", height=720)
+        self.picture("form", f"/deployments/deployment/{self.up.deployments['transcribe/one-recording']}/run", height=1400)
+        run = self.up.run("transcribe/one-recording", self.request(conversation))
+        self.picture("run", f"/runs/flow-run/{run}", pause=6000)  # the graph is drawn on a canvas, which nothing announces
+        report = f"/artifacts/artifact/{self.up.artifact(run, 'transcription-report')}"
+        self.picture("report", report, height=640, theme="light")
+        self.picture("report-dark", report, height=640)
+        self.failed(conversation)
         self.batch(recordings, conversation)
+
+    def log_in(self) -> None:
+        """With the password that `steno up` made, as its guide says."""
+        self.page.goto(self.up.url, wait_until="networkidle")
+        self.page.locator("input[type=password]").fill(self.up.password)
+        self.page.keyboard.press("Enter")
+        self.page.locator("input[type=password]").wait_for(state="detached")
 
     def request(self, source: Path, **options: Any) -> dict[str, Any]:
         return {"source": str(source), "model": "tiny.en", "output_dir": str(self.home / "transcripts"), **options}
 
-    def form(self) -> None:
-        """The parameter form of an ad-hoc run."""
-        self.go(f"/deployments/deployment/{self.deployed.deployments['transcribe/one-recording']}/run")
-        self.page.get_by_text("Run Name").first.wait_for()
-        self.page.wait_for_timeout(2000)
-        self.shoot("form", height=2000)
-
-    def run_page(self, run: str, name: str) -> None:
-        """A run with its graph."""
-        self.go(f"/runs/flow-run/{run}")
-        self.page.wait_for_timeout(6000)  # the graph is drawn on a canvas, which nothing announces
-        self.shoot(name)
-
-    def artifact(self, run: str, key: str, name: str) -> None:
-        found = [artifact for artifact in self.deployed.artifacts(run) if artifact["key"] == key]
-        assert found, f"run {run} has no artifact {key}"
-        self.go(f"/artifacts/artifact/{found[-1]['id']}")
-        self.page.get_by_text("Flow Run", exact=True).first.wait_for()
-        self.page.wait_for_timeout(3000)
-        self.shoot(name, height=1200)
-
-    def failed_and_retried(self, conversation: Path) -> None:
-        """A diarization that fails, and the same run after its Retry button was pressed."""
-        self.failure.touch()
-        run = self.deployed.submit(self.request(conversation, max_speakers=3))
-        self.deployed.wait(run, {"FAILED"}, timeout=300)
-        self.run_page(run, "diarization-failed")
-        self.artifact(run, "transcription-report", "diarization-failed-report")
-        self.failure.unlink()
-        self.go(f"/runs/flow-run/{run}")
-        self.page.get_by_role("button", name="Retry").first.click()
-        dialog: Locator = self.page.get_by_role("dialog")
-        dialog.get_by_role("button", name="Retry").click()
-        self.deployed.wait(run, {"COMPLETED"}, timeout=300)
-        self.run_page(run, "diarization-retried")
-        self.artifact(run, "transcription-report", "diarization-retried-report")
+    def failed(self, conversation: Path) -> None:
+        """A diarization that fails."""
+        (self.home / "fail").touch()
+        run = self.up.run("transcribe/one-recording", self.request(conversation, max_speakers=3))
+        self.picture(
+            "diarization-failed-report", f"/artifacts/artifact/{self.up.artifact(run, 'transcription-report')}", height=640
+        )
+        (self.home / "fail").unlink()
 
     def batch(self, recordings: Path, conversation: Path) -> None:
         """A batch with a recording that was done, one that is new and one that is none."""
         shutil.copy(conversation, recordings / "interview.wav")
         (recordings / "broken.mp3").write_bytes(b"this is no recording" * 400)
-        request = {
-            "source": str(recordings),
-            "options": {"model": "tiny.en"},
-            "output_dir": str(self.home / "transcripts"),
-        }
-        run = self.deployed.submit(deployment="batch/folder-or-feed", parameters={"request": request})
-        self.deployed.wait(run, timeout=400)
-        self.run_page(run, "batch")
-        self.artifact(run, "batch", "batch-report")
+        options = {"model": "tiny.en"}
+        request = {"source": str(recordings), "options": options, "output_dir": str(self.home / "transcripts")}
+        run = self.up.run("batch/folder-or-feed", request)
+        self.picture("batch-report", f"/artifacts/artifact/{self.up.artifact(run, 'batch')}", height=700)
 
-    def go(self, path: str) -> None:
-        self.page.goto(f"{self.ui}{path}", wait_until="networkidle")
-
-    def shoot(self, name: str, height: int = SIZE["height"]) -> None:
+    def picture(self, name: str, path: str, *, height: int = SIZE["height"], pause: int = 3000, theme: str = "dark") -> None:
+        self.page.goto(f"{self.up.url}{path}", wait_until="networkidle")
+        self.page.evaluate("theme => document.documentElement.classList.replace('dark', theme)", theme)  # as its settings do
         self.page.set_viewport_size({"width": SIZE["width"], "height": height})
-        self.page.wait_for_timeout(1000)
-        path = self.output / f"{name}.png"
-        self.page.screenshot(path=path)
+        self.page.wait_for_timeout(pause)
+        target = self.output / f"{name}.png"
+        self.page.screenshot(path=target)
         self.page.set_viewport_size(SIZE)  # type: ignore[arg-type]
-        print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
+        print(f"{target.name}: {target.stat().st_size / 1e3:.0f} kB", flush=True)
 
 
 if __name__ == "__main__":

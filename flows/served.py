@@ -50,7 +50,7 @@ def ended(error: StenoError) -> State[Any]:
     if isinstance(error, StageCancelled):
         return Cancelled(message=error.message, data=error)
     name = "Quarantined" if isinstance(error, Quarantined) else "Failed"
-    return Failed(name=name, message=f"{error.message} {advice_for(error.code)}", data=error)
+    return Failed(name=name, message=f"{error.happened} {advice_for(error.code)}", data=error)
 
 
 def asked(field: str) -> str:

@@ -75,3 +75,5 @@ class StageOutcome(Frozen):
     """Physical CPU cores that were rented."""
     memory: float = 0.0
     """GiB of memory that were rented."""
+    price_factor: float = 1.0
+    """What the rented machine's prices were multiplied by, for the regions that were chosen."""

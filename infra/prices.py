@@ -16,7 +16,7 @@ from infra.settings import StenoSettings
 # From the table as known to its author, then held against what others noted when they read the page: all of A10, L40S,
 # A100-80GB, H100 and a core on the day below, T4 and L4 in May 2026. Nobody confirmed A100-40GB, H200, B200 and memory.
 AS_OF = date(2026, 10, 4)
-SOURCE = "Modal's public list prices (modal.com/pricing), serverless, without regional or plan surcharges"
+SOURCE = "Modal's public list prices (modal.com/pricing), serverless, preemptible, without what a plan adds"
 
 GPU_SECOND: Mapping[str, float] = {
     "T4": 0.000164,
@@ -35,6 +35,9 @@ CORE_SECOND = 0.0000131
 GIB_SECOND = 0.00000222
 """Dollars per second of a GiB of memory."""
 
+WIDE_REGION, NARROW_REGION = 1.5, 1.75
+"""What Modal multiplies all prices by where regions are chosen: wide ones (`eu`), or ones within those (`eu-west`)."""
+
 _ALIASES = {"A10G": "A10", "A100": "A100-40GB", "A100-80": "A100-80GB", "A100-40": "A100-40GB"}
 
 
@@ -46,6 +49,8 @@ class Rented(NamedTuple):
     cores: float = 0.0
     memory: float = 0.0
     """GiB."""
+    factor: float = 1.0
+    """What its prices are multiplied by; see `region_factor`."""
 
 
 def gpu_second(gpu: str) -> float | None:
@@ -59,9 +64,14 @@ def gpu_second(gpu: str) -> float | None:
 def rented_cost(seconds: float, machine: Rented) -> float | None:
     """Dollars for `seconds` of a container; None when nothing is known of the machine, or its GPU is not in the table."""
     gpu = gpu_second(machine.gpu)
-    if gpu is None or machine == Rented():
+    if gpu is None or machine[:3] == Rented()[:3]:
         return None
-    return seconds * (gpu + machine.cores * CORE_SECOND + machine.memory * GIB_SECOND)
+    return seconds * machine.factor * (gpu + machine.cores * CORE_SECOND + machine.memory * GIB_SECOND)
+
+
+def region_factor(regions: Iterable[str]) -> float:
+    """What containers that may run in these regions alone cost more, times the list price; of several, the dearest counts."""
+    return max((NARROW_REGION if "-" in region else WIDE_REGION for region in regions), default=1.0)
 
 
 def own_cost(seconds: float, settings: StenoSettings) -> float:

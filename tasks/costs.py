@@ -28,7 +28,7 @@ class Costs:
             self.spans[stage] = (began, time.perf_counter())
             return
         seconds = outcome.seconds if outcome.worker_seconds is None else outcome.worker_seconds
-        self.rented[stage] = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory))
+        self.rented[stage] = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
 
     def failed(self, stage: str, began: float, settings: StenoSettings) -> None:
         """A stage that began at `began` has failed; what it rented until then, nobody told us."""

@@ -120,7 +120,7 @@ def _cost(outcome: StageOutcome, settings: StenoSettings) -> float | None:
     if outcome.backend == "local":
         return own_cost(_work(outcome), settings) if settings.prices.machine_hour else None
     seconds = outcome.seconds if outcome.worker_seconds is None else outcome.worker_seconds
-    return rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory))
+    return rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
 
 
 def _is_the_same(scores: Scores) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
-import uuid
 from collections.abc import AsyncIterator
 
 from infra.compute import get_store
@@ -81,7 +81,8 @@ async def _acquire(key: str, run: str) -> Lease:
     if found is not None and not _free(found, run):
         found = await _wait_until_free(key, found, run)
     lease = Lease(
-        campaign=(found.campaign if found else "") or uuid.uuid4().hex[:12],
+        # Of this run's own where there is none to take over: a retry of the batch finds what it did itself.
+        campaign=(found.campaign if found else "") or hashlib.sha256(run.encode()).hexdigest()[:12],
         run=run,
         process=this_process(),
         until=time.time() + seconds,

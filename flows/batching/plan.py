@@ -154,8 +154,8 @@ def _options(common: TranscribeOptions, item: Item) -> TranscribeOptions:
 
 def _known(plan: Planned, row: Ended, campaign: str, request: BatchRequest, retry: bool) -> Planned:
     """What a recording that has been at work before is now."""
-    if row.campaign == campaign and not retry:
-        return plan._replace(row=row, settled=True)  # done or failed in this very batch, before it was restarted
+    if row.campaign == campaign and (row.state == "done" or not retry):
+        return plan._replace(row=row, settled=True)  # in this very batch, before it was restarted or retried
     if row.state == "done":
         if request.options.redo_from:
             return plan

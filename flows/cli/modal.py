@@ -81,6 +81,38 @@ def status(as_json: bool) -> None:
         click.echo(f"  {name:<8} {counts['containers']} containers, {counts['waiting']} calls waiting")
 
 
+@command.command("costs")
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 366), help="Whole days (UTC) before today.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per day.")
+def costs(days: int, as_json: bool) -> None:
+    """Our estimates of what runs cost on Modal, beside what Modal's own report says that the app did.
+
+    Estimates are for seconds at work, of the runs in this store. Modal also bills containers that start, wait and fail, and
+    the runs of every other store.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from flows.spent import estimated
+    from infra.on_modal.billing import billed
+    from infra.prices import dollars
+    from infra.settings import get_settings
+
+    settings = get_settings()
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = end - timedelta(days=days)
+    theirs = asyncio.run(billed(settings, start, end))
+    ours = estimated(settings, start, end)
+    rows = [(day, ours.get(day, 0.0), theirs.get(day, 0.0)) for day in sorted({*ours, *theirs})]
+    if as_json:
+        for day, mine, bill in rows:
+            click.echo(json.dumps({"day": day.isoformat(), "estimated": round(mine, 6), "billed": round(bill, 6)}))
+        return
+    total = ("all", sum(row[1] for row in rows), sum(row[2] for row in rows))
+    click.echo(f"{'day (UTC)':<12}{'estimated':>14}{'billed':>14}")
+    for label, mine, bill in [*((day.isoformat(), mine, bill) for day, mine, bill in rows), total]:
+        click.echo(f"{label:<12}{dollars(mine):>14}{dollars(bill):>14}")
+
+
 def _print_facts(facts: dict[str, Any]) -> None:
     click.echo(f"GPU           {facts['gpu'] or 'none'}")
     if "torch" in facts:

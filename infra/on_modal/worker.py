@@ -30,6 +30,7 @@ from infra.on_modal.contract import (
 )
 from infra.on_modal.gpus import modal_name
 from infra.on_modal.volume_store import VolumeStore
+from infra.prices import region_factor
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from speech.errors import OutOfMemory, StenoError
@@ -81,7 +82,12 @@ async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
     outcome = await LocalCompute(store, grace=GRACE).run(_here(call, settings), channel.progress)
     channel.log(f"{call.job.stage} ended after {outcome.seconds:.1f} s, {outcome.load_seconds:.1f} s of them loading models")
     await _forget_executions(channel.call_id)
-    rented = {"gpu": gpu, "cores": settings.modal.cpu, "memory": settings.modal.memory / 1024}
+    rented = {
+        "gpu": gpu,
+        "cores": settings.modal.cpu,
+        "memory": settings.modal.memory / 1024,
+        "price_factor": region_factor(settings.modal.region),
+    }
     return outcome.model_copy(update={"backend": "modal", "device": gpu or outcome.device, **rented})
 
 

@@ -255,6 +255,30 @@ async def test_retry_of_a_failed_batch_tries_again_what_failed(place: Place) -> 
     assert place.outputs() == ["talk.json"]
 
 
+async def test_the_table_of_a_retried_batch_tells_of_all_its_recordings(place: Place) -> None:
+    from prefect.flow_engine import run_flow_async
+    from prefect.states import Scheduled
+
+    for number in range(3):
+        recording(place.source / f"talk-{number}.wav", seed=number, seconds=1.0)
+    place.plan(fail={"asr": {"error": "GatedModel", "times": 1}})
+    seen: list[BatchEvent] = []
+    with watching(seen.append):
+        first = await run(place.request())
+    assert (first.done, first.failed) == (2, 1)
+    place.plan()
+    async with get_client() as client:
+        await client.set_flow_run_state(seen[0].run, Scheduled(name="AwaitingRetry"), force=True)  # type: ignore[arg-type]
+        again = await client.read_flow_run(seen[0].run)  # type: ignore[arg-type]
+    state: Any = await run_flow_async(batch, flow_run=again, parameters=dict(again.parameters), return_type="state")
+    result = await state.aresult()
+    assert (result.done, result.skipped, result.sentence) == (3, 0, "3 done.")
+    assert {row["state"] for row in place.table().values()} == {"done"}
+    assert set(place.table()) == {f"talk-{number}.wav" for number in range(3)}
+    later = await run(place.request())
+    assert (later.done, later.skipped) == (0, 3)
+
+
 async def test_a_batch_killed_on_the_way_goes_on_where_it_was(place: Place, tmp_path: Path) -> None:
     """The user gives the command again: nothing finished is computed again, nothing stays running in Prefect."""
     from prefect.settings import get_current_settings

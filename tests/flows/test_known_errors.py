@@ -96,7 +96,7 @@ async def test_a_users_error_is_one_sentence_with_its_cure(folder: Path, server:
             assert traced not in said + message, (case, said)
         with pytest.raises(StenoError) as raised:
             await state.aresult()
-        assert raised.value.message in message, case
+        assert raised.value.happened in message, case
 
 
 async def test_what_is_refused_is_not_repeated(folder: Path) -> None:

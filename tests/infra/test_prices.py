@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.prices import GPU_SECOND, Rented, dollars, gpu_second, own_cost, rented_cost, shared_seconds, total_cost
+from infra.prices import (
+    GPU_SECOND,
+    Rented,
+    dollars,
+    gpu_second,
+    own_cost,
+    region_factor,
+    rented_cost,
+    shared_seconds,
+    total_cost,
+)
 from infra.settings import StenoSettings
 from tasks.costs import Costs
 
@@ -29,6 +39,14 @@ def test_a_container_costs_its_gpu_its_cores_and_its_memory() -> None:
     assert rented_cost(100, Rented("L4", 4, 16)) == pytest.approx(100 * (0.000222 + 4 * 0.0000131 + 16 * 0.00000222))
     assert rented_cost(100, Rented()) is None
     assert rented_cost(100, Rented("Z9", 4, 16)) is None
+
+
+@pytest.mark.parametrize(("regions", "factor"), [((), 1), (("eu",), 1.5), (("us-east",), 1.75), (("eu", "us-west-2"), 1.75)])
+def test_a_chosen_region_multiplies_the_price(regions: tuple[str, ...], factor: float) -> None:
+    assert region_factor(regions) == factor
+    listed = rented_cost(100, Rented("L4", 4, 16))
+    assert listed is not None
+    assert rented_cost(100, Rented("L4", 4, 16, region_factor(regions))) == pytest.approx(factor * listed)
 
 
 def test_stages_at_work_at_once_share_the_machine() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -33,6 +34,13 @@ class AppService:
 
     async def workspace_name_lookup(self, request: Empty, caller: Caller) -> api_pb2.WorkspaceNameLookupResponse:
         return api_pb2.WorkspaceNameLookupResponse(workspace_name="local", username="tests")
+
+    async def workspace_billing_report(
+        self, request: api_pb2.WorkspaceBillingReportRequest, caller: Caller
+    ) -> AsyncIterator[api_pb2.WorkspaceBillingReportItem]:
+        for item in self.world.bills:
+            if request.start_timestamp.seconds <= item.interval.seconds < request.end_timestamp.seconds:
+                yield item
 
     async def token_info_get(self, request: api_pb2.TokenInfoGetRequest, caller: Caller) -> api_pb2.TokenInfoGetResponse:
         return api_pb2.TokenInfoGetResponse(token_id=self.world.token_id, workspace_id="ac-local", workspace_name="local")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from modal_proto import api_pb2
 
 from . import containers, describe
 from .faults import matches
@@ -48,6 +49,12 @@ class Control:
         if app is None:
             raise LookupError(f"no app is called {name!r}: {', '.join(each.name for each in self.server.world.apps.values())}")
         return self.describer.app(app)
+
+    def do_bill(self, description: str, cost: str, day: str, environment: str = "main") -> None:
+        """Have the workspace's billing report hold a row of that day (`2026-10-04`, UTC)."""
+        item = api_pb2.WorkspaceBillingReportItem(description=description, cost=cost, environment_name=environment)
+        item.interval.FromJsonString(f"{day}T00:00:00Z")
+        self.server.world.bills.append(item)
 
     def do_logs(self, call: str = "", container: str = "") -> str:
         logs = self.server.logs

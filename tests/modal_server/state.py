@@ -244,6 +244,8 @@ class World:
     metadata: dict[str, Message | None] = field(default_factory=dict)
     """of every object that a function may depend on: id → what hydrates it inside a container"""
 
+    bills: list[api_pb2.WorkspaceBillingReportItem] = field(default_factory=list)
+
     def deployed(self, name: str) -> App | None:
         live = (app for app in self.apps.values() if app.name == name and app.state == api_pb2.APP_STATE_DEPLOYED)
         return next(live, None)
