@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import tempfile
 from collections import Counter
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from infra.connections import Broken
-from infra.errors import SourceForbidden, SourceNotFound, UnreadableList
+from infra.errors import SourceForbidden, SourceNotFound
 from infra.listing.entry import Entry, Item, Refused
 from infra.listing.folders import path_item
+from infra.listing.rows import Row, csv_rows, json_rows
 from infra.names import display_name, expanded, full_address, path_of, portable, readable, scheme_of
 from infra.objects import PROTOCOLS, call, open_filesystem
 from infra.settings import StenoSettings
@@ -22,9 +22,6 @@ from speech.errors import StenoError
 
 OWN_COLUMNS = ("source", "id", "name")
 """What a row may say beside options. `id` names the recording where its address changes (a signed one)."""
-
-Row = tuple[int, dict[str, Any] | str]
-"""Line, and the row or why it is none."""
 
 
 def is_manifest(name: str) -> bool:
@@ -42,7 +39,7 @@ def manifest_entries(address: str, settings: StenoSettings, columns: Collection[
     )
     with tempfile.TemporaryDirectory(prefix="steno-manifest-") as folder:
         path = fetch_source(address, Path(folder), capped).path
-        rows = _csv_rows if address.lower().partition("?")[0].endswith(".csv") else _json_rows
+        rows = csv_rows if address.lower().partition("?")[0].endswith(".csv") else json_rows
         yield from _entries(rows, path, address, settings, columns)
 
 
@@ -161,50 +158,3 @@ class _Where:
         except (StenoError, Broken):
             version = ""  # the run says what is wrong
         return Item(source=source, name=display_name(source), origin=source, version=version)
-
-
-def _csv_rows(path: Path, name: str) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        sample = file.read(8192)
-        file.seek(0)
-        head = sample.partition("\n")[0]
-        delimiter = max(",;\t", key=head.count)
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = [column.strip().lower() for column in next(reader, [])]
-        except csv.Error:
-            header = []
-        if "source" not in header:
-            raise UnreadableList(
-                f"{name} has no column named source in its first line; add one with a path or address per row."
-            )
-        if len(set(header)) != len(header):
-            raise UnreadableList(f"{name} names a column twice in its first line; each column needs a name of its own.")
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, f"The row is not valid CSV ({error})."
-                continue
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) > len(header):
-                yield line, f"The row has {len(cells)} cells, the header {len(header)}; quote cells that hold a {delimiter!r}."
-                continue
-            yield line, dict(zip(header, cells, strict=False))
-
-
-def _json_rows(path: Path, name: str) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError):
-                yield line, "The line is not valid JSON; each line is one object."
-                continue
-            yield line, row if isinstance(row, dict) else "The line is not a JSON object with a source."

@@ -268,6 +268,32 @@ def test_a_csv_manifest_lists_its_rows_with_their_options(tmp_path: Path) -> Non
     assert (c.source, c.line) == ("https://example.org/c.mp3", 5)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sep=;\r\n"Source";Language\r\nséance.wav;fr\r\n',
+        "SOURCE\tlanguage\r\nséance.wav\tfr\r\n",
+        'language,"source"\nfr,séance.wav\n',
+        '"source";"_a, b, c, d";"language"\nséance.wav;;fr\n',
+        "sep=|\nsource|language\nséance.wav|fr",
+    ],
+)
+def test_manifests_of_spreadsheets_are_read(tmp_path: Path, encoding: str, text: str) -> None:
+    make(tmp_path, "séance.wav")
+    (tmp_path / "list.csv").write_bytes(text.encode(encoding))
+    (item,) = listed(tmp_path / "list.csv", quick(tmp_path), columns=("source", "language"))
+    assert (item.name, item.options, item.source) == ("séance.wav", {"language": "fr"}, str(tmp_path / "séance.wav"))
+    assert item.line == (3 if text.startswith("sep") else 2)
+    assert item.version
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_lines_of_json_are_read_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "list.jsonl").write_bytes('{"source": "https://example.org/séance.wav"}\r\n'.encode(encoding))
+    assert listed(tmp_path / "list.jsonl", quick(tmp_path))[0].name == "séance.wav"
+
+
 def test_rows_that_cannot_be_taken_are_reported_with_their_line(tmp_path: Path) -> None:
     make(tmp_path, "a.mp3")
     (tmp_path / "list.csv").write_text("source,langauge\na.mp3,\n,fr\na.mp3,fr\na.mp3,,too,many\na.mp3,\n")
