@@ -66,9 +66,15 @@ class Retry:
         return replace(self, request=kept(self.request))
 
 
-async def find_run(client: PrefectClient, name: str) -> FlowRun:
-    """The run of `transcribe` with this id, whose id begins so, or that is called so. Raises RunNotFound, RunAmbiguous."""
-    found = await _by_id(client, name) or await _runs(client, {"name": {"any_": [name]}}, limit=_PAGE)
+async def find_run(client: PrefectClient, name: str, *, failed: bool = True) -> FlowRun:
+    """The run of `transcribe` with this id, whose id begins so, or that is called so.
+
+    Of several that are called so it is the latest that did not complete, where `failed` is set and its recording was not
+    completed since, otherwise the latest. Raises RunNotFound, and RunAmbiguous for the beginning of several ids.
+    """
+    found = await _by_id(client, name)
+    if not found and (called := await _runs(client, {"name": {"any_": [name]}}, limit=_PAGE)):
+        found = [_meant(called, failed=failed)]
     if not found and len(name) >= _SHORTEST_PREFIX and all(letter in "0123456789abcdef-" for letter in name.lower()):
         for offset in range(0, _LOOKED_THROUGH, _PAGE):
             page = await _runs(client, {}, limit=_PAGE, offset=offset)
@@ -82,8 +88,20 @@ async def find_run(client: PrefectClient, name: str) -> FlowRun:
     if len(found) > 1:
         some = "; ".join(f"{str(run.id)[:8]} {run.name} ({run.state_name}, {run.created:%Y-%m-%d %H:%M})" for run in found[:8])
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        raise RunAmbiguous(f"{len(found)} runs are called {name!r}: {some}{more}. Give the id of one.")
+        raise RunAmbiguous(f"{len(found)} runs have ids that begin with {name!r}: {some}{more}. Give the id of one.")
     return found[0]
+
+
+def _meant(runs: list[FlowRun], *, failed: bool) -> FlowRun:
+    """Of the runs of one name, latest first, the one that a retry is about."""
+    completed: set[str] = set()
+    for run in runs if failed else ():
+        source = str(run.parameters.get("request", {}).get("source", ""))
+        if run.state is not None and run.state.is_completed():
+            completed.add(source)
+        elif run.state is not None and run.state.is_final() and source not in completed:
+            return run
+    return runs[0]
 
 
 async def _by_id(client: PrefectClient, name: str) -> list[FlowRun]:

@@ -170,7 +170,7 @@ async def _started(session: Session, asked: Asked, table: StageTable) -> Callabl
     from flows.retry import find_run, planned
 
     async with get_client() as client:
-        run = await find_run(client, asked.run)
+        run = await find_run(client, asked.run, failed=not asked.changes and not asked.redo_from)
         plan = await planned(run, asked.changes, asked.redo_from, force=asked.force)
         table.title = plan.request.shown_as
         # A temporary server has no workers.

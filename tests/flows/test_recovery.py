@@ -217,9 +217,34 @@ async def test_a_run_is_found_by_id_beginning_and_name(tmp_path: Path, double: C
             with pytest.raises(RunNotFound, match="no run"):
                 await find_run(client, name)
         await client.set_flow_run_name(two.id, f"{tmp_path.name} 1")
-        with pytest.raises(RunAmbiguous, match=rf"{str(two.id)[:8]}.*Completed") as raised:
-            await find_run(client, f"{tmp_path.name} 1")
-        assert str(one.id)[:8] in str(raised.value)
+        assert (await find_run(client, f"{tmp_path.name} 1")).id == two.id
+
+
+async def test_of_several_runs_of_a_name_the_latest_that_failed_is_retried(tmp_path: Path, double: ComputeDouble) -> None:
+    double.failures["cluster"] = [GatedModel("accept the licence first")]
+    name = tmp_path.name
+    async with get_client() as client:
+        done = await finished(client, tmp_path / "other", name=name)
+        latest = await finished(client, tmp_path / "third", name=name)
+        assert (await find_run(client, name)).id in (done.id, latest.id)
+        states = {run.id: run.state_name for run in (done, latest)}
+        failed = next(id_ for id_, state in states.items() if state != "Completed")
+        assert (await find_run(client, name)).id == failed
+        assert (await find_run(client, name, failed=False)).id == latest.id
+        again = await finished(client, tmp_path / "other", name=name)  # the same recording, completed since
+        assert again.state_name == "Completed"
+        assert (await find_run(client, name)).id == again.id
+
+
+async def test_the_beginning_of_several_ids_is_refused(
+    tmp_path: Path, double: ComputeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.retry._SHORTEST_PREFIX", 0)
+    async with get_client() as client:
+        for place in "12":
+            await finished(client, tmp_path, name=f"{tmp_path.name} {place}")
+        with pytest.raises(RunAmbiguous, match="begin with"):
+            await find_run(client, "")
 
 
 async def test_a_retry_goes_on_in_place_or_makes_a_new_run(tmp_path: Path, double: ComputeDouble) -> None:
