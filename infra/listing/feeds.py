@@ -1,38 +1,72 @@
-"""Podcast feeds, RSS and Atom: the episodes that have a recording enclosed.
+"""Podcast feeds, RSS, Atom and JSON: the episodes that have a recording enclosed.
 
-A feed is a stranger's text: it is fetched through `infra.net`, capped, and read by expat with document types refused, so
-that there are no entities to expand and nothing outside to be read (see the `xml` section of Python's documentation).
+A feed is a stranger's text: it is fetched through `infra.net`, capped, and parsed by feedparser, which takes feeds as they are in
+the wild. feedparser is given a stream, since it would open bytes and text as a file or an address; and no document type, so that
+there are no entities to expand.
 """
 
 from __future__ import annotations
 
+import calendar
 import hashlib
+import io
+import json
 import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from infra.errors import UnreadableList
-from infra.listing.entry import Entry, Item, Refused
-from infra.names import display_name, file_suffix, is_media, scheme_of
+from infra.listing.entry import Entry, Item, Left, Refused
+from infra.names import OTHERS, display_name, file_suffix, is_media, readable, scheme_of
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
+from speech.errors import StenoError
+from speech.sniff import document_kind
 
-if TYPE_CHECKING:
-    from xml.parsers.expat import XMLParserType
-
-_BLOCK = 1 << 16
-_ATOM = "http://www.w3.org/2005/Atom"
-_MEDIA_RSS = "http://search.yahoo.com/mrss"
-_DEEPEST = 100
-_LONGEST_TEXT = 2000
 _MAX_PAGES = 100
 _SUFFIXES = {"audio/mpeg": ".mp3", "audio/mp4": ".m4a", "audio/x-m4a": ".m4a", "audio/ogg": ".ogg", "video/mp4": ".mp4"}
+_ANYTHING = (
+    "",
+    "application/octet-stream",
+    "binary/octet-stream",
+    "application/binary",
+    "application/x-download",
+    "unknown/unknown",
+)
+"""Types that say nothing of what is enclosed."""
+_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+_ELEMENT = re.compile(rb"<[A-Za-z_]")
+_LITERAL = re.compile(rb"(<!\[CDATA\[.*?\]\]>)", re.DOTALL)
+_AMPERSAND = re.compile(rb"&(?!#[0-9]{1,7};|#[xX][0-9A-Fa-f]{1,6};|[A-Za-z][A-Za-z0-9]{1,31};)")
+_DOCUMENT_TYPE = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
+
+
+class _Episode(NamedTuple):
+    title: str
+    guid: str
+    date: str
+    modified: float | None
+    url: str
+    """Of what is enclosed; empty where nothing is that may be a recording."""
+    type: str
+    why: str = ""
+    """Why nothing of it can be taken."""
+
+    @property
+    def recording(self) -> tuple[str, ...]:
+        """What two episodes of one guid do not share when they are two recordings. A query may be a signature, or all of it."""
+        return (re.split(r"[?#]", self.url, maxsplit=1)[0], self.title, self.date) if self.url else ()
+
+
+class _Page(NamedTuple):
+    episodes: list[_Episode]
+    following: str | None
+    """The address of the next page."""
 
 
 def feed_entries(address: str, settings: StenoSettings) -> Iterator[Entry]:
@@ -41,163 +75,162 @@ def feed_entries(address: str, settings: StenoSettings) -> Iterator[Entry]:
     An episode is known by its guid: addresses of enclosures change with every signature or advertisement. A guid that
     several recordings carry says nothing; those are known by their enclosures too.
     """
-    episodes = list(_episodes(address, settings))
+    found = list(_pages(address, settings))
     recordings = defaultdict(set)
-    for episode in episodes:
-        recordings[episode.guid].add(episode.recording)
-    for episode in episodes:
-        yield from _entry(episode, address, shared=len(recordings[episode.guid]) > 1)
+    for episode in found:
+        if isinstance(episode, _Episode) and episode.url:
+            recordings[episode.guid].add(episode.recording)
+    for episode in found:
+        yield _entry(episode, address, len(recordings[episode.guid]) > 1) if isinstance(episode, _Episode) else episode
 
 
-def _episodes(address: str, settings: StenoSettings) -> Iterator[_Episode]:
+def _pages(address: str, settings: StenoSettings) -> Iterator[_Episode | Refused]:
     pages: set[str] = set()
     page: str | None = address
     while page is not None and page not in pages and len(pages) < _MAX_PAGES:
         pages.add(page)
-        feed = _read(page, settings)
-        yield from feed.episodes
-        page = feed.next_page
-        if page is not None and scheme_of(page) not in ("http", "https"):
-            page = None
+        try:
+            read = _read(page, settings)
+        except StenoError as error:
+            if len(pages) == 1:
+                raise
+            yield Refused(name=f"page {len(pages)} of the feed", message=f"Its episodes are missing. {error.message}")
+            return
+        yield from read.episodes
+        page = read.following if read.following and scheme_of(read.following) in ("http", "https") else None
 
 
-def _read(address: str, settings: StenoSettings) -> _Feed:
-    capped = settings.model_copy(
-        update={"limits": settings.limits.model_copy(update={"max_bytes": settings.batch.max_list_bytes})}
-    )
-    feed = _Feed(address)
-    with tempfile.TemporaryDirectory(prefix="steno-feed-") as folder:
-        path = fetch_source(address, Path(folder), capped).path
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                feed.read(block)
-            feed.read(b"", last=True)
-    return feed
-
-
-def _entry(episode: _Episode, feed: str, *, shared: bool) -> Iterator[Entry]:
+def _entry(episode: _Episode, feed: str, shared: bool) -> Entry:
+    name = " ".join(episode.title.split())[:100].strip() or (display_name(episode.url) if episode.url else "episode")
     if not episode.url:
-        return  # a post without a recording
+        return Left(name=name, message=episode.why)
     if scheme_of(episode.url) not in ("http", "https"):
-        yield Refused(name=episode.title or "episode", message="The episode's recording is not at an http or https address.")
-        return
+        return Refused(name=name, message="The episode's recording is not at an http or https address.")
     plain = re.split(r"[?#]", episode.url, maxsplit=1)[0]
-    name = " ".join(episode.title.split())[:100].strip() or display_name(episode.url)
     suffix = file_suffix(plain) if is_media(display_name(plain)) else _SUFFIXES.get(episode.type, "")
     known_as = episode.guid or plain
     if shared and episode.guid:
         known_as += f"#{hashlib.sha256(chr(0).join(episode.recording).encode()).hexdigest()[:16]}"
-    yield Item(
+    return Item(
         source=episode.url,
         name=name if name.lower().endswith(suffix) else f"{name}{suffix}",
         origin=f"{urlsplit(feed)._replace(query='', fragment='').geturl()}#{known_as}",
-        modified=_timestamp(episode.date),
+        modified=episode.modified,
     )
 
 
-class _Episode:
-    def __init__(self) -> None:
-        self.title = self.guid = self.date = self.url = self.type = ""
-
-    @property
-    def recording(self) -> tuple[str, ...]:
-        """What two episodes of one guid do not share when they are two recordings. A query may be a signature, or all of it."""
-        return (re.split(r"[?#]", self.url, maxsplit=1)[0], self.title, self.date) if self.url else ()
-
-    def enclose(self, url: str, kind: str) -> None:
-        """Take the first enclosure that may be a recording."""
-        may_sound = kind.startswith(("audio/", "video/")) or is_media(display_name(url))
-        if url and may_sound and not self.url:
-            self.url, self.type = url, kind.partition(";")[0].strip().lower()
+def _read(address: str, settings: StenoSettings) -> _Page:
+    capped = settings.model_copy(
+        update={"limits": settings.limits.model_copy(update={"max_bytes": settings.batch.max_list_bytes})}
+    )
+    with tempfile.TemporaryDirectory(prefix="steno-feed-") as folder:
+        content = fetch_source(address, Path(folder), capped).path.read_bytes().lstrip()
+    if content.startswith(b"{"):
+        return _json_page(content, address)
+    _refuse_hostile(content, address)
+    return _xml_page(content, address)
 
 
-class _Feed:
-    """Reads a feed block by block and keeps no more of it than its episodes."""
-
-    def __init__(self, address: str) -> None:
-        from xml.parsers import expat
-
-        self.episodes: list[_Episode] = []
-        self.next_page: str | None = None
-        self._address = address
-        self._path: list[str] = []
-        self._episode: _Episode | None = None
-        self._text: list[str] = []
-        self._error = expat.ExpatError
-        self._parser: XMLParserType = expat.ParserCreate(namespace_separator=" ")
-        self._parser.StartDoctypeDeclHandler = self._refuse_document_type
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
-        self._parser.CharacterDataHandler = self._characters
-
-    def read(self, block: bytes, *, last: bool = False) -> None:
-        try:
-            self._parser.Parse(block, last)
-        except self._error:
-            raise UnreadableList(
-                f"{display_name(self._address)} is not a podcast feed (RSS or Atom), nor a manifest that ends in .csv or .jsonl; check the address."
-            ) from None
-
-    def _refuse_document_type(self, *_: object) -> None:
+def _refuse_hostile(content: bytes, address: str) -> None:
+    start = _COMMENT.sub(b"", content[: 1 << 20].replace(b"\0", b""))  # UTF-16 is looked through as well
+    element = _ELEMENT.search(start)
+    if (kind := document_kind(content[:4096])) and kind != "an XML document":
+        raise _no_feed(address, f": it is {kind}")
+    if _DOCUMENT_TYPE.search(start[: element.start() if element else len(start)]):
         raise UnreadableList(
-            f"The feed {display_name(self._address)} declares a document type, which is not read; ask its owner for plain RSS or Atom."
+            f"The feed {display_name(address)} declares a document type, which is not read; ask its owner for plain RSS or Atom."
         )
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        namespace, _, local = name.rpartition(" ")
-        if not self._path and local not in ("rss", "feed", "RDF"):
-            raise UnreadableList(f"{display_name(self._address)} is not a podcast feed (RSS or Atom); check the address.")
-        self._path.append(local)
-        if len(self._path) > _DEEPEST:
-            raise UnreadableList(f"The feed {display_name(self._address)} nests its elements too deep.")
-        self._text.clear()
-        if local in ("item", "entry") and self._episode is None:
-            self._episode = _Episode()
-        elif local == "link" and namespace == _ATOM:
-            self._link(attributes)
-        elif self._episode is not None and (
-            local == "enclosure" or (local == "content" and namespace.rstrip("/") == _MEDIA_RSS)
-        ):
-            self._episode.enclose(self._absolute(attributes.get("url", "")), attributes.get("type", ""))
 
-    def _link(self, attributes: dict[str, str]) -> None:
-        target = self._absolute(attributes.get("href", ""))
-        if self._episode is not None and attributes.get("rel") == "enclosure":
-            self._episode.enclose(target, attributes.get("type", ""))
-        elif self._episode is None and attributes.get("rel") == "next":
-            self.next_page = target
+def _no_feed(address: str, more: str = "") -> UnreadableList:
+    return UnreadableList(
+        f"{display_name(address)} is not a podcast feed (RSS, Atom or JSON Feed), nor a manifest that ends in .csv or .jsonl{more}; check the address."
+    )
 
-    def _end(self, name: str) -> None:
-        namespace, _, local = name.rpartition(" ")
-        self._path.pop()
-        text = "".join(self._text).strip()
-        self._text.clear()
-        episode = self._episode
-        if episode is None or namespace not in ("", _ATOM):
-            return
-        if local in ("item", "entry"):
-            self.episodes.append(episode)
-            self._episode = None
-        elif self._path and self._path[-1] in ("item", "entry"):
-            if local == "title":
-                episode.title = text
-            elif local in ("guid", "id"):
-                episode.guid = text
-            elif local in ("pubDate", "published") or (local == "updated" and not episode.date):
-                episode.date = text
 
-    def _characters(self, text: str) -> None:
-        if self._episode is not None and len(self._text) < _LONGEST_TEXT:
-            self._text.append(text[:_LONGEST_TEXT])
+def _xml_page(content: bytes, address: str) -> _Page:
+    import feedparser
 
-    def _absolute(self, url: str) -> str:
-        return urljoin(self._address, url.strip()) if scheme_of(self._address) in ("http", "https") else url.strip()
+    feed = feedparser.parse(io.BytesIO(_with_ampersands(content)), sanitize_html=False, resolve_relative_uris=False)
+    episodes = [_xml_episode(entry, address) for entry in feed.entries]
+    if not feed.version or (feed.bozo and not any(episode.title or episode.url for episode in episodes)):
+        raise _no_feed(address)
+    links = [link.get("href", "") for link in feed.feed.get("links", ()) if link.get("rel") == "next"]
+    return _Page(episodes, _absolute(links[0], address) if links else None)
+
+
+def _with_ampersands(content: bytes) -> bytes:
+    """The text with its bare `&` escaped: feedparser would read `Q&A` as an entity."""
+    if b"\0" in content[:64]:
+        return content  # UTF-16
+    parts = _LITERAL.split(content)
+    return b"".join(part if part.startswith(b"<![CDATA[") else _AMPERSAND.sub(b"&amp;", part) for part in parts)
+
+
+def _xml_episode(entry: Any, address: str) -> _Episode:
+    enclosed = [(link.get("href", ""), link.get("type", "")) for link in entry.get("enclosures", ())]
+    enclosed += [
+        (media.get("url", ""), media.get("type") or f"{media.get('medium', '')}/*".removeprefix("/*"))
+        for media in entry.get("media_content", ())
+    ]
+    enclosed.append(
+        (entry.get("podcast_source", {}).get("uri", ""), entry.get("podcast_alternateenclosure", {}).get("type", ""))
+    )
+    resource = entry.get("enc_enclosure", {})
+    enclosed.append((resource.get("rdf:resource", ""), resource.get("enc:type", "")))
+    when = entry.get("published_parsed") or entry.get("updated_parsed")
+    date = entry.get("published") or entry.get("updated") or ""
+    return _episode(
+        entry.get("title", ""), entry.get("id", ""), date, calendar.timegm(when) if when else None, enclosed, address
+    )
+
+
+def _json_page(content: bytes, address: str) -> _Page:
+    try:
+        feed = json.loads(content)
+        if not str(feed.get("version", "")).startswith("https://jsonfeed.org/version/"):
+            raise _no_feed(address)
+        episodes = []
+        for item in feed.get("items", ()):
+            enclosed = [(str(each.get("url", "")), str(each.get("mime_type", ""))) for each in item.get("attachments") or ()]
+            date = str(item.get("date_published") or "")
+            title, guid = str(item.get("title") or ""), str(item.get("id") or "")
+            episodes.append(_episode(title, guid, date, _timestamp(date), enclosed, address))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise _no_feed(address) from None
+    following = feed.get("next_url")
+    return _Page(episodes, _absolute(following, address) if isinstance(following, str) else None)
+
+
+def _episode(
+    title: str, guid: str, date: str, modified: float | None, enclosed: list[tuple[str, str]], address: str
+) -> _Episode:
+    """The episode with the first of what is enclosed that says it is a recording, or else the first that may be one."""
+    title, guid, date = readable(title), readable(guid), readable(date)
+    offered = [(_absolute(url, address), kind.partition(";")[0].strip().lower()) for url, kind in enclosed if url.strip()]
+    certain = [offer for offer in offered if offer[1].startswith(("audio/", "video/")) or is_media(_plain_name(offer[0]))]
+    possible = [offer for offer in offered if offer[1] in _ANYTHING and _plain_name(offer[0]).rpartition(".")[2] not in OTHERS]
+    for url, kind in (*certain, *possible):
+        return _Episode(title, guid, date, modified, url, kind)
+    kinds = ", ".join(dict.fromkeys(kind or display_name(url) for url, kind in offered))
+    why = f"what is enclosed is no recording: {readable(kinds)[:200]}" if offered else "a post without a recording"
+    return _Episode(title, guid, date, modified, "", "", why)
+
+
+def _plain_name(url: str) -> str:
+    return display_name(url).lower()
+
+
+def _absolute(url: str, address: str) -> str:
+    url = readable(url.strip())
+    try:
+        return urljoin(address, url) if scheme_of(address) in ("http", "https") else url
+    except ValueError:
+        return url
 
 
 def _timestamp(text: str) -> float | None:
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            return parse(text).timestamp()
-        except (ValueError, TypeError, OverflowError):
-            continue
-    return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -365,6 +365,62 @@ def test_an_episode_stays_the_same_when_its_address_is_signed_anew(settings: Ste
     assert versions[0] == versions[1]
 
 
+WILD = """
+<?xml version="1.0" encoding="utf-8"?>
+<rss version="2.0" xmlns:media="http://search.yahoo.com/mrss/" xmlns:podcast="https://podcastindex.org/namespace/1.0">
+<channel><title>Caf&eacute; &nbsp; Q&A</title>
+<item><title>Q&A</title><guid>1</guid><enclosure url="/1.mp3?a=1&b=2" type="Audio/MPEG; charset=x"/></item>
+<item><title>Octets</title><guid>2</guid><enclosure url="2.mp3" type="application/octet-stream"/></item>
+<item><title>No type</title><guid>3</guid><enclosure url="/download/3"/></item>
+<item><title>Media</title><guid>4</guid><media:group><media:content url="4.jpg" medium="image"/>
+  <media:content url="4.mp4" type="VIDEO/MP4"/></media:group></item>
+<item><title>Alternate</title><guid>5</guid><podcast:alternateEnclosure type="audio/opus">
+  <podcast:source uri="https://example.org/5.opus"/></podcast:alternateEnclosure></item>
+<item><title>Picture</title><guid>6</guid><enclosure url="/6.jpg" type="image/jpeg"/></item>
+<item><title>Letter</title><guid>7</guid><enclosure url="/7.pdf"/></item>
+<item><title>Post</title><guid>8</guid></item>
+</channel></rss>"""
+RSS_1 = """<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/"
+  xmlns:enc="http://purl.oclc.org/net/rss_2.0/enc#"><channel rdf:about="x"><title>t</title></channel>
+<item rdf:about="http://h/1"><title>One</title><enc:enclosure rdf:resource="https://h/1.mp3" enc:type="audio/mpeg"/></item></rdf:RDF>"""
+JSON_FEED = """{"version": "https://jsonfeed.org/version/1.1", "title": "t", "items": [
+  {"id": "1", "title": "One", "date_published": "2024-05-06T06:00:00Z", "attachments": [{"url": "/1.m4a", "mime_type": "audio/x-m4a"}]},
+  {"id": "2", "title": "Post"}]}"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_feeds_are_taken_as_they_are_in_the_wild(settings: StenoSettings, server: FaultServer, encoding: str) -> None:
+    title = "Q & A" if encoding == "utf-16" else "Q&A"
+    text = WILD if encoding == "utf-8" else WILD.strip().replace("utf-8", encoding.removesuffix("-sig")).replace("Q&A", title)
+    server.answers["/show/feed"] = lambda handler, turn: handler.reply(200, text.encode(encoding), content_type="text/xml")
+    found = list(entries(server.url("/show/feed"), settings))
+    assert {entry.name: entry.source for entry in found if isinstance(entry, Item)} == {
+        f"{title}.mp3": server.url("/1.mp3?a=1&b=2"),
+        "Octets.mp3": server.url("/show/2.mp3"),
+        "No type": server.url("/download/3"),
+        "Media.mp4": server.url("/show/4.mp4"),
+        "Alternate.opus": "https://example.org/5.opus",
+    }
+    assert {entry.name: entry.message for entry in found if isinstance(entry, Left)} == {
+        "Picture": "what is enclosed is no recording: image/jpeg",
+        "Letter": "what is enclosed is no recording: 7.pdf",
+        "Post": "a post without a recording",
+    }
+
+
+@pytest.mark.parametrize(("text", "source"), [(RSS_1, "https://h/1.mp3"), (JSON_FEED, "/1.m4a")])
+def test_rss_1_and_json_are_feeds_too(settings: StenoSettings, server: FaultServer, text: str, source: str) -> None:
+    (episode,) = listed(feed(server, "/feed", text), settings)
+    assert (episode.name.partition(".")[0], episode.source) == ("One", source if "://" in source else server.url(source))
+
+
+def test_a_later_page_that_cannot_be_read_is_a_row(settings: StenoSettings, server: FaultServer) -> None:
+    link = '<atom:link rel="next" href="/gone"/>'
+    found = list(entries(feed(server, "/feed", RSS.format(next=link, token="1")), settings))
+    assert len([entry for entry in found if isinstance(entry, Item)]) == 2
+    assert [entry.name for entry in found if isinstance(entry, Refused)] == ["Elsewhere", "page 2 of the feed"]
+
+
 def test_a_guid_that_two_episodes_share_names_neither(settings: StenoSettings, server: FaultServer) -> None:
     item = '<item><title>{}</title><guid>g</guid><enclosure url="/{}" type="audio/mpeg"/></item>'
     pairs = [("One", "a.mp3?n=1"), ("Two", "a.mp3?n=2"), ("One", "a.mp3?n=3"), ("Three", "b.mp3")]
