@@ -8,6 +8,7 @@ within 50 ms, or a warning must say that it does not; none may be silence withou
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -93,29 +94,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--through-cli", type=int, default=0)
     asked = parser.parse_args()
-    counts: dict[str, Counter[str]] = {}
-    broken: list[str] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number in range(asked.count):
-            case = mutant(folder, asked.seed + number)
-            result = outcome(case, folder / "out.flac")
-            counts.setdefault(case.kind, Counter())[result.state] += 1
-            print(f"\r{number + 1} of {asked.count}", end="", file=sys.stderr, flush=True)
-            if result.broken:
-                broken.append(f"{case.path.name} ({case.kind}, {case.what}): {result.state}: {result.detail}")
-            for file in folder.iterdir():
-                file.unlink()
-        cases = [mutant(folder, asked.seed + number) for number in range(asked.through_cli)]
-        told = through_cli(cases, folder / "transcripts") if cases else []
-    states = ("on time", "warned", "refused", "shifted", "silent", "failed")
-    rows = [["kind", *states], ["---", *["---:"] * len(states)]]
-    print(markdown([*rows, *([kind, *(str(count[state]) for state in states)] for kind, count in counts.items())]))
-    for line in broken:
-        print(line)
+        broken = decoded(asked.seed, asked.count, Path(name))
+        cases = [mutant(Path(name), asked.seed + number) for number in range(asked.through_cli)]
+        told = through_cli(cases, Path(name) / "transcripts") if cases else []
     if cases:
         print(f"Through the command line: {len(cases) - len(told)} of {len(cases)}.", *told, sep="\n")
     sys.exit(1 if broken or told else 0)
+
+
+def decoded(seed: int, count: int, folder: Path) -> int:
+    """Print what came of each kind, and of each file that breaks a promise as it is met; how many do. Ctrl-C ends it early."""
+    counts: dict[str, Counter[str]] = {}
+    with contextlib.suppress(KeyboardInterrupt):
+        for number in range(count):
+            case = mutant(folder, seed + number)
+            result = outcome(case, folder / "out.flac")
+            counts.setdefault(case.kind, Counter())[result.state] += 1
+            if result.broken:
+                print(f"{case.path.name} ({case.kind}, {case.what}): {result.state}: {result.detail}", flush=True)
+            for file in folder.iterdir():
+                file.unlink()
+    states = ("on time", "warned", "refused", "shifted", "silent", "failed")
+    rows = [["kind", *states], ["---", *["---:"] * len(states)]]
+    print(markdown([*rows, *([kind, *(str(found[state]) for state in states)] for kind, found in counts.items())]), flush=True)
+    return sum(found[state] for found in counts.values() for state in ("shifted", "silent", "failed"))
 
 
 if __name__ == "__main__":

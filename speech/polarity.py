@@ -47,11 +47,9 @@ class Losses:
         spectra = _voice_spectra(samples, rate)
         if spectra is None:
             return
-        spread = np.abs(spectra) ** 2
-        mixed, apart = (
-            np.stack([part[:, low:high].sum(1) for low, high in _bands()])
-            for part in (np.abs(np.tensordot(weights, spectra, 1)) ** 2, np.tensordot(weights**2, spread, 1))
-        )
+        spread = _energies(spectra)
+        by_channel = weights[:, np.newaxis, np.newaxis]
+        mixed, apart = _energies((by_channel * spectra).sum(0)), (by_channel**2 * spread).sum(0)
         total = apart.sum(0)
         levels = _levels(total)
         lost = mixed < _CANCELLED * apart
@@ -59,7 +57,7 @@ class Losses:
         self._cancelled += _counted(levels[mixed.sum(0) < _CANCELLED * total])
         self._partly += _counted(levels[(lost * apart).sum(0) > 0.3 * total])
         for channel in np.flatnonzero(weights == 0):
-            self._unmixed += _counted(_levels(spread[channel].sum(1)))
+            self._unmixed += _counted(_levels(spread[channel].sum(0)))
 
     @property
     def cancelling(self) -> bool:
@@ -98,11 +96,19 @@ def _voice_spectra(samples: Floats, rate: int) -> npt.NDArray[np.complex64] | No
     count = samples.shape[1] // (thin * frame)
     if not count:
         return None
-    frames = samples[:, : count * frame * thin].reshape(len(samples), count, frame, thin).mean(3)
+    whole = samples[:, : count * frame * thin]
+    thinned = sum((whole[:, offset::thin] for offset in range(1, thin)), whole[:, ::thin]) / np.float32(thin)
+    frames = thinned.reshape(len(samples), count, frame)
     window = np.hanning(frame).astype(np.float32) * np.float32(2 / frame)
     first, last = (edge // _FRAMES_PER_SECOND for edge in (_EDGES[0], _EDGES[-1]))
     spectra: npt.NDArray[np.complex64] = np.fft.rfft(frames * window)[:, :, first:last].astype(np.complex64)
     return spectra
+
+
+def _energies(spectra: npt.NDArray[np.complex64]) -> Floats:
+    """Of the three bands: (…, frames, bins) as (…, bands, frames)."""
+    energy = spectra.real**2 + spectra.imag**2
+    return np.stack([energy[..., low:high].sum(-1) for low, high in _bands()], axis=-2)
 
 
 def _levels(energy: Floats) -> npt.NDArray[np.int64]:
@@ -135,7 +141,8 @@ def aligned(samples: Floats, weights: Floats, rate: int) -> Floats:
             likeness = cross / np.sqrt(powers[channel] * powers[before] + 1e-20)
             strongest = np.where(np.abs(likeness) > np.abs(strongest), likeness, strongest)
         turned.append(np.where(strongest < -0.5, -spectra[channel], spectra[channel]))
-    mixed = np.fft.irfft(np.tensordot(weights, np.stack(turned), 1), size) * window
+    total = (weights[:, np.newaxis, np.newaxis] * np.stack(turned)).sum(0)
+    mixed = np.fft.irfft(total, size) * window
     out = np.zeros(padded.shape[1], np.float32)
     for start, frame in zip(starts, mixed, strict=True):
         out[start : start + size] += frame
