@@ -79,7 +79,9 @@ def through_cli(cases: list[Mutant], folder: Path) -> list[str]:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     broken = []
     for case in cases:
-        last: dict[str, Any] = next((line for line in reversed(lines) if line.get("source") == case.path.name and line["type"] != "stage"), {})
+        last: dict[str, Any] = next(
+            (line for line in reversed(lines) if line.get("source") == case.path.name and line["type"] != "stage"), {}
+        )
         if last.get("type") == "result" and last.get("words"):
             continue
         if last.get("type") == "error" and last["code"] != "internal" and case.damaged:

@@ -65,7 +65,8 @@ def mutant(folder: Path, seed: int) -> Mutant:
 
 def _plain(path: Path, kind: str, rate: int, codec: str, samples: np.ndarray | None = None) -> Path:
     sound = base() if samples is None else samples
-    return encode(path, at_rate(sound, rate), rate, codec, bit_rate=None if "pcm" in codec or codec == "flac" else 96000)
+    lossless = codec.startswith(("pcm", "flac"))
+    return encode(path, at_rate(sound, rate), rate, codec, bit_rate=None if lossless else 96000 * len(np.atleast_2d(sound)))
 
 
 def _channels(path: Path, kind: str, rate: int, codec: str, random: np.random.Generator) -> Mutant:

@@ -64,7 +64,7 @@ def read_promise(path: Path) -> Promise:
     """The promise of the file at `path`; one without a known header promises nothing."""
     held = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(64)
+        head = file.read(192)
         for matches, reader in _READERS:
             if matches(head):
                 try:
@@ -226,6 +226,11 @@ def _ogg(file: BinaryIO, held: int) -> Promise:
     return Promise(None, held, unended=not (whole and tail[at + 5] & 4))
 
 
+def _mpegts(_file: BinaryIO, held: int) -> Promise:
+    """Whole when it is whole packets."""
+    return Promise(None, held, unended=held % 188 != 0)
+
+
 def _flv(file: BinaryIO, held: int) -> Promise:
     """Whole when its last four bytes are the size of the tag before them."""
     file.seek(max(0, held - 4))
@@ -244,6 +249,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], Promise
     (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska),
     (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"), _mp4),
     (lambda head: head[:4] == b"OggS", _ogg),
+    (lambda head: head[:1] == b"\x47" and head[188:189] == b"\x47", _mpegts),
     (lambda head: head[:4] == b"FLV\x01", _flv),
     (lambda head: head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"), _mp3),
 )

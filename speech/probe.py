@@ -220,6 +220,8 @@ def _media(container: InputContainer, promise: Promise, name: str, asked: Asked,
         declared_duration=round(declared, 6) if declared is not None else None,
         has_video=bool(videos),
     )
+    if promise.fragmented and seconds is not None:
+        seconds -= max((container.start_time or 0) / 1e6, 0.0)  # its end is told, on a clock that may begin anywhere
     exact = seconds if demuxer in _EXACT or (demuxer == "mp3" and promise.counted) else None
     origin = _origin(container, demuxer, fragmented=promise.fragmented)
     return Media(container, stream, probe, promise, exact, tuple(tracks), track, len(streams), not others, origin)
