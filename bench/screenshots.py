@@ -85,6 +85,7 @@ class Up:
             "STENO_OFFLINE": "1",
             "STENO_COMPUTE__BACKEND": "bench.screenshots:failing",
             "STENO_DEPLOY__AUTH": "true",
+            "STENO_REPORT__PREVIEW_WORDS": "60",
             "STENO_DEPLOY__NIGHTLY_SOURCE": str(home / "recordings"),
             FAILURE: str(home / "fail"),
         }
