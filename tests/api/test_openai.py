@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -199,28 +200,32 @@ TRANSLATIONS: dict[str, type] = {"json": Translation, "text": str, "srt": str, "
 STREAMED = ("json", "text", "diarized_json")
 
 
+@pytest.mark.timeout(900)
 def test_every_format_with_every_parameter_is_what_the_client_expects(client: OpenAI, wav: Path) -> None:
-    parameters = {"model": "whisper-1", "prompt": "A talk.", "temperature": 0.5}
-    for name, kind in TRANSCRIPTIONS.items():
-        asked: dict[str, Any] = {
-            **parameters,
-            "language": "en",
-            "keywords": ["Stenoflow"],
-            "chunking_strategy": {"type": "server_vad"},
-            "timestamp_granularities": ["word", "segment"] if name == "verbose_json" else [],
-        }
-        found = client.audio.transcriptions.create(file=wav, response_format=cast(Any, name), **asked)
-        assert isinstance(found, kind), name
-        assert TEXT in (found if isinstance(found, str) else found.text)
-        if name in STREAMED:
-            events = list(client.audio.transcriptions.create(file=wav, response_format=cast(Any, name), stream=True, **asked))
-            kinds = {event.type for event in events}
+    parameters: dict[str, Any] = {"file": wav, "model": "whisper-1", "prompt": "A talk.", "temperature": 0.5}
+    more = {"language": "en", "keywords": ["Stenoflow"], "chunking_strategy": {"type": "server_vad"}}
+
+    def transcribed(name: str, **options: Any) -> Any:
+        granularities = {"timestamp_granularities": ["word", "segment"]} if name == "verbose_json" else {}
+        asked = parameters | more | granularities | options
+        return client.audio.transcriptions.create(response_format=cast(Any, name), **asked)
+
+    def translated(name: str) -> Any:
+        return client.audio.translations.create(response_format=cast(Any, name), **parameters)
+
+    def streamed(name: str) -> set[str]:
+        return {event.type for event in transcribed(name, stream=True)}
+
+    with ThreadPoolExecutor(4) as threads:
+        streams = threads.map(streamed, STREAMED)
+        transcripts, translations = threads.map(transcribed, TRANSCRIPTIONS), threads.map(translated, TRANSLATIONS)
+        found = [*zip(TRANSCRIPTIONS.items(), transcripts, strict=True), *zip(TRANSLATIONS.items(), translations, strict=True)]
+        for (name, kind), answer in found:
+            assert isinstance(answer, kind), name
+            assert TEXT in (answer if isinstance(answer, str) else answer.text)
+        for name, kinds in zip(STREAMED, streams, strict=True):
             assert kinds - {"transcript.text.segment"} == {"transcript.text.delta", "transcript.text.done"}
             assert ("transcript.text.segment" in kinds) == (name == "diarized_json")
-    for name, kind in TRANSLATIONS.items():
-        translated = client.audio.translations.create(file=wav, response_format=cast(Any, name), **parameters)
-        assert isinstance(translated, kind), name
-        assert TEXT in (translated if isinstance(translated, str) else translated.text)
 
 
 # -- errors -------------------------------------------------------------------------------------------------------------
