@@ -71,7 +71,7 @@ class Clock:
             return self._first(ahead)
         if ahead > GAP and not self._is_reset(ahead):
             return Gap(ahead, damaged=self._is_damage(ahead, skipped))
-        if ahead > GAP or ahead < -_OVERLAP or (ahead < -GAP and self._resetting):
+        if ahead > GAP or ahead < -_OVERLAP:
             self._set_anew(ahead)
             return None
         self._errors.append(ahead)

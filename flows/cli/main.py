@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -105,9 +104,14 @@ def run(args: list[str]) -> int:
 
     with watched() as output:
         code = CLOSED
-        with contextlib.suppress(BrokenPipeError):
+        try:
             code = _invoke(args)
             output.flush()
+        except BrokenPipeError:
+            pass
+        except SystemExit:  # click's own answer to a broken pipe, with 1
+            if not output.closed_by_reader:
+                raise
         return CLOSED if output.closed_by_reader else code
 
 

@@ -50,7 +50,7 @@ def test_a_command_that_is_terminated_ends_in_order(started: Started, tmp_path: 
         assert process.stdout is not None
         first: dict[str, Any] = json.loads(process.stdout.readline())  # the flow is at work
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
     assert first["type"] in ("stage", "recording")
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
@@ -67,7 +67,7 @@ def test_output_that_nobody_reads_ends_a_command_with_141(started: Started, tmp_
         assert process.stdout is not None
         assert process.stdout.read(1)
         process.stdout.close()
-        process.wait(timeout=180)
+        process.wait(timeout=400)
         assert process.stderr is not None
         err = process.stderr.read()
     assert process.returncode == 141, err
