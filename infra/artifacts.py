@@ -75,5 +75,6 @@ class StageOutcome(Frozen):
     """Physical CPU cores that were rented."""
     memory: float = 0.0
     """GiB of memory that were rented."""
-    price_factor: float = 1.0
-    """What the rented machine's prices were multiplied by, for the regions that were chosen."""
+    price_factor: float = Field(1.0, exclude_if=lambda factor: factor == 1.0)
+    """What the rented machine's prices were multiplied by, for the regions that were chosen. Not written where it is 1, for
+    release 0.1, which refuses fields that it does not know."""
