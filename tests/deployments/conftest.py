@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,9 +54,9 @@ def deployed(request: pytest.FixtureRequest) -> Deployed:
 
 @pytest.fixture
 def recording(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Four seconds that no other test has had."""
-    path = tmp_path / "call.wav"
-    seed = abs(hash(request.node.nodeid)) % 2**32
+    """Four seconds that no other test has had, under a name that none has had: outputs are kept from other recordings'."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    path = tmp_path / f"call-{seed}.wav"
     soundfile.write(path, np.random.default_rng(seed).normal(0, 0.1, 4 * 16_000), 16_000)
     return path
 

@@ -57,11 +57,11 @@ def test_a_run_made_in_the_form_is_transcribed_and_a_failed_diarization_is_retri
     deployed.plan(fail={"cluster": {"error": "OutOfMemory", "message": "no memory is left"}})
     run = deployed.submit({"source": str(recording), "max_speakers": 2, "formats": ["json", "srt"], "output_dir": "calls"})
     failed = deployed.wait(run, {"FAILED"})
-    assert failed["name"] == "call.wav"
+    assert failed["name"] == recording.name
     assert failed["state_name"] == "Partial"
     assert "without speakers" in failed["state"]["message"]
     workdir = Path(deployed.env["STENO_HOME"], "transcripts", "calls")
-    assert sorted(path.name for path in workdir.iterdir()) == ["call.json", "call.srt"]
+    assert sorted(path.name for path in workdir.iterdir()) == [f"{recording.stem}.json", f"{recording.stem}.srt"]
 
     deployed.plan()
     after_failure = deployed.executions()
@@ -69,7 +69,7 @@ def test_a_run_made_in_the_form_is_transcribed_and_a_failed_diarization_is_retri
     deployed.wait(run, {"COMPLETED"})
     assert stages_since(deployed, after_failure) == Counter(["cluster", "merge"])
     assert stages_since(deployed, before)["asr"] == stages_since(deployed, before)["align"] == 1
-    assert "SPEAKER_02" in (workdir / "call.json").read_text()
+    assert "SPEAKER_02" in (workdir / f"{recording.stem}.json").read_text()
 
     before = deployed.executions()
     again = deployed.submit({"source": str(recording), "max_speakers": 2})
