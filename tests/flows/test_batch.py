@@ -85,7 +85,8 @@ async def children(batch_run: str) -> list[FlowRun]:
 def audio_sha256(path: Path) -> str:
     from speech.audio import normalise
 
-    return normalise(path, path.with_suffix(".flac.aside"), max_duration=60.0).sha256
+    # Not beside it: whatever holds sound in the source is a recording, whatever it is called.
+    return normalise(path, path.parents[1] / f"{path.stem}.flac", max_duration=60.0).sha256
 
 
 async def test_a_batch_takes_what_is_new_and_says_what_came_of_each(place: Place) -> None:
