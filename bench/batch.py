@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,13 +258,14 @@ def _command(
     return rows
 
 
-def _states_of_runs(api: str) -> Counter[str]:
+def _states_of_runs(api: Mapping[str, str]) -> Counter[str]:
     import httpx
 
     states: Counter[str] = Counter()
-    with httpx.Client(trust_env=False, timeout=60) as client:
+    user, _, password = api["PREFECT_API_AUTH_STRING"].partition(":")
+    with httpx.Client(trust_env=False, timeout=60, auth=(user, password)) as client:
         while page := client.post(
-            f"{api}/flow_runs/filter",
+            f"{api['PREFECT_API_URL']}/flow_runs/filter",
             json={"flows": {"name": {"any_": ["transcribe"]}}, "limit": 200, "offset": sum(states.values())},
         ).json():
             states.update(run["state_name"] for run in page)

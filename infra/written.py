@@ -6,6 +6,7 @@ content. So a file is known again as ours, and one that was edited or came from 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Collection
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from infra import outputs
 from infra.compute import get_store
-from infra.errors import OutputExists, OutputIsRecording
+from infra.errors import OutputExists, OutputIsRecording, OutputNotWritable, StorageFull
 from infra.names import STDIN, WEB, path_of, scheme_of, without_secrets
 from infra.settings import StenoSettings
 from speech.schema import Frozen
@@ -78,7 +79,9 @@ def write_for(target: str, recordings: Collection[str], content: bytes, settings
     record = _Record(recordings=tuple(recordings), contents=tuple(dict.fromkeys(contents)))
     if record != before:
         # Before the file, so that one that a kill leaves behind is ours in any case.
-        get_store(settings).write_record(_place(target), record.model_dump_json().encode())
+        # In a store that may only be read, or is full, none can be kept: what is there is then somebody else's the next time.
+        with contextlib.suppress(OutputNotWritable, StorageFull):
+            get_store(settings).write_record(_place(target), record.model_dump_json().encode())
     outputs.write(target, content, settings)
 
 

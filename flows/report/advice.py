@@ -49,6 +49,8 @@ ADVICE: dict[str, str] = {
     # Modal
     "modal_denied": "Set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` on the worker (`modal token new` makes them), then Retry.",
     "modal_not_deployed": "Deploy the GPU stages (`steno modal deploy`), then Retry.",
+    "output_exists": "Choose another output folder or name, or say that what is there may be overwritten; then try again.",
+    "output_is_recording": "Choose another output folder, name or format, so that no recording is written over; then try again.",
     # Prefect, and what is started beside it
     "prefect_denied": "Set `PREFECT_API_KEY` (Cloud) or `PREFECT_API_AUTH_STRING` (your own server), then try again.",
     "prefect_refused": "Do what the server's sentence asks for, then try again.",

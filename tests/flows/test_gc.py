@@ -185,4 +185,4 @@ async def test_a_store_that_may_only_be_read_still_serves_what_is_in_it(
     assert double.ran == []
     assert Path(result.files["json"]).is_file()
     with pytest.raises(OutputNotWritable, match="STENO_STORE"):
-        await run(tmp_path / "a.wav", "elsewhere", hotwords="new")
+        await run(tmp_path / "a.wav", "a third place", hotwords="new")

@@ -30,10 +30,10 @@ Transcribe = Callable[..., AsrResult]
 def transcribe(tmp_path: Path, runtime: RuntimeOptions) -> Transcribe:
     """Segment and transcribe a normalised recording, as the stages do."""
 
-    def run(audio: Path, batch_size: int = 8, **params: Any) -> AsrResult:
+    def run(audio: Path, batch_size: int = 8, compute_type: str = "auto", **params: Any) -> AsrResult:
         inputs = {"audio": audio, "segmentation": tmp_path / "segmentation"}
         run_stage("segment", inputs, {}, runtime, inputs["segmentation"], lambda fraction: None)
-        options = runtime.model_copy(update={"batch_size": batch_size})
+        options = runtime.model_copy(update={"batch_size": batch_size, "compute_type": compute_type})
         run_stage("asr", inputs, {"model": "tiny.en", **params}, options, tmp_path / "asr", lambda fraction: None)
         return AsrResult.model_validate_json((tmp_path / "asr").read_bytes())
 
@@ -187,7 +187,8 @@ def unspoken(kind: str) -> np.ndarray:
 
 @pytest.mark.slow
 def test_language_is_heard(call: Path, transcribe: Transcribe) -> None:
-    result = transcribe(call, model="base")
+    # Sums of 8-bit products round differently from one processor to the next, by a few words.
+    result = transcribe(call, model="base", compute_type="float32")
     assert result.language == "en"
     assert result.language_probability is not None
     assert result.language_probability > 0.8

@@ -98,7 +98,7 @@ def test_two_processes_convert_once_and_a_third_needs_no_torch(tmp_path: Path) -
     converted = sorted(out.split()[-1] for out, _ in outputs)
     assert converted == ["False", "True"]
     assert start().communicate(timeout=120)[0].split() == ["(7,", "3)", "False"]
-    assert sorted(path.suffix for path in (tmp_path / "onnx").iterdir()) == [".lock", ".npz", ".onnx"]
+    assert sorted(path.suffix for path in (tmp_path / "onnx").iterdir()) == [".json", ".lock", ".npz", ".onnx"]
 
 
 def test_a_conversion_that_differs_is_never_kept(tmp_path: Path) -> None:
