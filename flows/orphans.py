@@ -27,7 +27,7 @@ NEVER_BEGUN = "Its command ended before the run began."
 FLOWS = ("transcribe", "batch", "evaluate")
 _KEPT_DAYS = 30
 """Days after which a mark is removed whose run is not known here: it was another server's."""
-_BEGINS_WITHIN = timedelta(seconds=60)
+BEGINS_WITHIN = timedelta(seconds=60)
 """A run of a command begins at once; one that is pending for longer has lost its command."""
 _PAGE = 200
 
@@ -153,5 +153,5 @@ async def _never_begun(client: PrefectClient) -> list[FlowRun]:
     )
     ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     found = await client.read_flow_runs(flow_filter=ours, flow_run_filter=pending, limit=_PAGE)
-    before = datetime.now(UTC) - _BEGINS_WITHIN
+    before = datetime.now(UTC) - BEGINS_WITHIN
     return [run for run in found if run.state is not None and run.state.timestamp < before]
