@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-from flows.orphans import marked
 from infra.settings import get_settings
 from speech.errors import StageCancelled
 from tasks.stopping import Stop, stoppable
@@ -34,8 +33,7 @@ async def cancelled_from_outside() -> AsyncIterator[None]:
         client = cast("PrefectClient", context.client)
         watcher = asyncio.create_task(_watch(context.flow_run.id, client, stop, task))
         try:
-            with marked(context.flow_run.id):
-                yield
+            yield
             if stop.asked:
                 await asyncio.sleep(0)  # it came with the end of the block: let it arrive here
         except asyncio.CancelledError:

@@ -33,10 +33,16 @@ _PAGE = 200
 
 
 @contextlib.contextmanager
-def marked(run: UUID) -> Iterator[None]:
-    """Have this machine know, while the block lasts, that this process is at work on the run. A mark that cannot be written is
-    left out: the run matters more."""
-    path = _folder() / str(run)
+def marked() -> Iterator[None]:
+    """Have this machine know, while the block lasts, that this process is at work on the flow run around it. A mark that cannot
+    be written is left out: the run matters more."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield
+        return
+    path = _folder() / str(context.flow_run.id)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(this_process())

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Failed
 from pydantic import TypeAdapter, ValidationError
 
+from flows.orphans import marked
 from flows.report.advice import advice_for
 from infra.errors import Quarantined
 from speech.errors import InvalidOption, StageCancelled, StenoError
@@ -36,9 +37,10 @@ def served(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     async def body(*args: P.args, **kwargs: P.kwargs) -> T:
         given = signature.bind(*args, **kwargs)
         try:
-            for name, value in given.arguments.items():
-                given.arguments[name] = _validated(adapters[name], value)
-            return await function(*given.args, **given.kwargs)
+            with marked():
+                for name, value in given.arguments.items():
+                    given.arguments[name] = _validated(adapters[name], value)
+                return await function(*given.args, **given.kwargs)
         except StenoError as error:
             return typing.cast(T, ended(error))
 
