@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -85,7 +86,11 @@ class Up:
 
     def kill(self) -> None:
         """`kill -9`; what it started ends by itself."""
-        started = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        running = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        started = {}
+        for child in running:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                started[child.pid] = " ".join(child.cmdline())
         self.process.kill()
         self.process.wait()
-        assert gone({process.pid for process in started})
+        assert gone(set(started)), {pid: command for pid, command in started.items() if not gone({pid}, 0)}

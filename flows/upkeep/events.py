@@ -6,13 +6,25 @@ is what it shows elsewhere: the states of task runs, artifacts, and heartbeats, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 from flows.artifacts import PREFIX
 from flows.upkeep.asking import OURS
 
 _SHOWN_ELSEWHERE = ("prefect.task-run.", "prefect.artifact.", "prefect.artifact-collection.", "prefect.flow-run.heartbeat")
+_REMEMBERED = 10_000
+_erased: OrderedDict[str, None] = OrderedDict()
+"""Runs erased by this server, the latest ones, by the name that events have for them."""
+
+
+def forget(runs: Iterable[UUID]) -> None:
+    """Store no event of these runs that is still on its way: Prefect gathers them for some seconds before it writes."""
+    _erased.update((f"prefect.flow-run.{run}", None) for run in runs)
+    while len(_erased) > _REMEMBERED:
+        _erased.popitem(last=False)
 
 
 def keep_fewer() -> None:
@@ -29,7 +41,9 @@ def keep_fewer() -> None:
 
 
 def wanted(event: Any) -> bool:
-    """Whether it is stored: all of other people's flows, and of ours what is nowhere else."""
+    """Whether it is stored: all of other people's flows, and of ours what is nowhere else and was not erased."""
+    if any(resource.id in _erased for resource in event.involved_resources):
+        return False
     if not event.event.startswith(_SHOWN_ELSEWHERE):
         return True
     if any(resource.role == "flow" and resource.get("prefect.resource.name") in OURS for resource in event.related):

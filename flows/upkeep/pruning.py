@@ -15,6 +15,7 @@ from prefect.server.schemas.states import TERMINAL_STATES
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from flows.upkeep.asking import OURS, Ages, Pruned
+from flows.upkeep.events import forget
 from flows.upkeep.rows import erase, erase_events, rows_of
 
 _RUNS = 50
@@ -55,6 +56,7 @@ async def _prune_runs(which: Any, *, dry_run: bool) -> list[UUID]:
             if dry_run:
                 return list(await session.scalars(chosen))
             found = list(await session.scalars(chosen.limit(_RUNS)))
+            forget(found)
             await erase(session, found)
             await rows_of(session, sa.delete(run).where(run.id.in_(found)))
         pruned += found

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.upkeep import pruning
 from flows.upkeep.asking import ERASE, PRUNE, Ages, Erasure, Pruned
-from flows.upkeep.events import keep_fewer
+from flows.upkeep.events import forget, keep_fewer
 from flows.upkeep.rows import erase
 
 
@@ -19,6 +19,7 @@ def add_to(app: Any) -> None:
 
 
 async def _erase(erasure: Erasure) -> dict[str, int]:
+    forget(erasure.runs)
     async with pruning.transaction() as session:
         count = await erase(session, erasure.runs)
     await pruning.forget_log()

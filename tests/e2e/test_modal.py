@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -70,6 +71,7 @@ async def test_the_transcript_is_byte_for_byte_that_of_this_machine(
     # The test server's containers have no GPU. What one computes has another key: its numbers are rounded otherwise.
     monkeypatch.setenv("STENO_MODAL__GPU", "[]")
     get_settings.cache_clear()
+    caplog.set_level(logging.INFO, "prefect.task_runs")
     source, before = call(tmp_path / "call.wav", seconds=24.0), len(server.calls)
     on_modal = await transcribe(request(source, output_file="modal.json"))
     assert made(server, before) == REMOTE

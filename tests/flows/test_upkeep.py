@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.schemas.events import ReceivedEvent, RelatedResource
 
 from api.runs import Runs
 from flows.artifacts import read_artifacts
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from flows.upkeep.asking import Ages, prune
-from flows.upkeep.events import wanted
+from flows.upkeep.events import forget, wanted
 from infra.settings import RetentionSettings, StenoSettings
 from tests.stage_double import ComputeDouble, recording
 
@@ -54,6 +55,28 @@ def test_retention_can_be_switched_off() -> None:
     assert (kept.run_days, kept.event_days, kept.log_days) == (None, None, 14)
 
 
+async def recorded(client: PrefectClient, runs: FlowRunFilter, last: str) -> None:
+    """Wait until the server has recorded the task runs, which it does some time after they ended."""
+    for _ in range(300):
+        found = await client.read_task_runs(flow_run_filter=runs)
+        if last in {task.name for task in found} and all(task.state and task.state.is_final() for task in found):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the task runs were not recorded")
+
+
+def test_no_event_is_stored_of_a_run_that_was_erased() -> None:
+    late, other = event("prefect.flow-run.Failed", "transcribe"), event("prefect.flow-run.Failed", "transcribe")
+    run = uuid4()
+    for one, kept in ((late, run), (other, uuid4())):
+        one.related.append(
+            RelatedResource({"prefect.resource.id": f"prefect.flow-run.{kept}", "prefect.resource.role": "flow-run"})
+        )
+    assert wanted(late)
+    forget([run])
+    assert (wanted(late), wanted(other)) == (False, True)
+
+
 @pytest.mark.usefixtures("prefect_server")
 async def test_on_somebody_else_s_server_what_its_api_can_delete_is_deleted(
     tmp_path: Path, steno: StenoSettings, double: ComputeDouble
@@ -64,7 +87,8 @@ async def test_on_somebody_else_s_server_what_its_api_can_delete_is_deleted(
     assert isinstance(run, UUID)
     async with get_client() as client:
         this = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
-        assert await client.read_task_runs(flow_run_filter=this) and await read_artifacts(client, run)
+        await recorded(client, this, "export talk")
+        assert await read_artifacts(client, run)
         await Runs(client, steno.api).erase(run)
         assert not await client.read_task_runs(flow_run_filter=this) and not await read_artifacts(client, run)
         assert (await client.read_flow_run(run)).name == "talk.wav", "its caller blanks it"
