@@ -27,7 +27,7 @@ from pathlib import Path
 
 import httpx
 
-from api.client import AsyncStenoClient
+from stenoflow.client import AsyncStenoClient
 from tests.api.live import LiveApi
 
 ENDED = {"completed", "failed", "canceled"}

@@ -135,7 +135,7 @@ class Outcome:
 @contextlib.contextmanager
 def prefect_server(home: Path) -> Iterator[tuple[dict[str, str], psutil.Process]]:
     """A real Prefect server with a database of its own; the variables that lead its clients to it."""
-    from flows.cli.server import TemporaryServer
+    from flows.local_server.server import TemporaryServer
 
     before = os.environ.get("PREFECT_HOME")
     os.environ["PREFECT_HOME"] = str(home)
@@ -191,7 +191,7 @@ def run(count: int, kills: int, concurrency: int, folder: Path, *, restarts: int
                 "PYTHONPATH": str(ROOT),
             }
         )
-        command = [sys.executable, "-m", "flows.cli.main", "batch", f"s3://{bucket}/in", "--recursive", "--json"]
+        command = [sys.executable, "-m", "stenoflow.cli.main", "batch", f"s3://{bucket}/in", "--recursive", "--json"]
         command += ["--concurrency", str(concurrency), "-o", f"s3://{bucket}/out"]
         usage, began = Usage(), time.monotonic()
         rows: list[dict[str, Any]] = []

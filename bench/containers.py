@@ -72,7 +72,7 @@ def shifts(ours: np.ndarray, case: Mutant) -> list[float | None]:
 
 def through_cli(cases: list[Mutant], folder: Path) -> list[str]:
     """What `steno transcribe` breaks of its promises: anything but a transcript with words or an error of its own."""
-    command = [sys.executable, "-m", "flows.cli.main", "transcribe", "--json", "--no-diarize", "-l", "en", "-m", "tiny.en"]
+    command = [sys.executable, "-m", "stenoflow.cli.main", "transcribe", "--json", "--no-diarize", "-l", "en", "-m", "tiny.en"]
     done = subprocess.run(
         [*command, "-o", str(folder), *(str(case.path) for case in cases)], capture_output=True, text=True, check=False
     )

@@ -61,7 +61,7 @@ class Case:
         command = [
             sys.executable,
             "-m",
-            "flows.cli.main",
+            "stenoflow.cli.main",
             "transcribe",
             "--model",
             "tiny.en",

@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from flows.cli.progress import ASIDE, StageTable, live, terminal
-from flows.cli.report import duration, near
 from infra.progress import StageEvent
+from stenoflow.cli.progress import ASIDE, StageTable, live, terminal
+from stenoflow.cli.report import duration, near
 
 MODEL = "tiny.en"
 OUTPUT = "demo-output"
@@ -40,7 +40,7 @@ def main() -> int:
     print(f"$ steno transcribe {near(str(source))} {' '.join(options)}\n", flush=True)
     # The demo shows what pip installed; with a token, `auto` would fetch the hub's models.
     environment = os.environ | {"STENO_OFFLINE": "1"}
-    command = [sys.executable, "-m", "flows.cli.main", "transcribe", "--json", *options, str(source)]
+    command = [sys.executable, "-m", "stenoflow.cli.main", "transcribe", "--json", *options, str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         result = follow(process.stdout)

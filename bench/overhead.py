@@ -46,7 +46,7 @@ def environment(folder: Path, backend: str) -> Iterator[None]:
     """A home of its own, and a Prefect server of its own."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    from flows.cli.server import TemporaryServer
+    from flows.local_server.server import TemporaryServer
     from infra.settings import get_settings
 
     os.environ |= {"STENO_HOME": str(folder / "home"), "STENO_COMPUTE__BACKEND": backend, "STENO_OFFLINE": "true"}

@@ -66,7 +66,7 @@ def recording(path: Path, number: int) -> None:
 
 
 def run(env: Mapping[str, str], *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "flows.cli.main", *arguments], env=dict(env), check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "stenoflow.cli.main", *arguments], env=dict(env), check=True, cwd=ROOT)
 
 
 def measured(home: Path) -> list[str]:

@@ -89,7 +89,7 @@ class Up:
             "STENO_DEPLOY__NIGHTLY_SOURCE": str(home / "recordings"),
             FAILURE: str(home / "fail"),
         }
-        command = [sys.executable, "-m", "flows.cli.main", "up", "--port", str(port)]
+        command = [sys.executable, "-m", "stenoflow.cli.main", "up", "--port", str(port)]
         self.said = home / "up.log"
         with self.said.open("wb") as log:
             self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=home)

@@ -89,8 +89,8 @@ def engine(audio: Path, model: str, timeout: float, device: str = "cpu", batch_s
 
 # -- the start of the command ---------------------------------------------------------------------------------------------
 
-_IMPORT = "from flows.cli.session import import_flow; import_flow()"
-_SERVE = "from flows.cli.server import TemporaryServer; server = TemporaryServer(); server.wait(); server.stop()"
+_IMPORT = "from stenoflow.cli.session import import_flow; import_flow()"
+_SERVE = "from flows.local_server.server import TemporaryServer; server = TemporaryServer(); server.wait(); server.stop()"
 
 
 def start(audio: Path, model: str, home: Path, timeout: float) -> dict[str, float]:

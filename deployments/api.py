@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from deployments.changes import Change
-from flows.cli.server import check_api, find_api, refusal, shown
+from flows.local_server.server import check_api, find_api, refusal, shown
 from infra.errors import ApiUnreachable, NoApi
 from infra.settings import StenoSettings
 

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.cli.server import configured
+from flows.local_server.server import configured
 from infra.listening import is_loopback
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from flows.cli import database
+from flows.local_server import database
 from infra.errors import ApiUnreachable
 from infra.listening import listen
 
@@ -102,7 +102,7 @@ def server(
     listener: socket.socket, env: Mapping[str, str], log: Path, *, names: tuple[str, ...] = (), echo: bool = False
 ) -> Child:
     """Prefect's API, UI and services on that socket; `names` are hosts that it answers to besides its address."""
-    command = [sys.executable, "-m", "flows.cli.server", str(listener.fileno()), *names]
+    command = [sys.executable, "-m", "flows.local_server.server", str(listener.fileno()), *names]
     return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, echo=echo, pass_fds=(listener.fileno(),))
 
 
@@ -118,7 +118,7 @@ def courier(pool: str, name: str, env: Mapping[str, str], log: Path, *, echo: bo
 
 def api(env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """The REST API, where STENO_API__HOST and STENO_API__PORT say."""
-    return Child("api", [sys.executable, "-m", "api.cli"], env, log, echo=echo)
+    return Child("api", [sys.executable, "-m", "api.service"], env, log, echo=echo)
 
 
 def wait_healthy(url: str, child: Child, timeout: float, until: Callable[[], bool] = lambda: False) -> None:

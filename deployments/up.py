@@ -20,8 +20,8 @@ from deployments.environment import flow_environment
 from deployments.processes import Child
 from deployments.supervisor import Supervisor
 from deployments.welcome import Served, reachable, welcome
-from flows.cli import running
-from flows.cli.server import START_TIMEOUT
+from flows.local_server import running
+from flows.local_server.server import START_TIMEOUT
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 

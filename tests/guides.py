@@ -27,7 +27,7 @@ def commands(folder: Path) -> dict[str, str]:
     """The environment of a reader who has installed the product and set nothing: `steno`, `prefect` and `curl` are on the path."""
     programs = folder / "programs"
     programs.mkdir()
-    (programs / "steno").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flows.cli.main "$@"\n')
+    (programs / "steno").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stenoflow.cli.main "$@"\n')
     if shutil.which("curl") is None:
         (programs / "curl").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.api.curl "$@"\n')
     for program in programs.iterdir():

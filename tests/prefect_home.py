@@ -15,7 +15,7 @@ from speech.files import file_lock
 
 ROOT = Path(__file__).parents[1]
 
-_SERVE = "from flows.cli.server import TemporaryServer; server = TemporaryServer(); server.wait(); server.stop()"
+_SERVE = "from flows.local_server.server import TemporaryServer; server = TemporaryServer(); server.wait(); server.stop()"
 _FILES = ("prefect.db", "prefect.db.steno.json")
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from flows.cli.main import COMMANDS
 from flows.report.advice import ADVICE
 from infra.settings import StenoSettings
+from stenoflow.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")], key=str)

@@ -19,7 +19,7 @@ import infra.errors
 import speech.errors
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("speech", "infra", "tasks", "flows", "deployments", "api")
+ROOMS = ("speech", "infra", "tasks", "flows", "deployments", "api", "stenoflow")
 
 WEB = {"httpx", "httpcore", "requests", "aiohttp", "urllib3", "fastapi", "starlette"}
 OBJECT_STORES = {"fsspec", "s3fs", "boto3", "botocore", "aiobotocore", "moto"}
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "flows": {"flows", "tasks", "infra", *CONTRACT},
     "deployments": {"deployments", "flows", "infra", *CONTRACT},
     "api": {"api", "flows", "infra", *CONTRACT},
+    "stenoflow": {"stenoflow", "api", "deployments", "flows", "tasks", "infra", *CONTRACT},
 }
 NEVER = {
     "speech": {"prefect", "modal"} | WEB | OBJECT_STORES,
@@ -55,11 +56,17 @@ NEVER = {
     "flows": {"modal"} | ENGINE,
     "deployments": {"modal"} | ENGINE,
     "api": {"modal"} | ENGINE,
+    "stenoflow": {"modal"} | ENGINE,
 }
 EXCEPTIONS = {
     ("tasks/decoding.py", "speech.audio"): "fetching ends in the normalised recording",
 }
-LOOKS_INTO_THE_ENGINE = ("flows/cli/doctor.py", "flows/cli/deep.py", "flows/cli/checks.py", "flows/cli/models.py")
+LOOKS_INTO_THE_ENGINE = (
+    "stenoflow/cli/doctor.py",
+    "stenoflow/cli/deep.py",
+    "stenoflow/cli/checks.py",
+    "stenoflow/cli/models.py",
+)
 """What checks an installation reads any module of the engine, inside functions."""
 
 
@@ -170,7 +177,7 @@ def _defines_a_network(path: str) -> bool:
     return any(ast.unparse(base) in ("nn.Module", "torch.nn.Module") for node in classes for base in node.bases)
 
 
-@pytest.mark.parametrize("module", ["flows.transcribe", "flows.cli.main", "speech.stages", "speech.formats"])
+@pytest.mark.parametrize("module", ["flows.transcribe", "stenoflow.cli.main", "speech.stages", "speech.formats"])
 def test_what_starts_a_run_loads_no_engine(module: str) -> None:
     code = f"import {module}, sys; print([name for name in {sorted(ENGINE)} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -46,7 +46,7 @@ class Up:
         env |= variables
         with self.output.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port), *arguments],
+                [sys.executable, "-m", "stenoflow.cli.main", "up", "--port", str(self.port), *arguments],
                 env=env,
                 stdout=log,
                 stderr=log,
@@ -76,7 +76,7 @@ class Up:
             except psutil.Error:  # it has just ended
                 continue
             for name, module in (
-                ("server", "flows.cli.server"),
+                ("server", "flows.local_server.server"),
                 ("worker", "deployments.worker"),
                 ("courier", "deployments.courier"),
             ):

@@ -113,7 +113,7 @@ async def _on_sqlite(*statements: str) -> None:
     database = provide_database_interface()
     if database.dialect.name != "sqlite":
         return
-    from flows.cli.sqlite import turn
+    from flows.prefect_compat.sqlite import turn
 
     session: Any = await database.session()
     async with turn(), session:

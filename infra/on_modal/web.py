@@ -13,7 +13,7 @@ from speech.errors import InvalidOption
 if TYPE_CHECKING:
     import modal
 
-APPLICATION = "api.cli:application"
+APPLICATION = "api.service:application"
 """Where it is made; this room knows it by name only."""
 SOURCES = ("speech", "infra", "tasks", "flows", "api")
 REQUESTS = 100

@@ -76,7 +76,11 @@ class LiveApi:
         before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", "api"], env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+                [sys.executable, "-m", "stenoflow.cli.main", "api"],
+                env=env,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
             )
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.process.poll() is None:

@@ -18,9 +18,11 @@ import httpx
 import numpy as np
 import pytest
 
-import api.client
-from api import client, schemas
-from api.client import (
+import stenoflow.client
+from api import schemas
+from api.npy import decoded
+from stenoflow import client
+from stenoflow.client import (
     AsyncStenoClient,
     ClientError,
     JobDeleted,
@@ -36,9 +38,8 @@ from api.client import (
     errors,
     values,
 )
-from api.client.core import Core
-from api.client.uploads import encoded_chunk
-from api.npy import decoded
+from stenoflow.client.core import Core
+from stenoflow.client.uploads import encoded_chunk
 from tests.api.live import LiveApi
 from tests.test_layering import drawn
 
@@ -103,7 +104,7 @@ def refusal(status: int, code: str, **headers: str) -> httpx.Response:
 
 def test_importing_it_loads_no_model_no_server_and_no_prefect() -> None:
     heavy = ("prefect", "torch", "numpy", "modal", "fastapi", "starlette", "fsspec", "s3fs", "whisperx", "ctranslate2")
-    code = f"import api.client, sys; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import stenoflow.client, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -113,7 +114,7 @@ def test_both_clients_offer_the_same() -> None:
         return {name for name in vars(kind) if not name.startswith("_")}
 
     assert public(StenoClient) == public(AsyncStenoClient)
-    assert public(api.client.ChunkSession) == public(api.client.AsyncChunkSession)
+    assert public(stenoflow.client.ChunkSession) == public(stenoflow.client.AsyncChunkSession)
 
 
 def test_options_are_those_of_the_service() -> None:

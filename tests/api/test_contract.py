@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from api.client import Job, JobDeleted, Progress, StenoClient
 from bench.demo import sample_recording
 from flows.request import FORMATS
 from speech.scoring import diarization_errors
+from stenoflow.client import Job, JobDeleted, Progress, StenoClient
 from tests import media
 from tests.api.live import LiveApi
 

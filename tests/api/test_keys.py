@@ -15,12 +15,12 @@ from fastapi import Depends, FastAPI
 
 from api import auth, keyring, keys, problems
 from api.auth import Caller
-from flows.cli.main import run
 from infra.compute import get_store
 from infra.errors import ApiUnreachable
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from speech.errors import InvalidOption
+from stenoflow.cli.main import run
 
 Ask = Callable[..., httpx.Response]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from flows.cli.main import run
+from stenoflow.cli.main import run
 from tests.api.live import LiveApi
 
-COMMAND = [sys.executable, "-m", "flows.cli.main", "submit"]
+COMMAND = [sys.executable, "-m", "stenoflow.cli.main", "submit"]
 
 
 def environment(live: LiveApi | None, **more: str) -> dict[str, str]:
@@ -72,7 +72,7 @@ def test_what_cannot_be_is_refused_at_once(
 def test_a_service_that_is_not_there_is_named_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.client.core.FIRST_CONTACT", 0.0)
+    monkeypatch.setattr("stenoflow.client.core.FIRST_CONTACT", 0.0)
     (tmp_path / "talk.wav").write_bytes(b"RIFF")
     assert run(["submit", str(tmp_path / "talk.wav"), "--server", "http://127.0.0.1:9", "--json"]) == 6
     (line,) = lines(capsys.readouterr().out)

@@ -87,7 +87,7 @@ class Told:
 
     def secret(self, *options: str) -> str:
         """What an operator finds out for the owner."""
-        command = [sys.executable, "-m", "flows.cli.main", "keys", "webhook-secret", "tester", *options]
+        command = [sys.executable, "-m", "stenoflow.cli.main", "keys", "webhook-secret", "tester", *options]
         done = subprocess.run(command, env=self.live.env, capture_output=True, text=True, check=True, timeout=120)
         return done.stdout.strip()
 

@@ -22,14 +22,14 @@ import websockets
 
 from deployments.auth import SERVER_AUTH, auth_file, made_string, server_auth
 from deployments.welcome import Served, welcome
-from flows.cli import running
-from flows.cli.server import TemporaryServer
+from flows.local_server import running
+from flows.local_server.server import TemporaryServer
 from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 from tests import stub_compute
 from tests.deployments.test_doors import ended
-from tests.flows.test_cli import steno
+from tests.cli.test_cli import steno
 from tests.prefect_home import prefect_home
 from tests.up import Up, free_port
 
@@ -282,7 +282,7 @@ def test_a_server_is_found_while_it_runs_and_no_longer() -> None:
 
 def test_what_a_killed_one_left_is_not_believed(tmp_path: Path) -> None:
     code = (
-        "from flows.cli.running import announced\n"
+        "from flows.local_server.running import announced\n"
         "with announced('http://127.0.0.1:4999/api', 'steno:x'): print('there', flush=True); input()"
     )
     holder = subprocess.Popen(

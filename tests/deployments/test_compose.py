@@ -17,9 +17,9 @@ import yaml
 from prefect.settings import get_current_settings
 from pydantic import BaseModel
 
-from deployments.cli import up
 from deployments.up import database_url
 from infra.settings import StenoSettings
+from stenoflow.cli.up import up
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deployments" / "compose.yaml").read_text())

@@ -27,7 +27,7 @@ from infra.errors import PortTaken, ProcessKeepsEnding
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 from tests.deployed import ROOT
-from tests.flows.test_cli import steno
+from tests.cli.test_cli import steno
 from tests.guides import commands, shell, spoken
 from tests.prefect_home import prefect_home
 from tests.up import Up, free_port, gone

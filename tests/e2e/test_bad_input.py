@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from flows.cli.errors import worst
+from stenoflow.cli.errors import worst
 from tests.media import make_case
 from tests.prefect_home import prefect_home
 
@@ -52,7 +52,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> dict[st
 def steno(homes: dict[str, str], output: Path, *args: str, wrapper: tuple[str, ...] = (), **variables: str) -> Done:
     """`steno transcribe --json …`, writing to `output`."""
     done = subprocess.run(
-        [*wrapper, sys.executable, "-m", "flows.cli.main", "transcribe", "--json", "--output-dir", str(output), *args],
+        [*wrapper, sys.executable, "-m", "stenoflow.cli.main", "transcribe", "--json", "--output-dir", str(output), *args],
         env=CLEAN | QUICK | homes | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
         capture_output=True,
         text=True,

@@ -31,7 +31,7 @@ except OSError as error:
     print("network:", error.strerror, file=sys.stderr)
 else:
     sys.exit("There is a route.")
-os.execv(sys.executable, [sys.executable, "-m", "flows.cli.main", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-m", "stenoflow.cli.main", *sys.argv[1:]])
 """
 
 

@@ -191,7 +191,7 @@ def another_flow_s_run(place: Place) -> str:
 
 def collected(place: Place, *options: str) -> dict[str, Any]:
     """`steno gc` beside the server."""
-    command = [sys.executable, "-m", "flows.cli.main", "gc", "--json", *options]
+    command = [sys.executable, "-m", "stenoflow.cli.main", "gc", "--json", *options]
     done = subprocess.run(command, env=place.live.env, capture_output=True, text=True, timeout=200, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

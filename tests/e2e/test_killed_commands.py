@@ -34,7 +34,7 @@ def command(deployed: Deployed, *arguments: str, survive_hangup: bool = False) -
     """`steno`, on the test's server, with stages that are stand-ins."""
     prefix = ["nohup"] if survive_hangup else []
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "flows.cli.main", *arguments],
+        [*prefix, sys.executable, "-m", "stenoflow.cli.main", *arguments],
         env=deployed.env,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,

@@ -67,7 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, site: str) 
 def steno(home: dict[str, str], output: Path, *args: str) -> tuple[list[dict[str, Any]], int]:
     """The last line of each recording, in order, and the exit code."""
     options = ("--json", "-o", str(output), "-m", "tiny.en", "-l", "en", "--no-diarize")
-    command = [sys.executable, "-m", "flows.cli.main", "transcribe", *options, *args]
+    command = [sys.executable, "-m", "stenoflow.cli.main", "transcribe", *options, *args]
     done = subprocess.run(command, env=home, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900, check=False)
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -335,7 +335,7 @@ async def test_cancelling_the_run_in_prefect_ends_its_input(server: ModalServer,
 def test_the_command_line_says_what_a_container_finds(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
     """The app asks for a GPU, which this server has none of."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "modal", "check", "--json"],
+        [sys.executable, "-m", "stenoflow.cli.main", "modal", "check", "--json"],
         env=server.environ(),
         capture_output=True,
         text=True,
@@ -351,7 +351,7 @@ def test_the_command_line_says_what_a_container_finds(server: ModalServer, home:
 def test_the_command_line_names_the_command_to_run(server: ModalServer, home: StenoSettings) -> None:
     def said(**env: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "modal", "status"],
+            [sys.executable, "-m", "stenoflow.cli.main", "modal", "status"],
             env=server.environ(**env),
             capture_output=True,
             text=True,

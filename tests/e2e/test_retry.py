@@ -38,7 +38,7 @@ def request(folder: Path, seed: int, **options: Any) -> dict[str, Any]:
 
 def steno(*args: str, env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *args],
+        [sys.executable, "-m", "stenoflow.cli.main", *args],
         cwd=folder,
         env=env,
         capture_output=True,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.cli.asleep import ASLEEP, Watch
+from flows.prefect_compat.asleep import ASLEEP, Watch
 
 
 class Clock:

@@ -291,7 +291,7 @@ async def test_a_batch_killed_on_the_way_goes_on_where_it_was(place: Place, tmp_
     command = [
         sys.executable,
         "-m",
-        "flows.cli.main",
+        "stenoflow.cli.main",
         "batch",
         str(place.source),
         "-o",

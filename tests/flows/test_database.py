@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from flows.cli import database
+from flows.local_server import database
 from infra.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull
 from tests import stub_compute
 from tests.prefect_home import prefect_home
 from tests.stage_double import recording
 
-SERVE = "from flows.cli.server import TemporaryServer; server = TemporaryServer(); server.wait(); print('up'); server.stop()"
+SERVE = "from flows.local_server.server import TemporaryServer; server = TemporaryServer(); server.wait(); print('up'); server.stop()"
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -87,7 +87,7 @@ def test_a_full_disk_under_the_database_is_said_to_be_full(tmp_path: Path) -> No
 def steno(folder: Path, before: list[str]) -> dict[str, Any]:
     """The last line of a command that fails before it computes anything."""
     source = recording(folder / "talk.wav")
-    command = [*before, sys.executable, "-m", "flows.cli.main", "transcribe", "--json", str(source)]
+    command = [*before, sys.executable, "-m", "stenoflow.cli.main", "transcribe", "--json", str(source)]
     done = subprocess.run(
         command, env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=200, check=False
     )

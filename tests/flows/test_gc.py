@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from flows.cli.main import run as steno_command
 from flows.gc import GcRequest, gc
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
@@ -19,6 +18,7 @@ from infra.compute import get_store
 from infra.errors import ArtifactMissing, OutputNotWritable
 from infra.settings import get_settings
 from infra.store import Store
+from stenoflow.cli.main import run as steno_command
 from tests.s3_faults import FaultyS3, faulty_s3, s3_service
 from tests.stage_double import TEXT, ComputeDouble, recording
 

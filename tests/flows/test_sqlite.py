@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from flows.cli import sqlite
-from flows.cli.sqlite import turn
+from flows.prefect_compat import sqlite
+from flows.prefect_compat.sqlite import turn
 
 
 async def test_blocks_follow_one_another_in_the_order_they_came() -> None:

@@ -166,7 +166,7 @@ def test_the_rest_api_is_served_where_a_secret_says_whose_runs_its_jobs_are(serv
 @pytest.mark.slow
 def test_the_rest_api_is_not_served_from_a_folder_of_this_machine(server: ModalServer) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "modal", "deploy", "--quiet"],
+        [sys.executable, "-m", "stenoflow.cli.main", "modal", "deploy", "--quiet"],
         env=server.environ(STENO_MODAL__APP="unshared", STENO_MODAL__API_SECRET="prefect"),
         capture_output=True,
         text=True,
@@ -179,7 +179,7 @@ def test_the_rest_api_is_not_served_from_a_folder_of_this_machine(server: ModalS
 @pytest.mark.slow
 def test_a_secret_that_is_not_there_is_named(server: ModalServer) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "modal", "deploy", "--quiet"],
+        [sys.executable, "-m", "stenoflow.cli.main", "modal", "deploy", "--quiet"],
         env=server.environ(STENO_MODAL__APP="lacking", STENO_MODAL__HF_SECRET="nowhere"),
         capture_output=True,
         text=True,

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flows.cli.modal import command
 from flows.outcome import RunOutcome
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
+from stenoflow.cli.modal import command
 from tasks.report import StageReport
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import modal_server

@@ -1,0 +1,194 @@
+"""The database of Prefect's server: brought up to date by one process at a time, and what is wrong with it in a sentence.
+
+Without a lock, several commands that come first on a machine migrate one SQLite file at once, and most of them fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows.local_server.schema import KnownSchema, sqlite_path
+from infra.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull
+from speech.errors import StenoError
+
+LEAST_FREE = 16 * 2**20
+"""Bytes; a new database takes two million, and its journal as many again."""
+_ERRORS = {kind.code: kind for kind in (DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull)}
+_MARK = "steno-database: "
+_SAID = {
+    StorageFull: ("database or disk is full", "no space left on device"),
+    DatabaseDamaged: ("malformed", "not a database", "disk i/o error", "already exists", "no such table", "no such column"),
+    OutputNotWritable: ("readonly database", "unable to open database file", "permission denied"),
+}
+"""What SQLite says, in lower case."""
+
+
+def default_path() -> Path | None:
+    """The database that a temporary server uses, as far as the environment says; None when that is no SQLite file."""
+    for name in ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+        if url := os.environ.get(name):
+            return sqlite_path(url)
+    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "prefect.db"
+
+
+@contextlib.contextmanager
+def prepared(schema: KnownSchema) -> Iterator[bool]:
+    """Whether the server need not look for migrations: the database is current, or was migrated here. Locked until the block ends.
+
+    For the process of the server. Raises DatabaseDamaged, DatabaseNewer, OutputNotWritable and StorageFull.
+    """
+    path = schema.database
+    if path is None or schema.current():
+        yield path is not None
+        return
+    with contextlib.ExitStack() as stack:
+        with _explained(path):
+            stack.enter_context(_locked(path.with_name(f"{path.name}.steno.lock")))
+        if not schema.current():  # nobody else has migrated it meanwhile
+            _migrate(path)
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time; released by the kernel when the process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _migrate(path: Path) -> None:
+    import asyncio
+
+    from prefect.server.database import provide_database_interface
+    from prefect.settings import PREFECT_API_DATABASE_MIGRATE_ON_START
+
+    interface = provide_database_interface()
+    refuse(path, _revisions(Path(interface.orm.versions_dir)))
+    if not PREFECT_API_DATABASE_MIGRATE_ON_START.value():
+        return
+    with _explained(path):
+        asyncio.run(interface.create_db())
+
+
+def _revisions(folder: Path) -> frozenset[str]:
+    """The revisions that this version of Prefect knows: a module each, which alembic would take a second to import."""
+    lines = (line for module in folder.glob("*.py") for line in module.read_text(encoding="utf-8").splitlines())
+    return frozenset(line.partition("=")[2].strip(" \"'") for line in lines if line.startswith("revision ="))
+
+
+def refuse(path: Path, revisions: frozenset[str]) -> None:
+    """Raise what is wrong with the database, where it can be seen without reading all of it."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < LEAST_FREE:
+            raise _full(path)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with _explained(path), contextlib.closing(_opened(path)) as database:
+        tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = database.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in tables else []
+    if found and found[0][0] not in revisions:
+        raise _newer(path)
+
+
+def examined(path: Path) -> StenoError | None:
+    """What is wrong with the database, after reading all of it."""
+    try:
+        refuse(path, frozenset())
+    except DatabaseNewer:
+        pass  # which revisions there are takes importing Prefect; the server says so when it starts
+    except StenoError as error:
+        return error
+    if not path.exists():
+        return None
+    try:
+        with _explained(path), contextlib.closing(_opened(path)) as database:
+            intact = database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    except StenoError as error:
+        return error
+    return None if intact else _damaged(path)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
+
+
+# -- in sentences -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What SQLite, alembic or the file system says of the database, as our own errors."""
+    try:
+        yield
+    except StenoError:
+        raise
+    except Exception as error:
+        if (known := explained(str(error), path)) is not None:
+            raise known from error
+        raise
+
+
+def explained(said: str, path: Path) -> StenoError | None:
+    """The error that some library's sentence is about."""
+    said = said.lower()
+    if "can't locate revision" in said:
+        return _newer(path)
+    kind = next((kind for kind, marks in _SAID.items() if any(mark in said for mark in marks)), None)
+    if kind is None:
+        return None
+    return {StorageFull: _full, DatabaseDamaged: _damaged, OutputNotWritable: _closed}[kind](path)
+
+
+def _full(path: Path) -> StenoError:
+    return StorageFull(
+        f"No space is left for Prefect's database in {path.parent}; free some, or point PREFECT_HOME to a disk that has it."
+    )
+
+
+def _damaged(path: Path) -> StenoError:
+    return DatabaseDamaged(
+        f"Prefect's database {path} is damaged; put back a copy, or move it away (`mv {path} {path}.damaged`) and begin with an "
+        "empty one: transcripts and finished stages are in the store, not in it."
+    )
+
+
+def _newer(path: Path) -> StenoError:
+    return DatabaseNewer(
+        f"Prefect's database {path} was made by a later version of Prefect than the one installed here; install that version, or "
+        "point PREFECT_HOME to another folder."
+    )
+
+
+def _closed(path: Path) -> StenoError:
+    return OutputNotWritable(
+        f"Prefect's database {path} cannot be written by this user; check its folder's permissions, or point PREFECT_HOME to a "
+        "folder of yours."
+    )
+
+
+# -- from the server's process to its parent --------------------------------------------------------------------------
+
+
+def tell(error: StenoError) -> str:
+    """The line with which a server's process ends that could not start."""
+    return f"{_MARK}{json.dumps({'code': error.code, 'message': error.message})}\n"
+
+
+def told(log: str) -> StenoError | None:
+    """The error that the last line of a server's log tells of."""
+    lines = log.strip().splitlines()
+    if not lines or not lines[-1].startswith(_MARK):
+        return None
+    said: dict[str, Any] = json.loads(lines[-1].removeprefix(_MARK))
+    return _ERRORS[said["code"]](said["message"])

@@ -1,0 +1,31 @@
+"""`steno api`: the REST service in this process."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+
+@click.command("api")
+@click.option("--host", metavar="ADDRESS", help="Where to listen; loopback by default, others need `steno keys make` first.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 8765 by default, 0 for any that is free.")
+@click.option("--debug", is_flag=True, help="Show where an error arose.")
+def command(host: str | None, port: int | None, debug: bool) -> None:
+    """Serve the REST API: jobs are runs of the Prefect deployment, executed by its workers.
+
+    \b
+    steno up --api                                 server, worker and API, in one terminal
+    steno api                                      the API alone, beside a `steno up`
+    curl -d '{"audio_url": "https://…/talk.mp3"}' -H 'Content-Type: application/json' http://127.0.0.1:8765/transcribes
+    """
+    for name, given in (("STENO_API__HOST", host), ("STENO_API__PORT", port)):
+        if given is not None:
+            os.environ[name] = str(given)
+    from api import service
+    from infra.settings import get_settings
+
+    service.quieten()
+    get_settings.cache_clear()
+    service.check_orchestrator()
+    service.serve(get_settings(), click.echo)

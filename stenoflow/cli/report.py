@@ -1,0 +1,74 @@
+"""What is said when a recording is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stenoflow.cli.progress import ASIDE
+
+if TYPE_CHECKING:
+    from flows.result import TranscribeResult
+
+
+def print_result(result: TranscribeResult, *, as_json: bool, quiet: bool) -> None:
+    """The summary and the files on standard output, warnings on standard error; or one JSON line."""
+    if as_json:
+        line = {"type": "result", "source": result.source_name} | result.model_dump(mode="json", exclude={"source_name"})
+        click.echo(json.dumps(line, ensure_ascii=False))
+        return
+    if quiet:
+        return
+    for warning in result.warnings:
+        click.echo(f"steno: warning: {result.source_name}: {warning}", err=True)
+    click.echo(f"{result.source_name}: {summary(result)}")
+    for path in result.files.values():
+        click.echo(f"  {near(path)}")
+
+
+def summary(result: TranscribeResult) -> str:
+    """`english, 30.0 s, 2 speakers, 97 words; 12.3 s (2.4 × real time), 3 of 6 stages reused`."""
+    from speech.languages import LANGUAGES
+
+    facts = [LANGUAGES.get(result.language, result.language), duration(result.duration)]
+    if result.speakers:
+        facts.append(counted(result.speakers, "speaker"))
+    if not any(stage.stage == "align" and stage.state == "skipped" for stage in result.stages):
+        facts.append(counted(result.words, "word"))
+    pace = f" ({result.duration / result.total_seconds:.1f} × real time)" if result.total_seconds > 0 else ""
+    reused, total = stages_reused(result)
+    tail = f", {reused} of {total} stages reused" if reused else ""
+    return f"{', '.join(facts)}; took {duration(result.total_seconds)}{pace}{tail}"
+
+
+def stages_reused(result: TranscribeResult) -> tuple[int, int]:
+    """How many of the stages that were asked for came from the store, and how many were asked for."""
+    stages = [stage for stage in result.stages if stage.state in ("computed", "cached") and stage.stage not in ASIDE]
+    return sum(stage.state == "cached" for stage in stages), len(stages)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`12.3 s`, `4 min 05 s` or `1 h 02 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def near(path: str) -> str:
+    """A path below the current folder as a relative one."""
+    if "://" in path:
+        return path
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

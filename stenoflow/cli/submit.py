@@ -1,0 +1,182 @@
+"""`steno submit`: recordings handed to a REST API elsewhere, followed, and their transcripts written here."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stenoflow.cli.errors import INTERRUPTED, Problem, report, worst
+from stenoflow.cli.options import SECTIONS, TranscribeCommand, display_parameters, field_options, given_options
+from stenoflow.cli.session import Display, Session, drawn, interruptible
+
+if TYPE_CHECKING:
+    from flows.request import TranscribeRequest
+    from stenoflow.cli.submitting import Recording
+
+EPILOG = """\b
+steno submit --server https://steno.example.org meeting.m4a -f srt,txt -o transcripts
+steno submit *.wav --detach                    returns at once, and says what the jobs are called
+steno submit --job 3f2a91c7-… -f srt           waits for a job, and writes its transcript
+\b
+The API key is read from STENO_API_KEY, the server's address from STENO_API_URL unless --server gives it.
+Ctrl-C leaves the jobs that were submitted at work, and says how to pick them up again.
+Exit codes are those of `steno transcribe`.
+"""
+_HERE = ("output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count")
+"""Options about what is written here, from the transcript that the service gives."""
+_AS_TRANSCRIBE = ("diarize", "on_diarization_failure", "formats")
+"""Options whose defaults are those of `steno transcribe` rather than those of the API."""
+
+
+def submit(
+    sources: tuple[str, ...],
+    server: str | None,
+    job: tuple[str, ...],
+    detach: bool,
+    tag: tuple[str, ...],
+    metadata: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> int:
+    """Have recordings transcribed by Stenoflow's REST API on another machine.
+
+    A SOURCE is a path, which is uploaded, - for standard input, or an http(s) or s3 URL, which the service fetches itself.
+    Several are submitted at once; the transcripts are written here, as `steno transcribe` would write them.
+    """
+    import asyncio
+
+    if bool(sources) == bool(job):
+        raise click.UsageError("Give recordings to submit, or jobs to pick up with --job, and not both.")
+    if detach and job:
+        raise click.UsageError("--detach is for recordings; jobs are picked up with --job alone.")
+    given = given_options(options)
+    display = Display(as_json, quiet, verbose=False, debug=debug)
+    fields = _fields(given, tag, metadata)
+    recordings = _recordings(sources, job, given)
+    session = Session(display, display.console())
+    codes = asyncio.run(_run(session, recordings, server, fields, detach))
+    left = [recording.job_id for recording in recordings if recording.job_id and recording.code is None]
+    if INTERRUPTED in codes:
+        return _interrupted(left, server, given, display)
+    failed = sum(bool(code) for code in codes)
+    if failed and len(codes) > 1 and not as_json:
+        click.echo(f"steno: {len(codes) - failed} of {len(codes)} recordings done, {failed} failed.", err=True)
+    return worst(codes)
+
+
+class SubmitCommand(TranscribeCommand):
+    """The options of `steno transcribe` that a service takes, and its own."""
+
+    sections = {"Service": ("server", "detach", "job", "tag", "metadata"), **SECTIONS}  # noqa: RUF012
+
+    def parameters(self) -> list[click.Parameter]:
+        from api.schemas import JobOptions
+        from flows.request import TranscribeRequest
+
+        ours = (*_HERE, *_AS_TRANSCRIBE)
+        others = tuple(name for name in TranscribeRequest.model_fields if name not in ours)
+        return [
+            click.Argument(["sources"], nargs=-1, metavar="[SOURCE...]"),
+            click.Option(
+                ["--server"], metavar="URL", envvar="STENO_API_URL", help="Where the API is; on this machine if not said."
+            ),
+            click.Option(["--detach"], is_flag=True, help="Return as soon as the recordings are submitted."),
+            click.Option(["--job"], metavar="ID", multiple=True, help="Pick up this job instead of submitting; repeat it."),
+            click.Option(["--tag"], metavar="TAG", multiple=True, help="A tag to list jobs by; repeat it."),
+            click.Option(["--metadata"], metavar="KEY=VALUE", multiple=True, help="Kept with the job; repeat it."),
+            *field_options(JobOptions, _AS_TRANSCRIBE),
+            *field_options(TranscribeRequest, others),
+            *(parameter for parameter in display_parameters() if parameter.name != "verbose"),
+        ]
+
+
+command = SubmitCommand("submit", submit, help=submit.__doc__, epilog=EPILOG)
+
+
+async def _run(
+    session: Session, recordings: list[Recording], server: str | None, fields: dict[str, Any], detach: bool
+) -> list[int]:
+    """Exit codes, in order; of those that were interrupted, INTERRUPTED."""
+    from asyncio import CancelledError
+
+    from stenoflow.cli.submitting import JobsTable, Submitting
+    from stenoflow.client import AsyncStenoClient
+
+    utf8 = session.console is None or "utf" in session.console.encoding.lower()
+    async with AsyncStenoClient(server) as client:
+        session.table = table = JobsTable(client.url, recordings, utf8=utf8)
+        work = Submitting(client, session.display, table, fields, detach=detach, at_once=session.console is None)
+        with interruptible(session):
+            try:
+                with drawn(session.console, table, keep=False):
+                    await work.all(recordings)
+            except CancelledError:
+                pass
+            for recording in recordings:
+                if recording.said is not None:
+                    recording.said()
+    return [INTERRUPTED if recording.code is None else recording.code for recording in recordings]
+
+
+def _fields(given: dict[str, Any], tags: tuple[str, ...], metadata: tuple[str, ...]) -> dict[str, Any]:
+    """What a submission says beside the recording. Raises click.UsageError."""
+    from api.schemas import JobOptions
+
+    pairs = [pair.partition("=") for pair in metadata]
+    if any(not key or not separator for key, separator, _ in pairs):
+        raise click.UsageError("--metadata is KEY=VALUE.")
+    defaults = {"diarize": True, "on_diarization_failure": "fail"}
+    options = defaults | {name: value for name, value in given.items() if name in JobOptions.model_fields}
+    if tags:
+        options["tags"] = list(tags)
+    if pairs:
+        options["metadata"] = {key: value for key, _, value in pairs}
+    return options
+
+
+def _recordings(sources: tuple[str, ...], jobs: tuple[str, ...], given: dict[str, Any]) -> list[Recording]:
+    """What is to be done, refused where it cannot be. Raises pydantic's ValidationError and StenoError."""
+    from stenoflow.cli.checks import check_output, check_source, check_together
+    from stenoflow.cli.submitting import Recording
+
+    if len(jobs) > 1 and given.get("output_file"):
+        raise click.UsageError("--output-file is for one job; with several, give --output-dir and --format.")
+    requests = [_request(source, given) for source in sources] or [_request(job, given) for job in jobs]
+    check_output(requests[0].output_dir, requests[0].output_file)
+    if jobs:
+        return [Recording(request, job, job_id=job) for job, request in zip(jobs, requests, strict=True)]
+    check_together(requests)
+    for source in sources:
+        check_source(source)
+    return [Recording(request, request.shown_as) for request in requests]
+
+
+def _request(source: str, given: dict[str, Any]) -> TranscribeRequest:
+    from flows.request import TranscribeRequest
+
+    return TranscribeRequest(source=source, **given)
+
+
+def _interrupted(jobs: list[str], server: str | None, given: dict[str, Any], display: Display) -> int:
+    """Say what goes on, and how to pick it up."""
+    if not jobs:
+        message = "Interrupted; nothing of it is at work at the service."
+    else:
+        again = ["steno", "submit", *(["--server", server] if server else [])]
+        again += [word for job in jobs for word in ("--job", job)] + _written(given)
+        many = "The job goes" if len(jobs) == 1 else f"{len(jobs)} jobs go"
+        message = f"Interrupted. {many} on at the service; pick up with: {shlex.join(again)}"
+    return report(Problem("interrupted", message, INTERRUPTED), as_json=display.as_json)
+
+
+def _written(given: dict[str, Any]) -> list[str]:
+    """The options about files, as they were given."""
+    words = ["--format", ",".join(given["formats"])] if "formats" in given else []
+    for name in _HERE:
+        if name in given and name != "highlight_words":
+            words += [f"--{name.replace('_', '-')}", str(given[name])]
+    return [*words, *(["--highlight-words"] if given.get("highlight_words") else [])]

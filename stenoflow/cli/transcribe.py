@@ -1,0 +1,188 @@
+"""`steno transcribe`: the recordings one after the other, each a run of the flow, in one process that keeps its models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stenoflow.cli.errors import INTERRUPTED, describe, report, worst
+from stenoflow.cli.options import MACHINE, TranscribeCommand, given_options
+from stenoflow.cli.session import (
+    Display,
+    Session,
+    drawn,
+    interruptible,
+    leave_unfinished_stages,
+    mark_cancelled,
+    ready,
+    settled,
+    told,
+)
+
+if TYPE_CHECKING:
+    from flows.request import TranscribeRequest
+
+EPILOG = """\b
+Exit codes: 0 done, 2 an option is wrong, 3 the recording or its address is, 4 a model
+may not be had, 5 memory or disk ran out, 6 trying again may help, 7 written without
+speakers, 8 set aside because its process keeps dying, 130 interrupted, 1 anything else.
+"""
+
+
+def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> int:
+    """Turn recordings into transcripts with speakers and word times.
+
+    A SOURCE is a path, an http(s) or s3 URL, any fsspec URL, or - for standard input. Finished stages are kept: the same
+    command again, or with other formats or another number of speakers, repeats only what that changes.
+    """
+    import asyncio
+
+    display = Display(as_json, quiet, verbose, debug)
+    use_machine_options(options)
+    quieten(verbose=verbose)
+    from infra.settings import get_settings
+    from stenoflow.cli.checks import check_together, refused_at_once
+
+    get_settings.cache_clear()
+    settings = get_settings()
+    requests = [_request(source, options, alone=len(sources) == 1) for source in sources]
+    check_together(requests)
+    refused = refused_at_once(requests, settings)
+    codes = {position: _fail(error, requests[position], display, len(requests)) for position, error in refused.items()}
+    if len(refused) < len(requests):
+        session = Session(display, display.console())
+        waiting = {position: request for position, request in enumerate(requests) if position not in refused}
+        codes |= asyncio.run(_run_all(session, waiting, len(requests)))
+        if INTERRUPTED in codes.values():
+            leave_unfinished_stages(session)
+    failed = [position for position in sorted(codes) if codes[position]]
+    if failed and len(requests) > 1 and not as_json:
+        click.echo(f"steno: {len(requests) - len(failed)} of {len(requests)} recordings done, {len(failed)} failed.", err=True)
+    return worst([codes.get(position, INTERRUPTED) for position in range(len(requests))])
+
+
+command = TranscribeCommand("transcribe", transcribe, help=transcribe.__doc__, epilog=EPILOG)
+
+
+def quieten(*, verbose: bool) -> None:
+    """Nothing phones home, and nothing but this command writes to the terminal, unless it is asked to.
+
+    Prefect reads its logging configuration from the environment on import; its own records still reach its API.
+    """
+    from infra.telemetry import hush
+
+    hush()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if verbose:
+        return
+    import logging
+    import warnings
+
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    os.environ["PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL"] = "CRITICAL"
+    os.environ["PREFECT_LOGGING_LOG_PRINTS"] = "false"
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("ORT_LOGGING_LEVEL", "4")
+    warnings.simplefilter("ignore")
+    logging.lastResort = None
+
+
+def use_machine_options(options: dict[str, Any]) -> None:
+    """Hand on, as settings, the options that say how this machine is used."""
+    for name, variable in MACHINE.items():
+        value = options.pop(name, None)
+        if value is not None:
+            os.environ[variable] = str(value)
+    if token := options.pop("hf_token", None):
+        os.environ["HF_TOKEN"] = token
+
+
+def _request(source: str, options: dict[str, Any], *, alone: bool) -> TranscribeRequest:
+    """The request for one source. Raises pydantic's ValidationError.
+
+    Of several, each keeps the name of its address, by which they were checked: servers may call them all `audio.mp3`.
+    """
+    from flows.request import TranscribeRequest
+    from infra.names import WEB, display_name, scheme_of
+
+    if not alone and scheme_of(source) in WEB and not options.get("name"):
+        options = options | {"name": display_name(source)}
+    return TranscribeRequest(source=source, **given_options(options))
+
+
+def _fail(error: BaseException, request: TranscribeRequest, display: Display, total: int) -> int:
+    """Report why one recording failed; its exit code."""
+    if display.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    named = total > 1 or display.as_json
+    return report(describe(error), as_json=display.as_json, source=request.shown_as if named else None)
+
+
+async def _run_all(session: Session, requests: dict[int, TranscribeRequest], total: int) -> dict[int, int]:
+    """Exit codes by position. Ctrl-C ends the command after the batch at work; a second one ends it at once."""
+    from asyncio import CancelledError
+
+    codes: dict[int, int] = {}
+    with interruptible(session):
+        for position, request in requests.items():
+            try:
+                codes[position] = await _run(session, request, total)
+            except CancelledError as error:
+                await mark_cancelled(session.run_id)
+                codes[position] = _fail(error, request, session.display, total)
+                break
+        await settled(session)
+    return codes
+
+
+async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
+    """Transcribe one recording and print what came of it; its exit code."""
+    from stenoflow.cli.progress import StageTable
+    from stenoflow.cli.report import print_result
+
+    display = session.display
+    table = StageTable(request.shown_as, utf8=session.console is None or "utf" in session.console.encoding.lower())
+    session.table = table
+    try:
+        with drawn(session.console, table, keep=total == 1):
+            transcribe_flow = await ready(session, table, request)
+            with told(session, request.shown_as, table):
+                result = await transcribe_flow(as_kept(request))
+    except Exception as error:
+        if partial := partial_result(error):
+            print_result(partial, as_json=display.as_json, quiet=display.quiet)
+        return _fail(error, request, display, total)
+    finally:
+        if session.ahead is not None:
+            session.ahead.stop()
+    print_result(result, as_json=display.as_json, quiet=display.quiet)
+    return 0
+
+
+def as_kept(request: TranscribeRequest) -> TranscribeRequest:
+    """The request as Prefect may keep and show it, and as it can be retried from any folder.
+
+    An address with credentials or a signature becomes a handle, paths become absolute.
+    """
+    from infra.handles import concealed
+    from infra.names import STDIN, expanded, scheme_of
+    from infra.settings import get_settings
+
+    source = concealed(request.source, get_settings())
+    if source != STDIN and not scheme_of(source):
+        source = str(expanded(source).absolute())
+    folder = request.output_dir if scheme_of(request.output_dir) else str(Path(request.output_dir).expanduser().absolute())
+    return request.model_copy(update={"source": source, "output_dir": folder})
+
+
+def partial_result(error: BaseException) -> Any:
+    """The transcript that was saved although the run failed."""
+    from flows.result import DiarizationFailed
+
+    return error.result if isinstance(error, DiarizationFailed) else None
