@@ -19,7 +19,15 @@ KNOWN = (infra.errors, DiarizationFailed, LocalCompute)
 ONE_DOORS = re.compile(
     r"(?<![\w-])--[a-z]|`steno |STENO_|PREFECT_|HF_TOKEN|AWS_|\bpip install|, or a folder|`modal |allow truncated"
 )
-OTHERS = ("stenoflow/cli/", "flows/local_server/", "flows/evaluation/", "flows/batch", "flows/retry.py", "infra/listing/", "infra/listening.py")
+OTHERS = (
+    "stenoflow/cli/",
+    "flows/local_server/",
+    "flows/evaluation/",
+    "flows/batch",
+    "flows/retry.py",
+    "infra/listing/",
+    "infra/listening.py",
+)
 """What no caller of the API meets: the command line's own, and what lists recordings or opens ports."""
 OPERATORS = ("infra/on_modal/admin.py", "infra/on_modal/web.py")
 

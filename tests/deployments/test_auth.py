@@ -28,8 +28,8 @@ from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
 from tests import stub_compute
-from tests.deployments.test_doors import ended
 from tests.cli.test_cli import steno
+from tests.deployments.test_doors import ended
 from tests.prefect_home import prefect_home
 from tests.up import Up, free_port
 

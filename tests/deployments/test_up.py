@@ -26,8 +26,8 @@ from deployments.up import database_url, server_environment
 from infra.errors import PortTaken, ProcessKeepsEnding
 from infra.settings import StenoSettings
 from speech.errors import InvalidOption
-from tests.deployed import ROOT
 from tests.cli.test_cli import steno
+from tests.deployed import ROOT
 from tests.guides import commands, shell, spoken
 from tests.prefect_home import prefect_home
 from tests.up import Up, free_port, gone

@@ -16,8 +16,8 @@ from flows.batching.drive import BatchEvent, watching
 from flows.request import TranscribeOptions
 from infra import outputs
 from infra.settings import StenoSettings
-from tests.flows.test_batch import Place, place, run
 from tests.cli.test_cli import steno
+from tests.flows.test_batch import Place, place, run
 from tests.stage_double import recording
 from tests.stub_compute import BACKEND, executions
 
