@@ -442,10 +442,14 @@ def test_models_lists_what_is_here_and_what_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_run_as_cancelled_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_run_as_cancelled_and_leaves_nothing_behind(tmp_path: Path, models_dir: Path) -> None:
     source = make_case("speech", tmp_path)
-    prefect = prefect_home(tmp_path / "prefect")
-    variables = {"STENO_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(prefect), "STENO_OFFLINE": "1"}
+    homes = {
+        "STENO_HOME": tmp_path / "home",
+        "PREFECT_HOME": prefect_home(tmp_path / "prefect"),
+        "STENO_MODELS_DIR": models_dir,
+    }
+    variables = {name: str(folder) for name, folder in homes.items()} | {"STENO_OFFLINE": "1"}
     with subprocess.Popen(
         [
             sys.executable,
