@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from infra import chunk_messages
 from infra.chunk_messages import Garbled, Message
 from infra.compute import runtime_of
 from infra.settings import StenoSettings
+from stenoflow import isolated
 
 RETRY_START = 5.0
 """Seconds after a failed start before the next one is tried."""
@@ -64,7 +64,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "infra.chunk_worker", str(theirs.fileno())),
+                *isolated.command("infra.chunk_worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,

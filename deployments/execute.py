@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun
 
-COMMAND = "python -P -m deployments.execute"
-"""`-P`: the folder that transcripts are written to is no place for modules."""
+COMMAND = "python -P -m stenoflow.isolated deployments.execute"
 
 
 class Refused(Exception):

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import IO
 from flows.local_server import database
 from infra.errors import ApiUnreachable
 from infra.listening import listen
+from stenoflow import isolated
 
 __all__ = ["Child", "api", "listen", "server", "wait_healthy", "worker"]
 
@@ -102,23 +102,23 @@ def server(
     listener: socket.socket, env: Mapping[str, str], log: Path, *, names: tuple[str, ...] = (), echo: bool = False
 ) -> Child:
     """Prefect's API, UI and services on that socket; `names` are hosts that it answers to besides its address."""
-    command = [sys.executable, "-m", "flows.local_server.server", str(listener.fileno()), *names]
+    command = isolated.command("flows.local_server.server", str(listener.fileno()), *names)
     return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, echo=echo, pass_fds=(listener.fileno(),))
 
 
 def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """A worker of the pool that runs at most `limit` runs at once; 0 for any number."""
-    return Child("worker", [sys.executable, "-m", "deployments.worker", pool, name, str(limit)], env, log, echo=echo)
+    return Child("worker", isolated.command("deployments.worker", pool, name, str(limit)), env, log, echo=echo)
 
 
 def courier(pool: str, name: str, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """What delivers webhooks."""
-    return Child("courier", [sys.executable, "-m", "deployments.courier", pool, name], env, log, echo=echo)
+    return Child("courier", isolated.command("deployments.courier", pool, name), env, log, echo=echo)
 
 
 def api(env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:
     """The REST API, where STENO_API__HOST and STENO_API__PORT say."""
-    return Child("api", [sys.executable, "-m", "api.service"], env, log, echo=echo)
+    return Child("api", isolated.command("api.service"), env, log, echo=echo)
 
 
 def wait_healthy(url: str, child: Child, timeout: float, until: Callable[[], bool] = lambda: False) -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.environment import flow_environment
-from deployments.execute import COMMAND
 from infra.settings import get_settings
+from stenoflow import isolated
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -65,7 +65,7 @@ def make_worker(
             """The worker's own: whoever may call the API may write the pool's template, and what runs and deployments set."""
             workdir = get_settings().workdir_path
             return cls(
-                command=shlex.join([sys.executable, *COMMAND.split()[1:]]),
+                command=shlex.join(isolated.command("deployments.execute")),
                 env=dict(flow_environment()),
                 working_dir=workdir,
                 stream_output=True,

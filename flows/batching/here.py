@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
+from stenoflow import isolated
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -83,7 +83,7 @@ class Executor:
         elif self._reader is not None:
             await self._reader
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "flows.batching.executor"),
+            *isolated.command("flows.batching.executor"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),

@@ -26,6 +26,7 @@ from flows.local_server import database, running
 from flows.local_server.schema import KnownSchema
 from infra.errors import ApiDenied, ApiRefused, ApiUnreachable
 from speech.errors import StenoError
+from stenoflow import isolated
 
 if TYPE_CHECKING:
     import uvicorn
@@ -131,7 +132,7 @@ class TemporaryServer:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
         with listener:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.local_server.server", str(listener.fileno())],
+                isolated.command("flows.local_server.server", str(listener.fileno())),
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=None if verbose else self._log,

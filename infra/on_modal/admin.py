@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 from typing import Any
 
 from infra.errors import ModalNotDeployed
 from infra.on_modal.contract import ROOT, code_fingerprint
 from infra.on_modal.errors import modal_errors
 from infra.settings import StenoSettings
+from stenoflow import isolated
 
 CLASSES = {"Speech": "asr", "Voices": "segment"}
 """Class → one of its methods, which all share their containers."""
@@ -36,13 +35,11 @@ async def deploy(settings: StenoSettings, *, quiet: bool) -> str:
             "The image is made from the checkout's requirements/engine.txt, which an installed package lacks; deploy from a checkout."
         )
     await require_account()
-    command = [sys.executable, "-m", "modal", "deploy", "-m", "infra.modal_app"]
+    command = isolated.command("infra.on_modal.deploy")
     if settings.modal.environment:
         command += ["--env", settings.modal.environment]
-    # The module must be found whatever folder this is run in; a `.env` file there is still read.
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     done = await asyncio.to_thread(
-        subprocess.run, command, env=env, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False
+        subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False
     )
     if done.returncode:
         said = [line.strip(" │") for line in (done.stderr or done.stdout or "").splitlines() if line.strip(" │╭╰─╮╯")]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import modal
 
 LIBRARIES = "/opt/stenoflow/libraries.py"
-SOURCES = ("speech", "infra")
+SOURCES = ("speech", "infra", "stenoflow")
 
 
 def build_image(settings: StenoSettings) -> modal.Image:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "api.service:application"
 """Where it is made; this room knows it by name only."""
-SOURCES = ("speech", "infra", "tasks", "flows", "api")
+SOURCES = ("speech", "infra", "tasks", "flows", "api", "stenoflow")
 REQUESTS = 100
 """Requests that one container answers at the same time: they wait, for Prefect, for the store, for jobs."""
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from stenoflow import isolated
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("stenoflow.cli.transcribe:command", "Turn recordings into transcripts with speakers and word times."),
     "batch": ("stenoflow.cli.batch:command", "Transcribe what is new in a folder, a bucket, a manifest or a feed."),
@@ -95,6 +97,7 @@ def version_command() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code; the only place that turns an error into one."""
+    isolated.take_precedence()
     sys.exit(run(sys.argv[1:] if args is None else args))
 
 

@@ -275,4 +275,5 @@ def test_an_api_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 def test_the_worker_starts_with_the_python_it_runs_on(tmp_path: Path) -> None:
     started = processes.worker("pool", "name", 3, {}, tmp_path / "log")
-    assert started._command == [sys.executable, "-m", "deployments.worker", "pool", "name", "3"]
+    assert started._command[:2] == [sys.executable, "-P"]
+    assert started._command[-4:] == ["deployments.worker", "pool", "name", "3"]

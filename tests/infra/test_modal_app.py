@@ -121,7 +121,7 @@ def test_the_image_is_the_repositorys_own_lock_file(defined: dict[str, Any]) -> 
     assert (image["env"]["STENO_MODEL"], image["env"]["STENO_MODELS_DIR"]) == ("large-v3", "/weights/models")
     assert "LD_LIBRARY_PATH" not in image["env"]
     packages = {path.split("/")[2] for path in function["files"]}
-    assert packages == {"infra", "speech"}
+    assert packages == {"infra", "speech", "stenoflow"}
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_the_rest_api_is_served_where_a_secret_says_whose_runs_its_jobs_are(serv
     api = server.app("serving")["functions"]["api"]
     assert (api["gpu"], api["max_inputs"], api["volumes"]) == ([], 100, {})
     assert [secret["name"] for secret in api["secrets"]] == ["prefect"]
-    assert {path.split("/")[2] for path in api["files"]} == {"speech", "infra", "tasks", "flows", "api"}
+    assert {path.split("/")[2] for path in api["files"]} == {"speech", "infra", "tasks", "flows", "api", "stenoflow"}
     [sent] = [text for path, text in api["image"]["context_files"].items() if path.endswith("_base.txt")]
     assert sent == (ROOT / "requirements" / "base.txt").read_text()
     assert "prefect_secret_value" not in str(server.app("serving"))
