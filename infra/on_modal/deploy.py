@@ -10,4 +10,4 @@ if __name__ == "__main__":
     # Modal puts the working directory before all others unless it is there (`modal/cli/import_refs.py`).
     sys.path.append("")
     sys.argv[1:] = ["deploy", "-m", "infra.modal_app", *sys.argv[1:]]
-    main()
+    main()  # type: ignore[no-untyped-call]
