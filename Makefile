@@ -12,7 +12,7 @@ TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast test-matrix bench screenshots lint lock clean
+.PHONY: help demo test test-fast test-matrix bench screenshots options lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ bench: .venv/voices.stamp ## Print accuracy, speed and memory tables beside Whis
 
 screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)
 	$(BIN)/python -m bench.screenshots
+
+options: .venv/dev.stamp ## Write the client's types of the options, after a change of their declaration
+	@$(BIN)/python -m tests.client_options
 
 lint: .venv/dev.stamp ## Lint and type-check
 	$(BIN)/ruff check .

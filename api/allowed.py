@@ -25,16 +25,19 @@ def model_names(settings: StenoSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("auto", settings.model, *sorted(published), *settings.api.models)))
 
 
-def check_model(model: str, language: str | None, settings: StenoSettings) -> None:
+def aligner_names(settings: StenoSettings) -> tuple[str, ...]:
+    """The models for word times that callers may name: those that need no name, torchaudio's, and what the operator adds."""
+    from speech.registry import ATTENTION, TORCHAUDIO_FILES
+
+    return tuple(dict.fromkeys(("auto", ATTENTION, "wav2vec2", *TORCHAUDIO_FILES, *settings.api.models)))
+
+
+def check_models(model: str, align_model: str, language: str | None, settings: StenoSettings) -> None:
     """Raise Unprocessable for a model that callers may not name, or that is not for the language."""
     from speech.models import resolve_asr
 
-    names = model_names(settings)
-    if model not in names:
-        shown = ", ".join(f"`{name}`" for name in names if "/" not in name or name in settings.api.models)
-        detail = f"model: take one of {shown}. Others are the operator's to allow, in STENO_API__MODELS."
-        fields = [{"field": "model", "message": detail, "code": "unknown_model"}]
-        raise Unprocessable(detail, code="unknown_model", errors=fields)
+    _check_named("model", model, model_names(settings), settings)
+    _check_named("align_model", align_model, aligner_names(settings), settings)
     if model == "auto" or "/" in model:
         return
     # Whether the weights can be had is the worker's business.
@@ -43,6 +46,14 @@ def check_model(model: str, language: str | None, settings: StenoSettings) -> No
             resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
         except InputError as error:
             raise Unprocessable(cures.of(error), code=error.code) from None
+
+
+def _check_named(field: str, given: str, names: tuple[str, ...], settings: StenoSettings) -> None:
+    if given in names:
+        return
+    shown = ", ".join(f"`{name}`" for name in names if "/" not in name or name in settings.api.models)
+    detail = f"{field}: take one of {shown}. Others are the operator's to allow, in STENO_API__MODELS."
+    raise Unprocessable(detail, code="unknown_model", errors=[{"field": field, "message": detail, "code": "unknown_model"}])
 
 
 def may_read(path: str, settings: StenoSettings) -> bool:

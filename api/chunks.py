@@ -19,20 +19,11 @@ from api.problems import unprocessable
 from api.schemas import ChunkResult, JobRequest
 from api.sessions import Sessions
 from api.warm import Pool
-from flows.request import TranscribeOptions
+from flows.doors import Door, options_of
+from flows.options import TranscribeOptions
 from infra.settings import StenoSettings, get_settings
 
-_OPTIONS = {
-    "language",
-    "task",
-    "align",
-    "diarize",
-    "num_speakers",
-    "min_speakers",
-    "max_speakers",
-    "initial_prompt",
-    "hotwords",
-}
+_OPTIONS = set(options_of(TranscribeOptions, Door.CHUNK))
 _SWEEP = 30.0
 """Seconds between two looks for sessions that have expired."""
 

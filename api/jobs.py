@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from api import deliveries, guard, held, keeping, limits, metrics, states, tags
-from api.allowed import check_model
+from api.allowed import check_models
 from api.auth import Caller
 from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
 from api.problems import unprocessable
@@ -84,8 +84,9 @@ class Jobs:
         if body.webhook_url is not None:
             await guard.check_webhook_url(body.webhook_url)
         request = await asyncio.to_thread(request_of, body, upload, self.settings)
-        if caller.limits.max_duration is not None:
-            request = request.model_copy(update={"max_duration": caller.limits.max_duration})
+        longest = [limit for limit in (request.max_duration, caller.limits.max_duration) if limit is not None]
+        if longest:
+            request = request.model_copy(update={"max_duration": min(longest)})
         payload = payload_of(body, upload)
         marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload, kept)
         if body.webhook_url is not None:
@@ -261,7 +262,8 @@ class Jobs:
     async def _check_retry(self, run: FlowRun, changes: dict[str, Any]) -> None:
         """Raise Unprocessable for what is not allowed any more, too: a job may be older than the settings."""
         asked = {**(run.parameters.get("request") or {}), **changes}
-        await asyncio.to_thread(check_model, asked.get("model") or "auto", asked.get("language"), self.settings)
+        model, aligner = (asked.get(name) or "auto" for name in ("model", "align_model"))
+        await asyncio.to_thread(check_models, model, aligner, asked.get("language"), self.settings)
         if not tags.values(run, tags.UPLOAD):
             with contextlib.suppress(SourceNotFound):
                 source = await asyncio.to_thread(revealed, str(asked.get("source")), self.settings)

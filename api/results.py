@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from api.errors import Gone
-from flows.request import FORMATS, Format
+from flows.options import FORMATS, LAYOUT, Format
 from flows.result import TranscribeResult
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
@@ -29,9 +30,10 @@ MEDIA_TYPES: dict[Format, str] = {
 assert set(MEDIA_TYPES) == set(FORMATS)
 
 
-async def rendered(result: TranscribeResult, format_: Format) -> str:
-    """The transcript as the text of a file. Raises Gone when its artifact was collected."""
-    return await _kept(_rendered, result, format_)
+async def rendered(result: TranscribeResult, format_: Format, options: Mapping[str, Any]) -> str:
+    """The transcript as the text of a file, laid out as the job's options say. Raises Gone when its artifact was collected."""
+    layout = {name: options[name] for name in sorted(LAYOUT) if options.get(name) is not None}
+    return await _kept(_rendered, result, format_, json.dumps(layout))
 
 
 async def transcript(result: TranscribeResult) -> Transcript:
@@ -71,14 +73,14 @@ def _read(reference: ArtifactRef) -> Transcript:
 
 
 @lru_cache(maxsize=8)
-def _rendered(facts: str, format_: Format) -> str:
+def _rendered(facts: str, format_: Format, layout: str = "{}") -> str:
     """By the result's facts as JSON, so that callers who poll an ended job do not have it read and rendered every time."""
     from speech.formats import RenderOptions, render
 
     known = json.loads(facts)
     # Those of the recording are not in the artifact, which several recordings of the same samples share.
     found = _read(ArtifactRef.model_validate(known["transcript"])).model_copy(update={"warnings": tuple(known["warnings"])})
-    return render(found, format_, RenderOptions(uri=output_stem(known["source_name"])))
+    return render(found, format_, RenderOptions(uri=output_stem(known["source_name"]), **json.loads(layout)))
 
 
 @lru_cache(maxsize=32)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from api.transcripts import Segment, Word
-from flows.request import Format, track_choice
+from flows.doors import Door, model_at
+from flows.options import TranscribeOptions
+from flows.request import TranscribeRequest
 from flows.webhooks import JobEnd, WebhookType
 
 JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
@@ -17,8 +19,6 @@ StageState = Literal["pending", "running", "computed", "cached", "skipped", "fai
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaValue = Annotated[str, StringConstraints(max_length=512)]
-MOST_TEXT = 2000
-Text2000 = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
 LeftOut = BeforeValidator(lambda value: None if value == "" else value)
 """Older callers send an empty text for what they leave out."""
 RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
@@ -30,43 +30,16 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class JobOptions(Body):
-    """How a recording is transcribed."""
+if TYPE_CHECKING:
 
-    language: str | None = Field(
-        None, max_length=40, description="The spoken language, as a code or a name; detected when left out."
-    )
-    track: str | None = Field(
-        None,
-        max_length=40,
-        description="Which of several audio tracks: its number, from 1, or its language; chosen when left out.",
-    )
-    model: str = Field(
-        "auto",
-        min_length=1,
-        max_length=200,
-        description="Whisper model: a size, or another that the service allows; `auto` takes its default.",
-    )
-    task: Literal["transcribe", "translate"] = Field(
-        "transcribe", description="Keep the spoken language, or translate to English."
-    )
-    batch_size: int | None = Field(
-        None, ge=1, le=256, description="Chunks of audio decoded at once; found from the worker's memory when left out."
-    )
-    align: bool = Field(True, description="Give every word a time.")
-    diarize: bool = Field(False, description="Say who speaks.")
-    num_speakers: int | None = Field(None, ge=1, le=100, description="The number of speakers, when it is known.")
-    min_speakers: int | None = Field(None, ge=1, le=100, description="At least this many speakers.")
-    max_speakers: int | None = Field(None, ge=1, le=100, description="At most this many speakers.")
-    initial_prompt: Text2000 | None = Field(None, description="Text that primes the spelling and style of the transcript.")
-    hotwords: Text2000 | None = Field(None, description="Names and terms that are likely to be said, separated by spaces.")
-    on_diarization_failure: Literal["fail", "degrade"] = Field(
-        "degrade",
-        description="What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails.",
-    )
-    formats: tuple[Format, ...] = Field(("json",), min_length=1, max_length=7, description="The files to write.")
+    class JobOptions(TranscribeOptions):
+        name: str | None
 
-    _track = field_validator("track", mode="before")(track_choice)
+    class RetryOptions(TranscribeOptions): ...
+
+else:
+    JobOptions = model_at(Door.API, TranscribeRequest, Body, "JobOptions", "How a recording is transcribed.")
+    RetryOptions = model_at(Door.RETRY, TranscribeRequest, Body, "RetryOptions", "What is to be different.", changes=True)
 
 
 class JobRequest(JobOptions):
@@ -206,24 +179,12 @@ class JobRemoved(BaseModel):
     job_id: str
 
 
-class RetryRequest(Body):
+class RetryRequest(RetryOptions):
     """What to do differently; nothing: the same again, of which finished stages are reused."""
 
     from_: RetryFrom | None = Field(
         None, alias="from", description="Compute this stage and what follows it, although it is cached."
     )
-    language: str | None = Field(None, max_length=40)
-    track: str | None = Field(None, max_length=40)
-    model: str | None = Field(None, min_length=1, max_length=200)
-    align: bool | None = None
-    diarize: bool | None = None
-    num_speakers: int | None = Field(None, ge=1, le=100)
-    min_speakers: int | None = Field(None, ge=1, le=100)
-    max_speakers: int | None = Field(None, ge=1, le=100)
-    initial_prompt: Text2000 | None = None
-    hotwords: Text2000 | None = None
-
-    _track = field_validator("track", mode="before")(track_choice)
 
 
 class ChunkResult(BaseModel):

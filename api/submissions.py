@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from api import tags
-from api.allowed import check_model
+from api.allowed import check_models
 from api.auth import Caller
 from api.problems import unprocessable
 from api.schemas import JobOptions, JobRequest
@@ -46,12 +46,12 @@ def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSetting
     # No files: what callers ask for is rendered from the transcript in the store.
     options |= {"formats": ()}
     if upload is not None:
-        options |= {"source": upload.source, "name": upload.name}
+        options = {"name": upload.name} | options | {"source": upload.source}
     else:
         assert body.audio_url is not None
         options |= {"source": concealed(body.audio_url, settings, shared=True, of=_HANDLES_OF)}
     request = validated(options)
-    check_model(request.model, request.language, settings)
+    check_models(request.model, request.align_model, request.language, settings)
     return request
 
 

@@ -8,8 +8,8 @@ from api import states, tags
 from api.runs import submitted_at
 from api.schemas import Job
 from api.states import ENDED, Seen
+from flows.options import FORMATS
 from flows.outcome import RunOutcome
-from flows.request import FORMATS
 from flows.result import TranscribeResult
 
 if TYPE_CHECKING:

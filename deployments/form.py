@@ -1,4 +1,4 @@
-"""A flow's parameters as Prefect's form shows and checks them.
+"""A flow's parameters as Prefect's form shows and checks them; what each option is called there is declared with it.
 
 Pydantic writes an optional number as "a number between 1 and 100, or null, which is the default". Prefect's form makes two
 tabs of that, and its API refuses a wrong number as "not valid under any of the given schemas". Written as a number that may
@@ -8,80 +8,24 @@ choices: with null among them the form would show a text field instead of a drop
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from flows.request import FORMATS
-from speech.languages import LANGUAGES
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flows.doors import GROUPS, Door, about, help_at
 
 if TYPE_CHECKING:
     from prefect import Flow
 
-USUAL = ("source", "references", "name", "language", "num_speakers", "min_speakers", "max_speakers", "model", "models")
-USUAL_OUTPUT = ("formats", "output_dir")
-GROUPS: dict[str, dict[str, str]] = {
-    "Speakers": {"diarize": "tell apart", "on_diarization_failure": "if they cannot be told apart"},
-    "Sound": {
-        "track": "which audio track",
-        "allow_truncated": "take what is cut short",
-        "max_duration": "longest recording (seconds)",
-    },
-    "Words": {
-        "task": "transcribe or translate",
-        "hotwords": "names and terms",
-        "initial_prompt": "text to begin with",
-        "align": "times",
-        "align_model": "model for times",
-    },
-    "Files": {
-        "output_file": "one file instead",
-        "overwrite": "replace those of others",
-        "highlight_words": "underline words in subtitles",
-        "max_line_width": "characters per subtitle line",
-        "max_line_count": "lines per subtitle",
-    },
-    "List": {
-        "recursive": "folders below",
-        "limit": "at most this many",
-        "order": "which first",
-        "retry_failed": "failed ones again",
-    },
-    "Computing": {
-        "run_on": "machine",
-        "compute": "here or on Modal",
-        "concurrency": "recordings at once",
-        "batch_size": "batch size",
-        "redo_from": "once more from",
-        "retention_days": "keep artifacts for (days)",
-    },
-}
-"""Heading to its fields, each with what its title says after the heading. Prefect's form has no headings of its own."""
-
-TITLES = {
-    "source": "Recording",
-    "num_speakers": "Number of speakers",
-    "min_speakers": "Fewest speakers",
-    "max_speakers": "Most speakers",
-    "model": "Whisper model",
-    "models": "Whisper models",
-    "formats": "Files to write",
-    "output_dir": "Output folder",
-    "options": "Transcription",
-    "older_than_days": "Unused for (days)",
-    "max_gb": "Keep at most (GB)",
-    "dry_run": "Only list",
-} | {field: f"{heading}: {title}" for heading, fields in GROUPS.items() for field, title in fields.items()}
-DESCRIPTIONS = {
-    "source": "A path or address that the worker can read: a file, https://, s3://, or another storage's.",
-    "output_dir": "Folder or address (s3://, another storage's) that the files are written to; a relative one is below the work pool's working directory.",
-    "language": "The spoken language; detected when left out.",
-}
-_GROUPS = {
+_TITLES = {
     "TranscribeRequest": "Recording",
     "BatchRequest": "Batch",
     "EvaluateRequest": "Evaluation",
     "GcRequest": "Collection",
+    "TranscribeOptions": "Transcription",
 }
-_SOURCES = {"BatchRequest": "Recordings", "EvaluateRequest": "References"}
 
 
 def parameter_form(flow: Flow[..., Any]) -> dict[str, Any]:
@@ -89,28 +33,54 @@ def parameter_form(flow: Flow[..., Any]) -> dict[str, Any]:
     from prefect.utilities.callables import parameter_schema
 
     schema: dict[str, Any] = parameter_schema(flow).model_dump_for_openapi()
-    models = schema.get("definitions", {})
-    for name, definition in models.items():
-        properties = definition.get("properties", {})
-        for spec in properties.values():
-            if "$ref" in spec:
-                spec.setdefault("description", models[spec["$ref"].rpartition("/")[2]].get("description", ""))
-        definition["properties"] = _ordered({field: _field(field, spec, name) for field, spec in properties.items()})
+    definitions = schema.get("definitions", {})
+    models = {model.__name__: model for model in _models(get_type_hints(flow.fn).values())}
+    for name, definition in definitions.items():
+        definition["properties"] = _fields(definition.get("properties", {}), models[name], definitions)
     for name, spec in schema["properties"].items():
-        group = spec.get("$ref", "").rpartition("/")[2]
-        spec["title"] = _GROUPS.get(group) or TITLES.get(name) or _sentence_case(name)
+        spec["title"] = _TITLES.get(_model_of(spec)) or _sentence_case(name)
     return schema
 
 
-def _field(name: str, spec: dict[str, Any], model: str) -> dict[str, Any]:
-    spec = _optional(spec)
-    title = _SOURCES.get(model) if name == "source" else None
-    spec["title"] = title or TITLES.get(name) or _sentence_case(name)
-    if name == "language" and spec.get("type") == "string":
-        spec["enum"] = [*sorted(LANGUAGES.values()), *sorted(LANGUAGES)]
-    if name == "formats":
-        spec["items"] = {"type": "string", "enum": [*FORMATS, "all"]}
-    return spec | ({"description": DESCRIPTIONS[name]} if model == "TranscribeRequest" and name in DESCRIPTIONS else {})
+def _models(kinds: Any) -> Iterator[type[BaseModel]]:
+    """The models among the types, and those of their fields."""
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield kind
+            yield from _models(field.annotation for field in kind.model_fields.values())
+
+
+def _fields(properties: dict[str, Any], model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    """What most runs fill in, what belongs to this form alone, then the groups. A database may forget the order of keys."""
+    known = {name: about(model.model_fields[name]) for name in properties}
+    shown = [name for name, option in known.items() if option is None or Door.FORM in option.doors]
+
+    def place(name: str) -> tuple[int, int]:
+        option = known[name]
+        if option is None:
+            return 1, 0
+        return (0, 0) if option.usual else (2, GROUPS.index(option.group))
+
+    fields: dict[str, Any] = {}
+    for position, name in enumerate(sorted(shown, key=place)):
+        spec = _field(name, properties[name], model.model_fields[name])
+        if "$ref" in spec:
+            spec.setdefault("description", definitions[_model_of(spec)].get("description", ""))
+        fields[name] = spec | {"position": position}
+    return fields
+
+
+def _field(name: str, spec: dict[str, Any], field: FieldInfo) -> dict[str, Any]:
+    """Prefect's form has no headings of its own: a field's title says its group first."""
+    spec, option = _optional(spec), about(field)
+    if option is None:
+        return spec | {"title": _TITLES.get(_model_of(spec)) or _sentence_case(name)}
+    if option.offered and spec.get("type") == "array":
+        spec["items"] = {"type": "string", "enum": [*option.offered]}
+    elif option.offered:
+        spec["enum"] = [*option.offered]
+    title = option.title if option.usual else f"{option.group}: {option.title}"
+    return spec | {"title": title, "description": help_at(field, Door.FORM)}
 
 
 def _optional(spec: dict[str, Any]) -> dict[str, Any]:
@@ -123,12 +93,8 @@ def _optional(spec: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
-    """What most runs fill in, what belongs to this form alone, then the groups. A database may forget the order of keys."""
-    grouped = [name for group in GROUPS.values() for name in group]
-    own = [name for name in fields if name not in (*USUAL, *USUAL_OUTPUT, *grouped)]
-    names = [name for name in (*USUAL, *USUAL_OUTPUT, *own, *grouped) if name in fields]
-    return {name: fields[name] | {"position": position} for position, name in enumerate(names)}
+def _model_of(spec: dict[str, Any]) -> str:
+    return str(spec.get("$ref", "")).rpartition("/")[2]
 
 
 def _sentence_case(name: str) -> str:

@@ -17,7 +17,7 @@ from flows.evaluation.request import EvaluateRequest, series_of
 from flows.evaluation.result import Evaluation, EvaluationIncomplete
 from flows.evaluation.rows import evaluate_all
 from flows.evaluation.summary import against, overall, within
-from flows.request import TranscribeOptions
+from flows.options import MANIFEST_OPTIONS, RENDERED
 from flows.served import asked, served
 from infra.handles import revealed
 from infra.names import display_name
@@ -27,8 +27,7 @@ from tasks.models import resolve_models
 from tasks.references import read_references
 from tasks.report import run_id
 
-_OF_ALL = {"model", "formats", "highlight_words", "max_line_width", "max_line_count"}
-ROW_OPTIONS = tuple(name for name in TranscribeOptions.model_fields if name not in _OF_ALL)
+ROW_OPTIONS = tuple(name for name in MANIFEST_OPTIONS if name not in ("model", *RENDERED))
 """What a manifest's rows may say: not the model, which is what is compared, nor how files look."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prefect import flow, get_run_logger
-from pydantic import Field
 
+from flows.doors import OPERATORS, Option, option
 from flows.served import served
 from flows.upkeep.collecting import collected_everywhere
 from infra.collect import DAY, Limits
@@ -16,15 +16,19 @@ from speech.schema import Frozen
 class GcRequest(Frozen):
     """What may be removed, beside what is past the retention of its runs."""
 
-    older_than_days: float | None = Field(
-        None, ge=0, description="Remove runs that ended so many days ago, and artifacts that no run has used since."
-    )
-    max_gb: float | None = Field(
+    older_than_days: float | None = option(
         None,
+        "Remove runs that ended so many days ago, and artifacts that no run has used since.",
+        Option("List", "Unused for (days)", OPERATORS, usual=True),
         ge=0,
-        description="Remove the least recently used artifacts until they take no more than this, in GB of 10^9 bytes.",
     )
-    dry_run: bool = Field(False, description="Only say what would be removed.")
+    max_gb: float | None = option(
+        None,
+        "Remove the least recently used artifacts until they take no more than this, in GB of 10^9 bytes.",
+        Option("List", "Keep at most (GB)", OPERATORS, usual=True),
+        ge=0,
+    )
+    dry_run: bool = option(False, "Only say what would be removed.", Option("List", "Only list", OPERATORS, usual=True))
 
     @property
     def limits(self) -> Limits:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from prefect import flow
 from prefect.states import Failed
 
+from flows.options import LAYOUT, echoed
 from flows.outcome import keep_outcome, outcome_of
 from flows.report import publish_report
 from flows.request import TranscribeRequest, without_folders
@@ -154,7 +155,7 @@ def _output(request: TranscribeRequest) -> Output:
         output_dir=request.output_dir,
         output_file=request.output_file,
         overwrite=request.overwrite,
-        render=request.model_dump(include={"highlight_words", "max_line_width", "max_line_count"}),
+        render=request.model_dump(include=set(LAYOUT)),
     )
 
 
@@ -163,26 +164,13 @@ def _echo(request: TranscribeRequest, models: Models, text: _Text, recording: Re
 
     `track` is among them where the recording has several.
     """
-    asked = request.model_dump(
-        mode="json",
-        include={
-            "language",
-            "task",
-            "align",
-            "diarize",
-            "num_speakers",
-            "min_speakers",
-            "max_speakers",
-            "initial_prompt",
-            "hotwords",
-        },
-    )
     used = {
         "model": models.asr.name,
         "align_model": text.aligner,
         "diarization_model": models.diarization.name if request.diarize else None,
     }
     track = {"track": recording.track.model_dump(mode="json", exclude_none=True)} if recording.track is not None else {}
+    asked = {name: value for name, value in echoed(request).items() if name not in used}
     return asked | used | track | ({"diarization": "failed"} if failed else {})
 
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from api.bodies import checked
 from api.errors import Unprocessable
 from api.openai.models import DIARIZING, own_name
-from api.openai.schemas import AudioForm, TranscriptionForm, TranslationForm
-from api.schemas import MOST_TEXT, JobRequest
+from api.openai.schemas import OURS, SPEAKERS, AudioForm, TranscriptionForm, TranslationForm
+from api.schemas import JobRequest
 from api.uploads import FILE, Fields
+from flows.options import MOST_TEXT
 
 F = TypeVar("F", bound=BaseModel)
 
@@ -36,7 +37,7 @@ def transcription(fields: Fields, *, has_file: bool) -> TranscriptionForm:
         raise _refused("timestamp_granularities[]", "timestamp_granularities[] needs `response_format` verbose_json.")
     if form.stream and form.response_format not in ("json", "text", "diarized_json"):
         raise _refused("stream", f"{form.response_format} cannot be streamed; take json, text or diarized_json.")
-    if (form.num_speakers or form.min_speakers or form.max_speakers) and not diarized(form):
+    if form.model_dump(include=set(SPEAKERS), exclude_none=True) and not diarized(form):
         raise _refused(
             "num_speakers", f"Speakers are told apart with `response_format` diarized_json, or the model {DIARIZING}."
         )
@@ -55,11 +56,10 @@ def diarized(form: AudioForm) -> bool:
 
 def job_of(form: AudioForm) -> JobRequest:
     """The job that gives the transcript."""
-    options: dict[str, Any] = {
+    options: dict[str, Any] = form.model_dump(include=set(OURS)) | {
         "model": own_name(form.model),
         "language": form.language,
         "initial_prompt": form.prompt,
-        "hotwords": form.hotwords,
         "formats": tuple(dict.fromkeys(("json", _FORMATS.get(form.response_format, "json")))),
         "diarize": diarized(form),
         # Text alone needs no times; speakers, subtitles and the sentences of a stream do.
@@ -68,14 +68,13 @@ def job_of(form: AudioForm) -> JobRequest:
         "on_diarization_failure": "fail" if form.response_format == "diarized_json" else "degrade",
     }
     if isinstance(form, TranscriptionForm):
-        options |= form.model_dump(include={"num_speakers", "min_speakers", "max_speakers"})
-        options["hotwords"] = _named(form)
+        options["hotwords"] = _named(options["hotwords"], form)
     return checked(options, JobRequest)
 
 
-def _named(form: TranscriptionForm) -> str | None:
+def _named(hotwords: str | None, form: TranscriptionForm) -> str | None:
     """What is likely to be said. Raises Unprocessable where it is too much."""
-    text = " ".join(filter(None, [form.hotwords, *form.keywords]))
+    text = " ".join(filter(None, [hotwords, *form.keywords]))
     if len(text) > MOST_TEXT:
         raise _refused("keywords[]", f"keywords[]: together they are longer than {MOST_TEXT} characters; leave some out.")
     return text or None

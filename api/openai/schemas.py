@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import functools
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
-from api.schemas import Text2000
+from api.schemas import Body
+from flows.doors import Door, model_at, options_of
+from flows.options import MOST_TEXT, TranscribeOptions
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
-Speakers = Annotated[int, Field(ge=1, le=100)]
+Text2000 = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
+_OURS = options_of(TranscribeOptions, Door.OPENAI)
+SPEAKERS = frozenset(name for name, known in _OURS.items() if known.group == "Speakers")
+"""Only transcriptions tell speakers apart."""
+OURS = frozenset(_OURS)
+
+if TYPE_CHECKING:
+
+    class OurOptions(Body): ...
+
+    class OurSpeakerOptions(Body): ...
+
+else:
+    _made = functools.partial(model_at, Door.OPENAI, TranscribeOptions, Body, said=" This service's own.")
+    OurOptions = _made("OurOptions", "Of both calls.", only=[name for name in _OURS if name not in SPEAKERS])
+    OurSpeakerOptions = _made("OurSpeakerOptions", "Of transcriptions.", only=[name for name in _OURS if name in SPEAKERS])
 
 
-class AudioForm(BaseModel):
+class AudioForm(OurOptions):
     """What both calls take beside the recording."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(
         min_length=1,
@@ -29,9 +45,6 @@ class AudioForm(BaseModel):
     language: str | None = Field(
         None, max_length=40, description="The spoken language, as a code or a name; detected when left out."
     )
-    hotwords: Text2000 | None = Field(
-        None, description="Names and terms that are likely to be said, separated by spaces. This service's own."
-    )
 
 
 class TranslationForm(AudioForm):
@@ -40,7 +53,7 @@ class TranslationForm(AudioForm):
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
 
 
-class TranscriptionForm(AudioForm):
+class TranscriptionForm(AudioForm, OurSpeakerOptions):
     """`POST /v1/audio/transcriptions`, beside the recording."""
 
     response_format: ResponseFormat = Field("json", description="`diarized_json` says who speaks, whichever the model.")
@@ -52,9 +65,6 @@ class TranscriptionForm(AudioForm):
     keywords: tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...] = Field(
         (), alias="keywords[]", max_length=100, description="Words and phrases that are likely to be said."
     )
-    num_speakers: Speakers | None = Field(None, description="The number of speakers, when it is known. This service's own.")
-    min_speakers: Speakers | None = Field(None, description="At least this many speakers. This service's own.")
-    max_speakers: Speakers | None = Field(None, description="At most this many speakers. This service's own.")
 
 
 class Usage(BaseModel):

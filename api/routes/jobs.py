@@ -22,7 +22,7 @@ from api.listing import Filters, listed
 from api.results import MEDIA_TYPES, rendered
 from api.routes.submit import ACCEPTED, Wait, accepted
 from api.schemas import Job, JobList, JobRemoved, JobStatus, RetryRequest
-from flows.request import Format
+from flows.options import Format
 
 router = APIRouter(tags=["jobs"])
 
@@ -147,7 +147,7 @@ async def get_transcript(job_id: str, format: str, caller: CurrentCaller, jobs: 
         raise JobNotFound(f"There is no such format; take one of {', '.join(MEDIA_TYPES)}.", code="unknown_format")
     kind: Format = format
     run = await jobs.find(job_id, caller)
-    text = await rendered(await jobs.result(run), kind)
+    text = await rendered(await jobs.result(run), kind, run.parameters.get("request") or {})
     headers = {"Content-Disposition": f'inline; filename="{run.id}.{kind}"'}
     return Response(text, headers=headers, media_type=MEDIA_TYPES[kind])
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from flows.batching.ended import Ended, read_all_ended
 from flows.batching.request import BatchRequest, digest, shaping
+from flows.options import MANIFEST_OPTIONS, TranscribeOptions
 from flows.outcome import error_of
-from flows.request import TranscribeOptions, TranscribeRequest
+from flows.request import TranscribeRequest
 from infra import outputs
 from infra.compute import get_store
 from infra.handles import concealed, revealed
@@ -27,7 +28,7 @@ from speech.errors import InvalidOption
 
 PAGE = 100
 """Entries that are looked up together."""
-COLUMNS = (*OWN_COLUMNS, *TranscribeOptions.model_fields)
+COLUMNS = (*OWN_COLUMNS, *MANIFEST_OPTIONS)
 
 
 class Planned(NamedTuple):

@@ -4,42 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from flows.request import TranscribeOptions, portable_source
+from flows.doors import OPERATORS, Option, option
+from flows.options import NEUTRAL, TranscribeOptions
+from flows.request import portable_source
 from speech.schema import Frozen
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
 
-NEUTRAL = frozenset({"batch_size", "max_duration", "retention_days", "on_diarization_failure", "overwrite", "redo_from"})
-"""Options that leave a finished transcript as it is."""
-
 
 class BatchRequest(Frozen):
     """Many recordings to transcribe with the same options."""
 
-    source: str = Field(
+    source: Annotated[str, Option("List", "Recordings", OPERATORS, usual=True)] = Field(
         min_length=1,
         description="What lists the recordings: a folder, a glob, an s3:// prefix or glob, a .csv or .jsonl manifest, or a podcast feed.",
     )
-    output_dir: str = Field(
+    output_dir: str = option(
         ".",
-        description="Folder or address (s3://, another storage's) that the files are written to, laid out as what was listed.",
+        "Folder or address (s3://, another storage's) that the files are written to, laid out as what was listed.",
+        Option("Files", "Output folder", OPERATORS, usual=True, flags=("-o",), metavar="FOLDER"),
     )
-    recursive: bool = Field(False, description="Take the folders below as well.")
-    limit: int | None = Field(None, ge=1, description="Most new recordings to take this time; the others wait for the next.")
-    order: Literal["listed", "newest", "oldest"] = Field(
-        "listed", description="Which recordings come first; `newest` and `oldest` list everything before they begin."
+    recursive: bool = option(False, "Take the folders below as well.", Option("List", "folders below", OPERATORS))
+    limit: int | None = option(
+        None,
+        "Most new recordings to take this time; the others wait for the next.",
+        Option("List", "at most this many", OPERATORS),
+        ge=1,
     )
-    concurrency: int = Field(2, ge=1, le=64, description="Recordings at work at the same time.")
-    run_on: Literal["here", "workers"] = Field(
-        "here", description="Compute on the machine that runs the batch, or as runs of their own on the work pool's workers."
+    order: Literal["listed", "newest", "oldest"] = option(
+        "listed",
+        "Which recordings come first; `newest` and `oldest` list everything before they begin.",
+        Option("List", "which first", OPERATORS),
     )
-    retry_failed: bool = Field(
-        False, description="Try recordings again that failed for good in an earlier batch, or were set aside."
+    concurrency: int = option(
+        2,
+        "Recordings at work at the same time.",
+        Option("Computing", "recordings at once", OPERATORS),
+        ge=1,
+        le=64,
+    )
+    run_on: Literal["here", "workers"] = option(
+        "here",
+        "Compute on the machine that runs the batch, or as runs of their own on the work pool's workers.",
+        Option("Computing", "machine", OPERATORS),
+    )
+    retry_failed: bool = option(
+        False,
+        "Try recordings again that failed for good in an earlier batch, or were set aside.",
+        Option("List", "failed ones again", OPERATORS),
     )
     options: TranscribeOptions = Field(
         default_factory=TranscribeOptions,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from flows.request import TranscribeOptions
+from flows.doors import OPERATORS, Option, option
+from flows.options import TranscribeOptions
 from infra.names import display_name
 from speech.schema import Frozen
 from speech.scoring import ScoringOptions
@@ -19,13 +20,16 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 class EvaluateRequest(Frozen):
     """Recordings whose truth is known, transcribed with one or more models and scored."""
 
-    references: str = Field(
+    references: Annotated[str, Option("List", "References", OPERATORS, usual=True)] = Field(
         min_length=1,
         description="What lists the recordings: a folder or s3:// prefix where each has its truth beside it (call.wav, call.stm, call.rttm), "
         "or a .csv or .jsonl manifest with a `reference` column.",
     )
-    models: tuple[str, ...] = Field(
-        (), max_length=20, description="Whisper models to compare, one after the other; the options' model when left out."
+    models: tuple[str, ...] = option(
+        (),
+        "Whisper models to compare, one after the other; the options' model when left out.",
+        Option("Words", "Whisper models", OPERATORS, usual=True),
+        max_length=20,
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
@@ -43,16 +47,18 @@ class EvaluateRequest(Frozen):
     compare_with: str | None = Field(
         LAST, description="An earlier evaluation: `last` of this name, another name, name/id, or `none`."
     )
-    recursive: bool = Field(False, description="Take the folders below as well.")
-    concurrency: int = Field(
+    recursive: bool = option(False, "Take the folders below as well.", Option("List", "folders below", OPERATORS))
+    concurrency: int = option(
         1,
+        "Recordings at work at the same time; on one machine more than one distorts the speed that is measured.",
+        Option("Computing", "recordings at once", OPERATORS),
         ge=1,
         le=64,
-        description="Recordings at work at the same time; on one machine more than one distorts the speed that is measured.",
     )
-    output_dir: str = Field(
+    output_dir: str = option(
         "evaluation",
-        description="Folder or address (s3://, another storage's) that the tables and the transcripts are written to.",
+        "Folder or address (s3://, another storage's) that the tables and the transcripts are written to.",
+        Option("Files", "Output folder", OPERATORS, usual=True, flags=("-o",), metavar="FOLDER"),
     )
 
     @field_validator("models")

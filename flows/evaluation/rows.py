@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from flows.evaluation.request import EvaluateRequest, slug
 from flows.evaluation.result import Row
 from flows.execution import create_run, execute_here
+from flows.options import TranscribeOptions
 from flows.outcome import RunError, RunOutcome, error_of, read_outcome
-from flows.request import TranscribeOptions, TranscribeRequest
+from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from infra import outputs
 from infra.compute import get_store

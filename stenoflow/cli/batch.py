@@ -10,7 +10,6 @@ import click
 
 from stenoflow.cli.errors import describe, report
 from stenoflow.cli.options import (
-    SECTIONS,
     TranscribeCommand,
     display_parameters,
     field_options,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from flows.batching.drive import BatchEvent
     from stenoflow.cli.batch_progress import BatchTable
 
-_OWN = ("recursive", "limit", "order", "concurrency", "run_on", "retry_failed")
 EPILOG = """\b
 steno batch recordings --recursive -o transcripts   what is new below a folder
 steno batch 's3://bucket/calls/2024-*/*.wav' -o s3://bucket/transcripts
@@ -71,11 +69,9 @@ def batch(source: str, as_json: bool, quiet: bool, verbose: bool, debug: bool, *
 
 
 class BatchCommand(TranscribeCommand):
-    sections = {"Batch": _OWN} | SECTIONS
-
     def parameters(self) -> list[click.Parameter]:
         from flows.batching.request import BatchRequest
-        from flows.request import TranscribeOptions
+        from flows.options import TranscribeOptions
 
         return [
             click.Argument(["source"], required=True, metavar="SOURCE"),
@@ -92,7 +88,7 @@ command = BatchCommand("batch", batch, help=batch.__doc__, epilog=EPILOG)
 def _request(source: str, options: dict[str, Any]) -> BatchRequest:
     """Raises pydantic's ValidationError."""
     from flows.batching.request import BatchRequest
-    from flows.request import TranscribeOptions
+    from flows.options import TranscribeOptions
 
     given = given_options(options)
     own = {name: value for name, value in given.items() if name in BatchRequest.model_fields}

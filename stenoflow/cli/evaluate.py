@@ -10,7 +10,6 @@ import click
 
 from stenoflow.cli.errors import INTERRUPTED, describe, report, worst
 from stenoflow.cli.options import (
-    SECTIONS,
     TranscribeCommand,
     display_parameters,
     field_options,
@@ -79,17 +78,13 @@ def evaluate(references: str, as_json: bool, quiet: bool, verbose: bool, debug: 
 class EvaluateCommand(TranscribeCommand):
     """The options of `steno transcribe` that are not about one recording's files, and its own."""
 
-    sections = {
-        "Evaluation": ("models", "variants", "name", "compare_with", "recursive", "concurrency", "output_dir"),
-        "Scoring": ("collar", "skip_overlap"),
-    } | {name: options for name, options in SECTIONS.items() if name != "Output"}
+    heading = "Evaluation"
 
     def parameters(self) -> list[click.Parameter]:
         from flows.evaluation.request import EvaluateRequest
-        from flows.request import TranscribeOptions
+        from flows.options import RENDERED, TranscribeOptions
         from speech.scoring import ScoringOptions
 
-        render = ("formats", "highlight_words", "max_line_width", "max_line_count")
         own = EvaluateRequest.model_fields
         return [
             click.Argument(["references"], metavar="REFERENCES"),
@@ -102,9 +97,9 @@ class EvaluateCommand(TranscribeCommand):
                 metavar="NAME:OPTION=VALUE,…",
                 help="Options to compare, under a name: `hints: hotwords=Stenoflow, batch_size=4`. Repeat it.",
             ),
-            *field_options(EvaluateRequest, ("references", "models", "variants", "options", "scoring")),
-            *field_options(ScoringOptions),
-            *field_options(TranscribeOptions, ("model", *render)),
+            *field_options(EvaluateRequest, ("references", "models", "variants", "options", "scoring"), group="Evaluation"),
+            *field_options(ScoringOptions, group="Scoring"),
+            *field_options(TranscribeOptions, ("model", *RENDERED)),
             *machine_parameters(),
             *display_parameters(),
         ]
@@ -136,7 +131,7 @@ class EvaluationTable(StageTable):
 def _request(references: str, options: dict[str, Any]) -> EvaluateRequest:
     """Raises pydantic's ValidationError, and click's for what is no variant."""
     from flows.evaluation.request import EvaluateRequest
-    from flows.request import TranscribeOptions
+    from flows.options import TranscribeOptions
     from speech.scoring import ScoringOptions
 
     variants = dict(_variant(text) for text in options.pop("variants") or ())

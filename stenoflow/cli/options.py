@@ -1,4 +1,4 @@
-"""The options of `steno transcribe`, made from the request's fields: a field's description is its help."""
+"""The options of `steno transcribe` and its kin, derived from their declaration in `flows.options`."""
 
 from __future__ import annotations
 
@@ -13,38 +13,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "Text": (
-        "language",
-        "track",
-        "model",
-        "task",
-        "initial_prompt",
-        "hotwords",
-        "batch_size",
-        "allow_truncated",
-        "max_duration",
-    ),
-    "Word times": ("align", "align_model"),
-    "Speakers": ("diarize", "num_speakers", "min_speakers", "max_speakers", "on_diarization_failure"),
-    "Output": (
-        "formats",
-        "output_dir",
-        "output_file",
-        "name",
-        "overwrite",
-        "highlight_words",
-        "max_line_width",
-        "max_line_count",
-    ),
-    "Stages": ("redo_from", "retention_days"),
-    "Machine": ("compute", "device", "compute_type", "threads", "hf_token"),
-    "Display": ("as_json", "quiet", "verbose", "debug", "_click_default_help"),
-}
-"""How `--help` groups the options; a field that is named nowhere comes under "More"."""
+    from flows.doors import Door, Option
 
-SHORT = {"language": "-l", "model": "-m", "formats": "-f", "output_dir": "-o"}
-RENAMED = {"formats": ("--format", "--output-format")}
 MACHINE = {
     "device": "STENO_COMPUTE__DEVICE",
     "compute_type": "STENO_COMPUTE__COMPUTE_TYPE",
@@ -54,9 +24,26 @@ MACHINE = {
 DEVICES = ("auto", "cpu", "cuda")
 
 
+class GroupedOption(click.Option):
+    """An option that `--help` shows under a heading."""
+
+    def __init__(self, *arguments: Any, group: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.group = group
+
+
 def option_name(field: str) -> str:
     """The option a user types for a field of the request: `min_speakers` → `--min-speakers`."""
-    return RENAMED.get(field, (f"--{field.replace('_', '-')}",))[0]
+    from flows.doors import options_of
+    from flows.request import TranscribeRequest
+
+    return _names(field, options_of(TranscribeRequest).get(field))[0]
+
+
+def _names(field: str, declared: Option | None) -> tuple[str, ...]:
+    """`("--min-speakers",)`"""
+    long = tuple(flag for flag in declared.flags if flag.startswith("--")) if declared else ()
+    return long or (f"--{field.replace('_', '-')}",)
 
 
 def with_option_names(text: str) -> str:
@@ -72,13 +59,13 @@ def same_dashes(token: str) -> str:
     return token.replace("_", "-")
 
 
-class FormatList(click.ParamType[tuple[str, ...]]):
+class ChoiceList(click.ParamType[tuple[str, ...]]):
     """`srt`, `srt,vtt` or `all`."""
 
     name = "format"
 
-    def __init__(self, known: tuple[str, ...]) -> None:
-        self.known = known
+    def __init__(self, offered: tuple[str, ...]) -> None:
+        self.known = tuple(name for name in offered if name != "all")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         if isinstance(value, tuple):
@@ -108,9 +95,18 @@ def request_options(without: tuple[str, ...]) -> list[click.Parameter]:
     return field_options(TranscribeRequest, without)
 
 
-def field_options(model: type[BaseModel], without: tuple[str, ...] = ()) -> list[click.Parameter]:
-    """An option per field of a model, in its order."""
-    return [_option(name, field) for name, field in model.model_fields.items() if name not in without]
+def field_options(
+    model: type[BaseModel], without: tuple[str, ...] = (), group: str = "", door: Door | None = None
+) -> list[click.Parameter]:
+    """An option per field of a model, in its order; under `group` where it declares none, explained as at the `door`."""
+    from flows.doors import Door, about, help_at
+
+    fields = {name: (field, about(field)) for name, field in model.model_fields.items() if name not in without}
+    return [
+        _option(name, field, declared, group, help_at(field, door or Door.COMMAND))
+        for name, (field, declared) in fields.items()
+        if declared is None or Door.COMMAND in declared.doors
+    ]
 
 
 def given_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -123,45 +119,61 @@ def given_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def machine_parameters() -> list[click.Parameter]:
     return [
-        click.Option(
-            ["--device"], type=click.Choice(DEVICES), help="Where the models run; auto takes a GPU when there is one."
+        GroupedOption(
+            ["--device"],
+            group="Computing",
+            type=click.Choice(DEVICES),
+            help="Where the models run; auto takes a GPU when there is one.",
         ),
-        click.Option(
-            ["--compute-type"], metavar="TYPE", help="CTranslate2's: int8, float16, int8_float16, float32; auto by device."
+        GroupedOption(
+            ["--compute-type"],
+            group="Computing",
+            metavar="TYPE",
+            help="CTranslate2's: int8, float16, int8_float16, float32; auto by device.",
         ),
-        click.Option(
-            ["--threads"], type=click.IntRange(min=0), metavar="N", help="CPU threads of one stage; 0 decides from the cores."
+        GroupedOption(
+            ["--threads"],
+            group="Computing",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="CPU threads of one stage; 0 decides from the cores.",
         ),
-        click.Option(
-            ["--hf-token"], metavar="TOKEN", hidden=True, help="Hub token; HF_TOKEN keeps it out of the process list."
+        GroupedOption(
+            ["--hf-token"],
+            group="Computing",
+            metavar="TOKEN",
+            hidden=True,
+            help="Hub token; HF_TOKEN keeps it out of the process list.",
         ),
     ]
 
 
 def display_parameters() -> list[click.Parameter]:
-    return [
-        click.Option(["--json", "as_json"], is_flag=True, help="Events, results and errors as JSON lines on standard output."),
-        click.Option(["--quiet", "-q"], is_flag=True, help="Print nothing but errors."),
-        click.Option(["--verbose", "-v"], is_flag=True, help="Show Prefect's log and the libraries' warnings."),
-        click.Option(["--debug"], is_flag=True, help="Show where an error arose."),
-    ]
+    flags = {
+        ("--json", "as_json"): "Events, results and errors as JSON lines on standard output.",
+        ("--quiet", "-q"): "Print nothing but errors.",
+        ("--verbose", "-v"): "Show Prefect's log and the libraries' warnings.",
+        ("--debug",): "Show where an error arose.",
+    }
+    return [GroupedOption([*names], group="Display", is_flag=True, help=text) for names, text in flags.items()]
 
 
-def _option(name: str, field: FieldInfo) -> click.Option:
+def _option(name: str, field: FieldInfo, declared: Option | None, group: str, help_text: str) -> click.Option:
     """One option for one field. Left out, it is None, and the request's own default holds."""
-    long = RENAMED.get(name, (option_name(name),))
-    flags = [name, *([SHORT[name]] if name in SHORT else []), *long]
-    help_text = f"{with_option_names(field.description or '')}{_default(field)}"
-    if name == "formats":
-        from flows.request import FORMATS
-
-        return click.Option(
-            flags, type=FormatList(FORMATS), multiple=True, help=f"{help_text} Repeat it, or give a list: srt,vtt."
-        )
+    flags, long = declared.flags if declared else (), _names(name, declared)
+    settings: dict[str, Any] = {
+        "group": declared.group if declared else group,
+        "help": f"{with_option_names(help_text)}{_default(field)}",
+    }
     kind = _plain(field.annotation)
     if kind is bool:
-        return click.Option([name, f"{long[0]}/--no-{long[0][2:]}"], default=None, help=help_text)
-    return click.Option(flags, type=_type(kind, field.metadata), metavar=_metavar(name, kind), help=help_text)
+        return GroupedOption([name, f"{long[0]}/--no-{long[0][2:]}"], default=None, **settings)
+    names = [name, *(flag for flag in flags if not flag.startswith("--")), *long]
+    if get_origin(kind) is tuple and declared and declared.offered:
+        settings["help"] += " Repeat it, or give a list: srt,vtt."
+        return GroupedOption(names, type=ChoiceList(declared.offered), multiple=True, **settings)
+    metavar = "N" if kind in (int, float) else (declared and declared.metavar) or "TEXT" if kind is str else None
+    return GroupedOption(names, type=_type(kind, field.metadata), metavar=metavar, **settings)
 
 
 def _plain(annotation: Any) -> Any:
@@ -183,16 +195,6 @@ def _type(kind: Any, metadata: Iterable[Any]) -> click.ParamType[Any]:
     return click.STRING
 
 
-def _metavar(name: str, kind: Any) -> str | None:
-    if kind in (int, float):
-        return "N"
-    if kind is not str:
-        return None
-    return {"language": "LANGUAGE", "track": "TRACK", "output_dir": "FOLDER", "output_file": "FILE"}.get(
-        name, "MODEL" if "model" in name else "TEXT"
-    )
-
-
 def _default(field: FieldInfo) -> str:
     value = field.default
     if value is None or isinstance(value, bool):
@@ -203,7 +205,8 @@ def _default(field: FieldInfo) -> str:
 class TranscribeCommand(click.Command):
     """Builds its options when it is first used, so that other commands do not pay for pydantic."""
 
-    sections = SECTIONS
+    heading = ""
+    """Of the options that are the command's own."""
 
     def __init__(self, name: str, callback: Callable[..., Any], **settings: Any) -> None:
         super().__init__(
@@ -231,16 +234,21 @@ class TranscribeCommand(click.Command):
         return super().parse_args(ctx, _without_booleans(args))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
-        rows = {str(option.name): row for option in options if (row := option.get_help_record(ctx))}
-        for title, names in self.sections.items():
-            known = [rows.pop(name) for name in names if name in rows]
-            if known:
+        from flows.doors import GROUPS
+
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (self.heading, *GROUPS)}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (row := option.get_help_record(ctx)):
+                sections[self._section(option)].append(row)
+        for title, rows in sections.items():
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl(known)
-        if rows:
-            with formatter.section("More"):
-                formatter.write_dl(list(rows.values()))
+                    formatter.write_dl(rows)
+
+    def _section(self, option: click.Option) -> str:
+        if isinstance(option, GroupedOption):
+            return option.group
+        return "Display" if option.is_eager else self.heading
 
 
 def _without_booleans(args: list[str]) -> list[str]:

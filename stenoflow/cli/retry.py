@@ -10,7 +10,6 @@ import click
 
 from stenoflow.cli.errors import INTERRUPTED, PARTIAL, Problem, describe, report
 from stenoflow.cli.options import (
-    SECTIONS,
     TranscribeCommand,
     display_parameters,
     given_options,
@@ -97,7 +96,7 @@ def retry(
 class RetryCommand(TranscribeCommand):
     """The options of `steno transcribe` that a retry can change, and its own."""
 
-    sections = {"Retry": ("redo_from", "here", "wait", "force"), **SECTIONS}  # noqa: RUF012
+    heading = "Retry"
 
     def parameters(self) -> list[click.Parameter]:
         return [

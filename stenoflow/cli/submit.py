@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stenoflow.cli.errors import INTERRUPTED, Problem, report, worst
-from stenoflow.cli.options import SECTIONS, TranscribeCommand, display_parameters, field_options, given_options
+from stenoflow.cli.options import TranscribeCommand, display_parameters, field_options, given_options
 from stenoflow.cli.session import Display, Session, drawn, interruptible
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ The API key is read from STENO_API_KEY, the server's address from STENO_API_URL 
 Ctrl-C leaves the jobs that were submitted at work, and says how to pick them up again.
 Exit codes are those of `steno transcribe`.
 """
-_HERE = ("output_dir", "output_file", "name", "highlight_words", "max_line_width", "max_line_count")
-"""Options about what is written here, from the transcript that the service gives."""
-_AS_TRANSCRIBE = ("diarize", "on_diarization_failure", "formats")
-"""Options whose defaults are those of `steno transcribe` rather than those of the API."""
+_PLACES = ("output_dir", "output_file")
+"""Options about where the transcript that the service gives is written, which is here."""
 
 
 def submit(
@@ -71,14 +69,14 @@ def submit(
 class SubmitCommand(TranscribeCommand):
     """The options of `steno transcribe` that a service takes, and its own."""
 
-    sections = {"Service": ("server", "detach", "job", "tag", "metadata"), **SECTIONS}  # noqa: RUF012
+    heading = "Service"
 
     def parameters(self) -> list[click.Parameter]:
-        from api.schemas import JobOptions
+        from flows.doors import Door, options_of
         from flows.request import TranscribeRequest
 
-        ours = (*_HERE, *_AS_TRANSCRIBE)
-        others = tuple(name for name in TranscribeRequest.model_fields if name not in ours)
+        taken = {*options_of(TranscribeRequest, Door.API), *_PLACES}
+        others = tuple(name for name in TranscribeRequest.model_fields if name not in taken)
         return [
             click.Argument(["sources"], nargs=-1, metavar="[SOURCE...]"),
             click.Option(
@@ -88,8 +86,7 @@ class SubmitCommand(TranscribeCommand):
             click.Option(["--job"], metavar="ID", multiple=True, help="Pick up this job instead of submitting; repeat it."),
             click.Option(["--tag"], metavar="TAG", multiple=True, help="A tag to list jobs by; repeat it."),
             click.Option(["--metadata"], metavar="KEY=VALUE", multiple=True, help="Kept with the job; repeat it."),
-            *field_options(JobOptions, _AS_TRANSCRIBE),
-            *field_options(TranscribeRequest, others),
+            *field_options(TranscribeRequest, others, door=Door.API),
             *(parameter for parameter in display_parameters() if parameter.name != "verbose"),
         ]
 
@@ -123,14 +120,16 @@ async def _run(
 
 
 def _fields(given: dict[str, Any], tags: tuple[str, ...], metadata: tuple[str, ...]) -> dict[str, Any]:
-    """What a submission says beside the recording. Raises click.UsageError."""
-    from api.schemas import JobOptions
+    """What a submission says beside the recording, with the defaults of `steno transcribe`. Raises click.UsageError."""
+    from flows.doors import Door, default_at, options_of
+    from flows.request import TranscribeRequest
 
     pairs = [pair.partition("=") for pair in metadata]
     if any(not key or not separator for key, separator, _ in pairs):
         raise click.UsageError("--metadata is KEY=VALUE.")
-    defaults = {"diarize": True, "on_diarization_failure": "fail"}
-    options = defaults | {name: value for name, value in given.items() if name in JobOptions.model_fields}
+    fields = {name: TranscribeRequest.model_fields[name] for name in options_of(TranscribeRequest, Door.API) if name != "name"}
+    defaults = {name: field.default for name, field in fields.items() if default_at(field, Door.API) != field.default}
+    options = defaults | {name: value for name, value in given.items() if name in fields}
     if tags:
         options["tags"] = list(tags)
     if pairs:
@@ -175,8 +174,10 @@ def _interrupted(jobs: list[str], server: str | None, given: dict[str, Any], dis
 
 def _written(given: dict[str, Any]) -> list[str]:
     """The options about files, as they were given."""
+    from flows.options import LAYOUT
+
     words = ["--format", ",".join(given["formats"])] if "formats" in given else []
-    for name in _HERE:
+    for name in (*_PLACES, "name", *sorted(LAYOUT)):
         if name in given and name != "highlight_words":
             words += [f"--{name.replace('_', '-')}", str(given[name])]
     return [*words, *(["--highlight-words"] if given.get("highlight_words") else [])]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.options import LAYOUT
 from flows.request import TranscribeRequest
 from infra import outputs
 from infra.errors import OutputNotWritable
@@ -172,7 +173,7 @@ class Submitting:
             name = recording.request.name or "stdin"
             return await self.client.submit(sys.stdin.buffer, name=name, idempotency_key=key, **self.fields)
         if scheme_of(source) not in (None, "file"):
-            return await self.client.submit(source, idempotency_key=key, **self.fields)
+            return await self.client.submit(source, name=recording.request.name, idempotency_key=key, **self.fields)
         with _Counted(source, recording) as file:
             return await self.client.submit(file, name=recording.shown_as, idempotency_key=key, **self.fields)
 
@@ -222,7 +223,7 @@ class Submitting:
             targets = {kind: outputs.joined(request.output_dir, request.output_file)}
         else:
             targets = {kind: outputs.joined(request.output_dir, f"{stem}.{kind}") for kind in request.formats}
-        shape = request.model_dump(include={"highlight_words", "max_line_width", "max_line_count"})
+        shape = request.model_dump(include=set(LAYOUT))
         options = RenderOptions(uri=stem, **shape)
         for kind, target in targets.items():
             try:

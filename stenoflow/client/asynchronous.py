@@ -15,13 +15,13 @@ import anyio.to_thread
 import httpx
 
 from api.schemas import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary, RetryFrom
-from flows.request import Format
 from speech.schema import Transcript
 from stenoflow.client.connection import PATIENCE, Connection, Verify, request_options
 from stenoflow.client.following import Following
+from stenoflow.client.options import Changes, ChunkOptions, Format
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Send, Sleep, Step, Steps, Tell, Work
 from stenoflow.client.uploads import Recording
-from stenoflow.client.values import Changes, Event, Filters, JobFields, JobRef, Options, Progress, job_id_of
+from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
 
 T = TypeVar("T")
 
@@ -147,12 +147,12 @@ class AsyncStenoClient:
     # -- without jobs -------------------------------------------------------------------------------------------------
 
     async def chunk(
-        self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[Options]
+        self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[ChunkOptions]
     ) -> ChunkResult:
         """As `StenoClient.chunk`."""
         return await self._taken(self._core.chunk(samples, session_id, options, final=final))
 
-    def session(self, session_id: str | None = None, **options: Unpack[Options]) -> AsyncChunkSession:
+    def session(self, session_id: str | None = None, **options: Unpack[ChunkOptions]) -> AsyncChunkSession:
         """As `StenoClient.session`."""
         return AsyncChunkSession(self, session_id or uuid.uuid4().hex, options)
 
@@ -179,7 +179,7 @@ class AsyncStenoClient:
 class AsyncChunkSession:
     """One conversation, sent in pieces."""
 
-    def __init__(self, client: AsyncStenoClient, session_id: str, options: Options) -> None:
+    def __init__(self, client: AsyncStenoClient, session_id: str, options: ChunkOptions) -> None:
         self._client = client
         self._options = options
         self.session_id = session_id

@@ -13,13 +13,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from api.schemas import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary, RetryFrom
-from flows.request import Format
 from speech.schema import Transcript
 from stenoflow.client.connection import PATIENCE, Connection, Verify, request_options
 from stenoflow.client.following import Following
+from stenoflow.client.options import Changes, ChunkOptions, Format
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Send, Sleep, Step, Steps, Tell, Work
 from stenoflow.client.uploads import Recording
-from stenoflow.client.values import Changes, Event, Filters, JobFields, JobRef, Options, Progress, job_id_of
+from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class StenoClient:
     # -- without jobs -------------------------------------------------------------------------------------------------
 
     def chunk(
-        self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[Options]
+        self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[ChunkOptions]
     ) -> ChunkResult:
         """The text of some seconds of audio: float32 at 16 kHz, a numpy array of shape (samples,) or raw bytes.
 
@@ -155,7 +155,7 @@ class StenoClient:
         """
         return self._taken(self._core.chunk(samples, session_id, options, final=final))
 
-    def session(self, session_id: str | None = None, **options: Unpack[Options]) -> ChunkSession:
+    def session(self, session_id: str | None = None, **options: Unpack[ChunkOptions]) -> ChunkSession:
         """Chunks that continue one another: one clock, and speakers that keep their names."""
         return ChunkSession(self, session_id or uuid.uuid4().hex, options)
 
@@ -178,7 +178,7 @@ class StenoClient:
 class ChunkSession:
     """One conversation, sent in pieces."""
 
-    def __init__(self, client: StenoClient, session_id: str, options: Options) -> None:
+    def __init__(self, client: StenoClient, session_id: str, options: ChunkOptions) -> None:
         self._client = client
         self._options = options
         self.session_id = session_id

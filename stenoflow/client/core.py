@@ -99,9 +99,7 @@ class Core:
         # Of its own for each submission, so that one whose answer is lost makes no second job.
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if (address := address_of(source)) is not None:
-            if name is not None:
-                raise RequestRefused("A recording that the service fetches has its address's name; leave `name` out.")
-            body = {"audio_url": address, **_given(fields)}
+            body = {"audio_url": address, **_given({"name": name, **fields})}
             return (yield from self._model(Call("POST", "/transcribes", headers=headers, json=body), JobAccepted))
         upload = upload_of(source, name, fields)
         call = Call("POST", "/transcribes", headers=headers, upload=upload, timeout=_UPLOAD)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from api.schemas import Job
-from flows.request import FORMATS
+from flows.options import FORMATS
 from infra.outputs import write_file
 from speech.schema import Transcript
 from stenoflow.client import errors

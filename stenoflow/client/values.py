@@ -6,53 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from pydantic import ValidationError
 
 from api.schemas import Job, JobStatus, StageReport
-from flows.request import Format
+from stenoflow.client.options import Options
 
 ENDED: frozenset[str] = frozenset({"completed", "failed", "canceled"})
-
-
-class Changes(TypedDict, total=False):
-    """What a retry may do differently; `api.schemas.RetryRequest` describes each."""
-
-    language: str | None
-    track: str | int | None
-    model: str | None
-    align: bool | None
-    diarize: bool | None
-    num_speakers: int | None
-    min_speakers: int | None
-    max_speakers: int | None
-    initial_prompt: str | None
-    hotwords: str | None
-
-
-class Options(TypedDict, total=False):
-    """How a recording is transcribed; `api.schemas.JobOptions` describes each. What is left out is as the service has it."""
-
-    language: str | None
-    track: str | int | None
-    model: str
-    task: Literal["transcribe", "translate"]
-    batch_size: int | None
-    align: bool
-    diarize: bool
-    num_speakers: int | None
-    min_speakers: int | None
-    max_speakers: int | None
-    initial_prompt: str | None
-    hotwords: str | None
-    on_diarization_failure: Literal["fail", "degrade"]
 
 
 class JobFields(Options, total=False):
     """All that a submission may say; `api.schemas.JobRequest` describes each."""
 
-    formats: Sequence[Format]
     metadata: Mapping[str, str]
     tags: Sequence[str]
     webhook_url: str | None

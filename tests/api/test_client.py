@@ -36,10 +36,12 @@ from stenoflow.client import (
     StenoClient,
     WaitTimeout,
     errors,
+    options,
     values,
 )
 from stenoflow.client.core import Core
 from stenoflow.client.uploads import encoded_chunk
+from tests import client_options
 from tests.api.live import LiveApi
 from tests.test_layering import drawn
 
@@ -118,10 +120,11 @@ def test_both_clients_offer_the_same() -> None:
 
 
 def test_options_are_those_of_the_service() -> None:
-    assert set(typing.get_type_hints(values.Options)) == set(schemas.JobOptions.model_fields) - {"formats"}
-    without = {"audio_url", "audio_chunk", "session_id", "final"}
+    assert client_options.PATH.read_text() == client_options.written(), "run `make options`"
+    assert set(typing.get_type_hints(options.Options)) == set(schemas.JobOptions.model_fields) - {"name"}
+    without = {"audio_url", "audio_chunk", "session_id", "final", "name"}
     assert set(typing.get_type_hints(values.JobFields)) == set(schemas.JobRequest.model_fields) - without
-    assert set(typing.get_type_hints(values.Changes)) == set(schemas.RetryRequest.model_fields) - {"from_"}
+    assert set(typing.get_type_hints(options.Changes)) == set(schemas.RetryRequest.model_fields) - {"from_"}
 
 
 def test_the_drawn_tree_of_its_errors_is_the_real_one() -> None:

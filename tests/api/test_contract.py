@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from bench.demo import sample_recording
-from flows.request import FORMATS
+from flows.options import FORMATS
 from speech.scoring import diarization_errors
 from stenoflow.client import Job, JobDeleted, Progress, StenoClient
 from tests import media

@@ -16,7 +16,7 @@ from flows.batching.drive import BatchEvent
 from flows.batching.ended import Ended
 from flows.batching.request import BatchRequest
 from flows.batching.table import BatchResult, Table
-from flows.request import TranscribeOptions
+from flows.options import TranscribeOptions
 from infra.progress import StageEvent
 from infra.settings import StenoSettings
 from stenoflow.cli.batch import BatchCommand, command, print_batch, print_ended

@@ -10,7 +10,8 @@ import pytest
 
 from deployments.catalog import catalog
 from deployments.form import parameter_form
-from flows.request import FORMATS, TranscribeRequest
+from flows.options import FORMATS
+from flows.request import TranscribeRequest
 from infra.settings import StenoSettings
 
 SPECS = {f"{spec.entrypoint}/{spec.name}": spec for spec in catalog(StenoSettings())}

@@ -23,7 +23,7 @@ from bench import batch as bench
 from flows.batch import BatchIncomplete, BatchRequest, BatchResult, batch
 from flows.batching.drive import BatchEvent, watching
 from flows.batching.lease import BatchBusy, Lease, leased
-from flows.request import TranscribeOptions
+from flows.options import TranscribeOptions
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
 from tests.stage_double import recording

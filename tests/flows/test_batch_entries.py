@@ -13,7 +13,7 @@ import pytest
 
 from flows.batch import BatchIncomplete, batch
 from flows.batching.drive import BatchEvent, watching
-from flows.request import TranscribeOptions
+from flows.options import TranscribeOptions
 from infra import outputs
 from infra.settings import StenoSettings
 from tests.cli.test_cli import steno

@@ -368,6 +368,6 @@ def test_an_unknown_format_is_refused_by_name() -> None:
 
 
 def test_every_format_that_can_be_asked_for_can_be_rendered() -> None:
-    from flows.request import FORMATS as REQUESTED
+    from flows.options import FORMATS as REQUESTED
 
     assert set(REQUESTED) == set(FORMATS)
