@@ -27,9 +27,10 @@ def written() -> str:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 Format = Literal[{names}]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class ChunkOptions(TypedDict, total=False):

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 
 from api.schemas import Job
-from flows.options import FORMATS
 from infra.outputs import write_file
 from speech.schema import Transcript
 from stenoflow.client import errors
 from stenoflow.client.core import Core, path_of
 from stenoflow.client.errors import JobDeleted, RequestRefused, ServiceBroken, ServiceUnavailable, WaitTimeout
+from stenoflow.client.options import FORMATS
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Sleep, Steps, Tell, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import ENDED, Event, EventLines, Progress

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class ChunkOptions(TypedDict, total=False):
