@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -29,7 +30,12 @@ _declared = HTTPBearer(
     auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"
 )
 
-_OF_PROXIES = ("forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip")
+_OF_PROXIES = re.compile(
+    r"forwarded|client-?ip|real-?ip|remote-?(addr|ip|user)|original-(host|url)|(^|-)via$|^cdn-loop$|^proxy-"
+    r"|^(x-)?(akamai|amzn|azure|cf|envoy|fastly|fly|ngrok|tailscale|vercel)-",
+    re.ASCII,
+)
+"""Headers that reverse proxies and tunnels add."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Caller:
     """What the key may ask for, where it differs from the service's settings."""
     owner: str | None = None
     """None: the key's own id."""
+    metrics: bool = False
+    """Whether it may read what the service as a whole does."""
 
     @property
     def owned_by(self) -> str:
@@ -50,7 +58,7 @@ class Caller:
         return self.owner or self.key_id
 
 
-ANYBODY = Caller(SERVICE, "anybody")
+ANYBODY = Caller(SERVICE, "anybody", metrics=True)
 
 
 async def caller(request: Request, _: Annotated[object, Depends(_declared)] = None) -> Caller:
@@ -87,10 +95,14 @@ def _comes_from_here(request: Request, settings: StenoSettings) -> bool:
         state.bound_here = is_loopback(settings.api.host)
     ends = [request.scope.get("server"), request.scope.get("client")]
     addresses = [end[0] for end in ends if end is not None and _is_address(end[0])]
-    proxied = any(name.startswith("x-forwarded-") or name in _OF_PROXIES for name in request.headers)
     hosts = request.headers.getlist("host")
     return (
-        state.bound_here and all(map(is_local_name, addresses)) and len(hosts) == 1 and is_local_name(hosts[0]) and not proxied
+        state.bound_here
+        and all(map(is_local_name, addresses))
+        and len(hosts) == 1
+        and is_local_name(hosts[0])
+        and not any(_OF_PROXIES.search(name) for name in request.headers)
+        and request.scope.get("http_version") != "1.0"  # nginx speaks it to what is behind it, and may add no header at all
     )
 
 
@@ -109,7 +121,7 @@ async def _by_key(given: list[str], ring: KeyRing) -> Caller:
     key = await ring.find(token.strip())
     if key is None:
         raise Unauthenticated("This API key is not known here, has expired or was revoked.")
-    return Caller(key.id, key.name, key.limits, key.owned_by)
+    return Caller(key.id, key.name, key.limits, key.owned_by, key.metrics)
 
 
 def _keyring(request: Request, settings: StenoSettings) -> KeyRing:

@@ -17,6 +17,7 @@ from api.transcripts import TranscriptFile
 _MEANING = {
     400: "The request contradicts itself, or cannot be read.",
     401: "No API key, or one that is not known.",
+    403: "Not permitted with this key.",
     404: "No such job, or somebody else's; `job_deleted` for one that was deleted.",
     408: "The body did not arrive in time.",
     409: "Not possible in the job's state.",

@@ -65,6 +65,8 @@ class ApiKey(Frozen):
     limits: KeyLimits = KeyLimits()
     owner: str | None = None
     """None: the key's own id."""
+    metrics: bool = False
+    """Whether it may read `/metrics`, which count the work of all owners."""
 
     @property
     def owned_by(self) -> str:
@@ -87,7 +89,13 @@ class MadeKey(NamedTuple):
 
 
 def make(
-    store: Store, name: str, limits: KeyLimits | None = None, *, owner: str | None = None, expires: datetime | None = None
+    store: Store,
+    name: str,
+    limits: KeyLimits | None = None,
+    *,
+    owner: str | None = None,
+    expires: datetime | None = None,
+    metrics: bool = False,
 ) -> MadeKey:
     """A new key; its jobs are those of `owner`, or of the last key of that name, or its own.
 
@@ -100,11 +108,11 @@ def make(
     if any(key.name == name and key.active for key in known):
         raise InvalidOption(f"There is a key named {name!r} already; rotate or revoke it, or take another name.")
     earlier = next((key.owned_by for key in reversed(known) if key.name == name), None)
-    return _made(store, name, limits or KeyLimits(), _owner(known, owner) if owner is not None else earlier, expires)
+    return _made(store, name, limits or KeyLimits(), _owner(known, owner) if owner is not None else earlier, expires, metrics)
 
 
 def rotate(store: Store, wanted: str, *, overlap: timedelta = timedelta(0), expires: datetime | None = None) -> MadeKey:
-    """A new key in place of the one of that id or name: same name, owner and limits. The old one works for `overlap` longer.
+    """A new key in place of the one of that id or name: same name, owner, limits and rights. The old one works for `overlap` longer.
 
     A key that was to expire is followed by one that lasts as long, unless `expires` says otherwise. Raises InvalidOption.
     """
@@ -114,7 +122,7 @@ def rotate(store: Store, wanted: str, *, overlap: timedelta = timedelta(0), expi
     now = _now()
     if expires is None and old.expires is not None:
         expires = now + (old.expires - old.made)
-    made = _made(store, old.name, old.limits, old.owned_by, expires)
+    made = _made(store, old.name, old.limits, old.owned_by, expires, old.metrics)
     if overlap > timedelta(0):
         until = min(now + overlap, old.expires or datetime.max.replace(tzinfo=UTC))
         _keep(store, old.model_copy(update={"expires": until}))
@@ -209,14 +217,23 @@ def _keep(store: Store, key: ApiKey) -> None:
     store.write_record(f"{FOLDER}/{key.id}", key.model_dump_json().encode())
 
 
-def _made(store: Store, name: str, limits: KeyLimits, owner: str | None, expires: datetime | None) -> MadeKey:
+def _made(
+    store: Store, name: str, limits: KeyLimits, owner: str | None, expires: datetime | None, metrics: bool = False
+) -> MadeKey:
     if expires is not None and expires <= datetime.now(UTC):
         raise InvalidOption("A key expires in the future: give a duration (`90d`, `12h`) or a later date.")
     require(store)
     key_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
     secret = f"{PREFIX}{key_id}-{secrets.token_urlsafe(32)}"
     key = ApiKey(
-        id=key_id, name=name, sha256=hashed(secret), made=_now(), limits=limits, owner=owner or key_id, expires=expires
+        id=key_id,
+        name=name,
+        sha256=hashed(secret),
+        made=_now(),
+        limits=limits,
+        owner=owner or key_id,
+        expires=expires,
+        metrics=metrics,
     )
     _keep(store, key)
     return MadeKey(key, secret)

@@ -1,7 +1,7 @@
 """`/metrics` for Prometheus. Labels are route templates, methods and states: nothing that callers can make more of.
 
-Where callers need a key, Prometheus needs one too (`authorization: {credentials_file: …}`); where they need none, only this
-machine reaches the service (`api.auth.check_bind`).
+The numbers are of all owners. So where callers need a key, Prometheus needs one made with `steno keys make --metrics`
+(`authorization: {credentials_file: …}`); where they need none, only this machine reaches the service (`api.auth.check_bind`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from api import auth
 from api.auth import Caller
 from api.documents import problems
+from api.errors import Forbidden
 from flows import webhooks
 
 REGISTRY = CollectorRegistry()
@@ -63,11 +64,15 @@ def known_method(method: str) -> str:
     response_model=None,
     responses={
         200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        **problems(),
+        **problems(403),
     },
 )
 async def get_metrics(request: Request, caller: Annotated[Caller, Depends(auth.caller)]) -> Response:
-    """What the process did, and what waits, for Prometheus."""
+    """What the process did, and what waits, for Prometheus: of all owners, and so for keys that were made for it."""
+    if not caller.metrics:
+        raise Forbidden(
+            "This key may not read metrics, which tell of all owners' work; `steno keys make NAME --metrics` makes one."
+        )
     await _asked(request).refresh()
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -17,6 +17,7 @@ EPILOG = """\b
 steno keys make alice > alice.key        the key, which is shown this once
 steno keys make ci --rate 60 --pending 5
 steno keys make acme-web --owner acme --expires 90d      one of several keys of an owner, who sees the jobs of all
+steno keys make prometheus --metrics     one that may read /metrics
 steno keys list
 steno keys rotate alice --overlap 1h     a new key for the same jobs; the old one works for another hour
 steno keys revoke alice                  refused by every API process within seconds
@@ -81,6 +82,7 @@ def command() -> None:
     "--owner",
     help="Whose jobs the key makes and sees, with all keys of that owner. When left out: those of the last key of that name, or its own.",
 )
+@click.option("--metrics", is_flag=True, help="It may read /metrics, which count the work of all owners: for Prometheus.")
 @_EXPIRES
 @_JSON
 @_DEBUG
@@ -92,6 +94,7 @@ def make_key(
     max_upload: int | None,
     max_duration: float | None,
     owner: str | None,
+    metrics: bool,
     expires: datetime | None,
     as_json: bool,
     debug: bool,
@@ -102,7 +105,7 @@ def make_key(
     limits = keys.KeyLimits(
         rate=rate, rate_submit=submit_rate, pending_jobs=pending, max_upload_bytes=max_upload, max_duration=max_duration
     )
-    _tell(keys.make(_store(), name, limits, owner=owner, expires=expires), as_json)
+    _tell(keys.make(_store(), name, limits, owner=owner, expires=expires, metrics=metrics), as_json)
 
 
 @command.command("rotate")

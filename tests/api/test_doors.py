@@ -129,6 +129,29 @@ def test_a_page_that_the_operator_lists_may_call(live_api: LiveApi, tmp_path: Pa
         assert api.get("/health", headers={"Host": "steno.example.com"}).status_code == 200
 
 
+PROXIES = (
+    "Via",
+    "X-Forwarded-Host",
+    "X-Real-IP",
+    "X-Client-IP",
+    "Fastly-Client-IP",
+    "CF-Ray",
+    "Tailscale-User-Login",
+    "X-Amzn-Trace-Id",
+)
+
+
+def test_what_a_proxy_passes_on_needs_a_key_though_it_comes_from_this_machine(live_api: LiveApi) -> None:
+    for name in PROXIES:
+        assert live_api.get("/transcribes", headers={name: "203.0.113.9"}).status_code == 401, name
+    host, _, port = live_api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        # As nginx does when it is told no more than `proxy_pass`.
+        connection.sendall(f"GET /transcribes HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        assert connection.recv(65_536).split()[1] == b"401"
+    assert live_api.get("/transcribes").status_code == 200
+
+
 # -- keys that are gone -------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +372,17 @@ def test_the_job_of_another_owner_cannot_be_told_from_none(guarded_api: GuardedA
         facts = [(answer.status_code, answer.json()["detail"], answer.json()["code"]) for answer in answers]
         assert facts[0] == facts[1] and facts[0][0] == 404
     httpx.delete(f"{live.url}/transcribes/{job}", headers=live.headers, trust_env=False)
+
+
+def test_the_numbers_of_all_owners_are_for_keys_that_were_made_for_them(guarded_api: GuardedApi) -> None:
+    live = guarded_api.live
+    refused = live.get("/metrics", headers={"Authorization": f"Bearer {guarded_api.other}"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), refused.text
+    assert "steno keys make" in refused.json()["detail"]
+    made = keys.make(guarded_api.store, "prometheus", metrics=True)
+    until(live, 200, Authorization=f"Bearer {made.secret}")
+    shown = live.get("/metrics", headers={"Authorization": f"Bearer {made.secret}"})
+    assert shown.status_code == 200 and "steno_api_requests_total" in shown.text
 
 
 def test_that_another_owner_sent_the_same_recording_does_not_show(guarded_api: GuardedApi) -> None:
