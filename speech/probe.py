@@ -63,6 +63,8 @@ _POINTERS = (
 
 _EXACT = {"flac", "mov", "wav", "w64", "aiff", "au", "caf", "tta", "wv"}
 """Demuxers whose stream duration is counted, not estimated."""
+_SAMPLE_CLOCKS = {"flac", "wav", "w64", "aiff", "au", "caf", "tta", "wv", "ape", "tak", "ogg"}
+"""Demuxers whose time stamps count samples, at the rate that the container declares."""
 
 
 LOWEST_RATE = 4000
@@ -235,6 +237,9 @@ def is_sound(rate: int, channels: int) -> bool:
 def check_sound(media: Media, name: str) -> None:
     """Raise UnsuitableMedia for a track that is declared not to be speech; its frames are judged again when they are decoded."""
     rate, channels = media.probe.sample_rate, media.probe.channels
+    if media.demuxer in _SAMPLE_CLOCKS and media.stream.time_base:
+        # FLAC's frames may tell of another rate than its header, which is what their time stamps are counted in.
+        rate = min(rate, int(1 / media.stream.time_base))
     if rate and channels and not is_sound(rate, channels):
         raise UnsuitableMedia(
             f"{capitalised(name)} declares {rate} samples per second in {channels} channel{'s' * (channels > 1)}; speech has "

@@ -536,6 +536,21 @@ def test_a_rate_that_no_speech_has_is_refused_at_once_in_every_container(tmp_pat
     assert told == [] and not (tmp_path / "out.flac").exists()
 
 
+@pytest.mark.parametrize("rate", [1, 3, 3999])
+def test_a_rate_that_only_the_header_of_a_flac_claims_is_refused(tmp_path: Path, rate: int) -> None:
+    """Its frames say 16 kHz; their time stamps are counted at the header's, which would put hours of silence between them."""
+    source, told = tmp_path / "in.flac", list[float]()
+    soundfile.write(source, speech()[: 2 * RATE], RATE)
+    flac = bytearray(source.read_bytes())
+    at = 8 + 10  # of STREAMINFO: 20 bits of rate, 3 of channels, 5 of bits per sample, 36 of samples
+    rest = int.from_bytes(flac[at : at + 8], "big") & (1 << 44) - 1
+    flac[at : at + 8] = (rate << 44 | rest).to_bytes(8, "big")
+    source.write_bytes(flac)
+    with pytest.raises(UnsuitableMedia, match=f"{rate} samples per second"):
+        normalise(source, tmp_path / "out.flac", max_duration=12 * 3600, progress=told.append)
+    assert told == []
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 65), (8000, 128), (3_072_000, 64)])
 def test_more_channels_than_a_recording_has_are_refused(tmp_path: Path, rate: int, channels: int) -> None:
     source = tmp_path / "in.wav"
