@@ -30,9 +30,9 @@ class Costs:
         seconds = outcome.seconds if outcome.worker_seconds is None else outcome.worker_seconds
         self.rented[stage] = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
 
-    def failed(self, stage: str, began: float, settings: StenoSettings) -> None:
-        """A stage that began at `began` has failed; what it rented until then, nobody told us."""
-        if stage in _ALWAYS_HERE or settings.compute.backend == _LOCAL:
+    def failed(self, stage: str, began: float, backend: str) -> None:
+        """A stage that began at `began` has failed on that backend; what it rented until then, nobody told us."""
+        if stage in _ALWAYS_HERE or backend == _LOCAL:
             self.spans[stage] = (began, time.perf_counter())
         else:
             self.rented[stage] = None

@@ -200,7 +200,7 @@ class RunLog:
                 raise asyncio.CancelledError
             value = await state.aresult()
         except BaseException as error:
-            self._costs.failed(stage, began, get_settings())
+            self._costs.failed(stage, began, self.backend or get_settings().compute.backend)
             self._keep(_failed(stage, error, getattr(call, "label", ""), _since(began), attempts.count))
             raise
         finally:

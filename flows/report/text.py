@@ -133,7 +133,8 @@ def _account(result: TranscribeResult, settings: StenoSettings) -> str:
     reused = sum(stage.state == "cached" for stage in worked)
     parts = [f"Took {lasting(result.total_seconds)}{times}"]
     parts += [f"{reused} of {len(worked)} stages reused"] if reused else []
-    paid = f" Cost: {dollars(result.cost)}{_by(result.stages, settings)}." if costs(result.stages) else ""
+    by = _by(result.stages, settings) if result.cost is not None else ""
+    paid = f" Cost: {dollars(result.cost)}{by}." if costs(result.stages) else ""
     return f"{'; '.join(parts)}.{paid}"
 
 
