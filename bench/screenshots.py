@@ -162,13 +162,15 @@ class Gallery:
         conversation = recordings / "conversation.wav"
         shutil.copy(sample_recording(), conversation)
         self.log_in()
-        self.picture("deployments", "/deployments", height=720)
-        self.picture("form", f"/deployments/deployment/{self.up.deployments['transcribe/one-recording']}/run", height=1400)
+        self.picture("deployments", "/deployments", "folder-or-feed", height=720)
+        form = f"/deployments/deployment/{self.up.deployments['transcribe/one-recording']}/run"
+        self.picture("form", form, "Computing: keep artifacts for", height=2900)
         run = self.up.run("transcribe/one-recording", self.request(conversation))
-        self.picture("run", f"/runs/flow-run/{run}", pause=6000)  # the graph is drawn on a canvas, which nothing announces
+        # The graph is drawn on a canvas, which nothing announces.
+        self.picture("run", f"/runs/flow-run/{run}", "fetch started", height=1100, pause=6000)
         report = f"/artifacts/artifact/{self.up.artifact(run, 'transcription-report')}"
-        self.picture("report", report, height=640, theme="light")
-        self.picture("report-dark", report, height=640)
+        self.picture("report", report, "How it begins", height=640, theme="light")
+        self.picture("report-dark", report, "How it begins", height=640)
         self.failed(conversation)
         self.batch(recordings, conversation)
 
@@ -186,9 +188,8 @@ class Gallery:
         """A diarization that fails."""
         (self.home / "fail").touch()
         run = self.up.run("transcribe/one-recording", self.request(conversation, max_speakers=3))
-        self.picture(
-            "diarization-failed-report", f"/artifacts/artifact/{self.up.artifact(run, 'transcription-report')}", height=640
-        )
+        report = f"/artifacts/artifact/{self.up.artifact(run, 'transcription-report')}"
+        self.picture("diarization-failed-report", report, "Written without speakers", height=640)
         (self.home / "fail").unlink()
 
     def batch(self, recordings: Path, conversation: Path) -> None:
@@ -198,12 +199,16 @@ class Gallery:
         options = {"model": "tiny.en"}
         request = {"source": str(recordings), "options": options, "output_dir": str(self.home / "transcripts")}
         run = self.up.run("batch/folder-or-feed", request)
-        self.picture("batch-report", f"/artifacts/artifact/{self.up.artifact(run, 'batch')}", height=700)
+        self.picture("batch-report", f"/artifacts/artifact/{self.up.artifact(run, 'batch')}", "broken.mp3", height=700)
 
-    def picture(self, name: str, path: str, *, height: int = SIZE["height"], pause: int = 3000, theme: str = "dark") -> None:
+    def picture(
+        self, name: str, path: str, shows: str, *, height: int = SIZE["height"], pause: int = 3000, theme: str = "dark"
+    ) -> None:
+        """`shows` is a text that the page has once it is there."""
         self.page.goto(f"{self.up.url}{path}", wait_until="networkidle")
         self.page.evaluate("theme => document.documentElement.classList.replace('dark', theme)", theme)  # as its settings do
         self.page.set_viewport_size({"width": SIZE["width"], "height": height})
+        self.page.get_by_text(shows).first.wait_for()
         self.page.wait_for_timeout(pause)
         target = self.output / f"{name}.png"
         self.page.screenshot(path=target)

@@ -104,7 +104,7 @@ class TranscribeRequest(TranscribeOptions, RecordingSource):
             at={
                 Door.FORM: At(
                     "it is written by a worker",
-                    help="Folder or address (s3://, another storage's) that the files are written to; a relative one is below the work pool's working directory.",
+                    help="Folder or address (s3://, another storage's) that the files are written to; a relative one is below `transcripts` of the service's home.",
                 )
             },
         ),
