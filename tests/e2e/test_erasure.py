@@ -164,8 +164,9 @@ def test_an_address_with_a_secret_goes_with_the_last_job_of_it(place: Place) -> 
 def test_collecting_takes_runs_that_are_past_their_retention_and_no_others(place: Place) -> None:
     deployed, source = place.live.deployed, str(place.live.file("zebratalk.wav", seconds=3.0))
     promised = deployed.submit({"source": source, "retention_days": 0, "formats": []})
+    listed = batch_of(place, "zebralisted.wav")
     kept = spoken(place, "another.wav")
-    assert deployed.wait(promised)["state_type"] == "COMPLETED"
+    assert deployed.wait(promised)["state_type"] == deployed.wait(listed)["state_type"] == "COMPLETED"
     broken(place, "zebrabroken.wav")
     theirs = another_flow_s_run(place)
     place.settle()
@@ -175,11 +176,21 @@ def test_collecting_takes_runs_that_are_past_their_retention_and_no_others(place
     assert deployed.request("GET", f"/flow_runs/{promised}").status_code == 404
     assert place.live.job(kept)["status"] == "completed"
     assert "zebrabroken" in str(place.found(("zebrabroken",)))
+    assert {"artifact", "flow_run", "events"} <= {table for table, _ in place.found(("zebralisted",))}
     said = collected(place, "--older-than", "0")
     assert said["runs"] >= 2 and said["artifacts"] > 0
-    assert place.found((*PRIVATE, "another.wav")) == {}
+    assert place.found((*PRIVATE, "another.wav", "zebralisted")) == {}
     assert place.remnants() == {}
     assert deployed.run(theirs)["name"] == "theirs"
+
+
+def batch_of(place: Place, name: str) -> str:
+    """The id of a batch run of one recording, which its table names."""
+    folder = place.live.files / "listed"
+    folder.mkdir(exist_ok=True)
+    place.live.file(name, seconds=2.0).rename(folder / name)
+    request = {"source": str(folder), "output_dir": str(place.live.deployed.home / "out"), "options": {"formats": []}}
+    return place.live.deployed.submit(request, "batch/folder-or-feed")
 
 
 def another_flow_s_run(place: Place) -> str:
