@@ -162,9 +162,9 @@ class Gallery:
         conversation = recordings / "conversation.wav"
         shutil.copy(sample_recording(), conversation)
         self.log_in()
-        self.picture("deployments", "/deployments", "folder-or-feed", height=720)
+        self.picture("deployments", "/deployments", "folder-or-feed", width=1500, height=720)
         form = f"/deployments/deployment/{self.up.deployments['transcribe/one-recording']}/run"
-        self.picture("form", form, "Computing: keep artifacts for", height=2900)
+        self.picture("form", form, "Computing: keep artifacts for", height=2000)
         run = self.up.run("transcribe/one-recording", self.request(conversation))
         # The graph is drawn on a canvas, which nothing announces.
         self.picture("run", f"/runs/flow-run/{run}", "fetch started", height=1100, pause=6000)
@@ -202,12 +202,20 @@ class Gallery:
         self.picture("batch-report", f"/artifacts/artifact/{self.up.artifact(run, 'batch')}", "broken.mp3", height=700)
 
     def picture(
-        self, name: str, path: str, shows: str, *, height: int = SIZE["height"], pause: int = 3000, theme: str = "dark"
+        self,
+        name: str,
+        path: str,
+        shows: str,
+        *,
+        width: int = SIZE["width"],
+        height: int = SIZE["height"],
+        pause: int = 3000,
+        theme: str = "dark",
     ) -> None:
         """`shows` is a text that the page has once it is there."""
         self.page.goto(f"{self.up.url}{path}", wait_until="networkidle")
         self.page.evaluate("theme => document.documentElement.classList.replace('dark', theme)", theme)  # as its settings do
-        self.page.set_viewport_size({"width": SIZE["width"], "height": height})
+        self.page.set_viewport_size({"width": width, "height": height})
         self.page.get_by_text(shows).first.wait_for()
         self.page.wait_for_timeout(pause)
         target = self.output / f"{name}.png"
