@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from flows.attempts import BY_HAND
+from flows.orphans import claim, label
 from flows.request import TranscribeRequest
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 async def create_run(
@@ -33,6 +39,7 @@ async def create_run(
     from prefect.client.schemas.objects import FlowRun
 
     body: dict[str, Any] = {
+        "labels": {} if scheduled else label(),
         # Without nulls, which the form's choices do not take (`deployments/form.py`); whatever can be null is so by default.
         "parameters": {"request": request.model_dump(mode="json", exclude_unset=True, exclude_none=True)},
         "idempotency_key": idempotency_key,
@@ -43,7 +50,9 @@ async def create_run(
     if name:
         body["name"] = name
     if deployment_id is None:
-        path, body["flow_id"] = "/flow_runs/", await _flow_id(client)
+        from flows.transcribe import transcribe
+
+        path, body["flow_id"] = "/flow_runs/", await _flow_id(client, transcribe)
     else:
         path = f"/deployments/{deployment_id}/create_flow_run"
     response = await client.request("POST", path, json=body)  # type: ignore[arg-type]
@@ -51,17 +60,39 @@ async def create_run(
     return FlowRun.model_validate(response.json())
 
 
-_flow_ids: dict[str, str] = {}
-"""By API: registering the flow for every recording of a batch would be a request each."""
+_flow_ids: dict[tuple[str, str], str] = {}
+"""By API and flow: registering the flow for every recording of a batch would be a request each."""
 
 
-async def _flow_id(client: PrefectClient) -> str:
-    from flows.transcribe import transcribe
+async def _flow_id(client: PrefectClient, flow: Flow[..., Any]) -> str:
+    key = str(client.api_url), flow.name
+    if key not in _flow_ids:
+        _flow_ids[key] = str(await client.create_flow(flow))
+    return _flow_ids[key]
 
-    api = str(client.api_url)
-    if api not in _flow_ids:
-        _flow_ids[api] = str(await client.create_flow(transcribe))
-    return _flow_ids[api]
+
+async def run_here(flow: Flow[[R], Awaitable[T]], request: R) -> T:
+    """Execute the flow in this process, as a run that is labelled with it from its first moment; the result.
+
+    Raises what the flow raises. Calling the flow would have Prefect make a run that nothing connects with this process until
+    its first line.
+    """
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.context import AsyncClientContext
+    from prefect.flow_engine import run_flow_async
+
+    parameters: dict[str, Any] = {"request": request}
+    async with AsyncClientContext.get_or_create() as context:
+        body = {
+            "flow_id": await _flow_id(context.client, flow),
+            "parameters": flow.serialize_parameters(parameters),
+            "state": {"type": "PENDING"},
+            "labels": label(),
+        }
+        response = await context.client.request("POST", "/flow_runs/", json=body)
+        response.raise_for_status()
+        run = FlowRun.model_validate(response.json())
+        return cast("T", await run_flow_async(flow, flow_run=run, parameters=parameters))
 
 
 async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
@@ -78,6 +109,7 @@ async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
 
     if by_hand or (run.state is not None and run.state.is_final()):
         async with get_client() as client:
+            await claim(client, run)
             # Forced: without it Prefect refuses to run again what has no deployment. Not scheduled: a worker would take it.
             await client.set_flow_run_state(run.id, Pending(message=BY_HAND if by_hand else None), force=True)
             run = await client.read_flow_run(run.id)

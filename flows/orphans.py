@@ -1,8 +1,9 @@
 """Runs whose process is gone without a word: it was killed, or its machine was switched off.
 
-While a run is at work on this machine, `running/<run>` under STENO_HOME says in which process. Whoever comes next here (a
-command, `steno up`) ends the runs whose process is no more, at once; Prefect's automation needs 90 s of silence for that, and
-runs at the command line have no worker that would report them.
+A run that a command makes is labelled with the command's process, from its first moment. While a run is at work on this
+machine, `running/<run>` under STENO_HOME says in which process, whoever made it. Whoever comes next here (a command, `steno
+up`) ends the runs whose process is no more, at once; Prefect's automation needs 90 s of silence for that, and runs at the
+command line have no worker that would report them.
 """
 
 from __future__ import annotations
@@ -25,11 +26,23 @@ if TYPE_CHECKING:
 GONE = "Its process ended without saying so: it was killed, or its machine was switched off. Finished stages are kept."
 NEVER_BEGUN = "Its command ended before the run began."
 FLOWS = ("transcribe", "batch", "evaluate")
+_LABEL = "stenoflow.process"
 _KEPT_DAYS = 30
 """Days after which a mark is removed whose run is not known here: it was another server's."""
 BEGINS_WITHIN = timedelta(seconds=60)
-"""A run of a command begins at once; one that is pending for longer has lost its command."""
+"""A run of a command begins at once; one that is pending for longer has lost its command, on whatever machine that was."""
 _PAGE = 200
+
+
+def label() -> dict[str, str]:
+    """The label of a run that this process makes, and executes or has executed."""
+    return {_LABEL: this_process()}
+
+
+async def claim(client: PrefectClient, run: FlowRun) -> None:
+    """Label a run that another process may have made as this one's, which is about to execute it."""
+    if run.labels.get(_LABEL) != this_process():
+        await client.update_flow_run_labels(run.id, dict(label()))
 
 
 @contextlib.contextmanager
@@ -58,9 +71,10 @@ async def end_orphans(client: PrefectClient) -> int:
     ended = 0
     for mark in _left():
         ended += await _end_if_orphan(client, mark)
-    for run in await _never_begun(client):
-        await _end(client, run, NEVER_BEGUN)
-        ended += 1
+    for run in await _unfinished(client):
+        if await _lost_its_command(client, run):
+            await _end(client, run, NEVER_BEGUN if _is_pending(run) else GONE)
+            ended += 1
     return ended
 
 
@@ -141,23 +155,39 @@ def _ended(run: FlowRun) -> Callable[..., State]:
     return Cancelled if asked_for else Crashed
 
 
-async def _never_begun(client: PrefectClient) -> list[FlowRun]:
-    """Runs that a command made, and that it did not live to begin."""
-    from prefect.client.schemas.filters import (
-        FlowFilter,
-        FlowFilterName,
-        FlowRunFilter,
-        FlowRunFilterDeploymentId,
-        FlowRunFilterParentTaskRunId,
-        FlowRunFilterState,
-    )
+async def _unfinished(client: PrefectClient) -> list[FlowRun]:
+    """The runs that a command may have made and not lived to end."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState
 
-    pending = FlowRunFilter(
-        state=FlowRunFilterState.model_validate({"type": {"any_": ["PENDING"]}}),
-        deployment_id=FlowRunFilterDeploymentId(is_null_=True),
-        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
-    )
+    at_work = FlowRunFilterState.model_validate({"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}})
     ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
-    found = await client.read_flow_runs(flow_filter=ours, flow_run_filter=pending, limit=_PAGE)
-    before = datetime.now(UTC) - BEGINS_WITHIN
-    return [run for run in found if run.state is not None and run.state.timestamp < before]
+    found: list[FlowRun] = []
+    while page := await client.read_flow_runs(
+        flow_filter=ours, flow_run_filter=FlowRunFilter(state=at_work), limit=_PAGE, offset=len(found)
+    ):
+        found += page
+    return found
+
+
+async def _lost_its_command(client: PrefectClient, run: FlowRun) -> bool:
+    if (_folder() / str(run.id)).exists():
+        return False  # its mark is more exact than its label
+    process = str(run.labels.get(_LABEL, ""))
+    if not is_gone(process):
+        return _is_late(run)
+    run = await client.read_flow_run(run.id)  # another one may have claimed it since
+    if run.labels.get(_LABEL) != process or run.state is None or run.state.is_final():
+        return False
+    # A run that was ever scheduled is a worker's to execute, whoever made it.
+    return not any(state.is_scheduled() for state in await client.read_flow_run_states(run.id))
+
+
+def _is_late(run: FlowRun) -> bool:
+    """Whether a run of a command, on whatever machine, should have begun long ago."""
+    if run.deployment_id is not None or run.parent_task_run_id is not None or run.state is None:
+        return False
+    return _is_pending(run) and run.state.timestamp < datetime.now(UTC) - BEGINS_WITHIN
+
+
+def _is_pending(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_pending()

@@ -10,6 +10,7 @@ from flows.attempts import BESIDE_OTHERS
 from flows.batching.plan import Planned
 from flows.batching.request import digest
 from flows.execution import create_run
+from flows.orphans import claim
 from flows.request import TranscribeRequest
 from infra.names import display_name
 
@@ -56,7 +57,9 @@ class Children:
     def was_at_work(self, key: str) -> bool:
         """Whether the recording was being computed when the batch's process died."""
         run = self.left.get(key)
-        return run is not None and run.state is not None and (run.state.is_running() or run.state.is_crashed())
+        if run is None or run.state is None:
+            return False
+        return run.state.is_running() or (run.state.is_crashed() and run.run_count > 0)
 
     async def create(self, plan: Planned, request: TranscribeRequest, *, scheduled: bool = False) -> FlowRun:
         """The recording's run: a new one, or the one made before under the same key."""
@@ -75,6 +78,8 @@ class Children:
         self.left.pop(key, None)
         if run.parent_task_run_id != parent:
             await self._adopt(run, parent)
+        if not scheduled:
+            await claim(self.client, run)
         return run
 
     async def reopen(self, run: FlowRun, *, beside_others: bool) -> FlowRun:

@@ -157,12 +157,14 @@ async def _run(session: Session, request: BatchRequest, table: BatchTable) -> in
 async def _result(session: Session, request: BatchRequest, table: BatchTable) -> BatchResult:
     """Run the flow. Raises its errors, apart from that some recordings failed."""
     from infra.progress import listening
-    from stenoflow.cli.session import ready
+    from stenoflow.cli.session import cleared, ready
 
     await ready(session, table)
+    await cleared(session)
     from flows.batch import BatchIncomplete
     from flows.batch import batch as batch_flow
     from flows.batching.drive import watching
+    from flows.execution import run_here
 
     assert session.ledger is not None
     shows = [watching(table.told)] + ([watching(print_ended)] if session.display.as_json else [])
@@ -170,7 +172,7 @@ async def _result(session: Session, request: BatchRequest, table: BatchTable) ->
         for show in [listening(session.ledger), listening(table), *shows]:
             stack.enter_context(show)
         try:
-            return await batch_flow(request)
+            return await run_here(batch_flow, request)
         except BatchIncomplete as error:
             assert error.result is not None
             return error.result

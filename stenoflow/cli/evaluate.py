@@ -212,6 +212,7 @@ async def _evaluation(session: Session, request: EvaluateRequest, table: Evaluat
     await ready(session, table)
     from flows.evaluate import evaluate as evaluate_flow
     from flows.evaluation.result import EvaluationIncomplete
+    from flows.execution import run_here
 
     assert session.ledger is not None
     listeners: list[Listener] = [session.ledger, table, *([_print_progress] if session.display.as_json else [])]
@@ -219,7 +220,7 @@ async def _evaluation(session: Session, request: EvaluateRequest, table: Evaluat
         for show in listeners:
             stack.enter_context(listening(show))
         try:
-            return await evaluate_flow(request)
+            return await run_here(evaluate_flow, request)
         except EvaluationIncomplete as error:
             assert error.evaluation is not None
             return error.evaluation

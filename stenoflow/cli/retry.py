@@ -20,6 +20,7 @@ from stenoflow.cli.progress import STAGES
 from stenoflow.cli.session import (
     Display,
     Session,
+    cleared,
     drawn,
     interruptible,
     leave_unfinished_stages,
@@ -132,6 +133,7 @@ async def _retry(session: Session, asked: Asked) -> int:
         try:
             with drawn(session.console, table, keep=True):
                 await ready(session, table)
+                await cleared(session)
                 conclude = await _started(session, asked, table)
             code = conclude()
         except CancelledError as error:

@@ -6,9 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from infra.processes import ending_signals, write_nowhere
 from stenoflow.cli.errors import INTERRUPTED
@@ -17,10 +17,12 @@ from stenoflow.cli.pipe import CLOSED, ending_with_reader, reader_left
 if TYPE_CHECKING:
     from asyncio import Task
 
+    from prefect import Flow
     from rich.console import Console
 
     from flows.local_server.server import TemporaryServer
     from flows.request import TranscribeRequest
+    from flows.result import TranscribeResult
     from flows.settled import Ledger
     from infra.progress import StageEvent
     from stenoflow.cli.ahead import Ahead
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 UPKEEP = 5.0
-"""Seconds that a command which is done waits until what earlier ones left is cleared away."""
+"""Seconds that a command waits until what earlier ones left is cleared away: when it is done, or before it takes that up again."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def leave_unfinished_stages(session: Session) -> None:
 
 async def ready(
     session: Session, table: StageTable, request: TranscribeRequest | None = None
-) -> Callable[[TranscribeRequest], Any]:
+) -> Flow[[TranscribeRequest], Awaitable[TranscribeResult]]:
     """The flow, and a Prefect API for it to talk to. While its server starts, Prefect is imported, and the `request` begun with.
 
     Raises ApiUnreachable.
@@ -164,12 +166,17 @@ async def ready(
     return import_flow()
 
 
-async def settled(session: Session) -> None:
-    """Return when nothing of this command is on its way to Prefect any more."""
+async def cleared(session: Session) -> None:
+    """Return when what earlier commands left running has been ended, or that takes too long."""
     import asyncio
 
     if session.upkeep is not None:
         await asyncio.wait({session.upkeep}, timeout=UPKEEP)
+
+
+async def settled(session: Session) -> None:
+    """Return when nothing of this command is on its way to Prefect any more."""
+    await cleared(session)
     if session.server is not None and session.ledger is not None:
         await session.ledger.settled()
 
@@ -196,7 +203,7 @@ def keep_signals() -> None:
     vars(flow_engine)["capture_sigterm"] = contextlib.nullcontext
 
 
-def import_flow() -> Callable[[TranscribeRequest], Any]:
+def import_flow() -> Flow[[TranscribeRequest], Awaitable[TranscribeResult]]:
     from flows.transcribe import transcribe as transcribe_flow
 
     return transcribe_flow

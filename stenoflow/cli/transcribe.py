@@ -152,8 +152,10 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     try:
         with drawn(session.console, table, keep=total == 1):
             transcribe_flow = await ready(session, table, request)
+            from flows.execution import run_here
+
             with told(session, request.shown_as, table):
-                result = await transcribe_flow(as_kept(request))
+                result = await run_here(transcribe_flow, as_kept(request))
     except Exception as error:
         if partial := partial_result(error):
             print_result(partial, as_json=display.as_json, quiet=display.quiet)
