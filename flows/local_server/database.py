@@ -1,4 +1,4 @@
-"""The database of Prefect's server: brought up to date by one process at a time, and what is wrong with it in a sentence.
+"""The database of Prefect's server: brought up to date by one process at a time, and what is or goes wrong with it in a sentence.
 
 Without a lock, several commands that come first on a machine migrate one SQLite file at once, and most of them fail.
 """
@@ -23,6 +23,9 @@ LEAST_FREE = 16 * 2**20
 """Bytes; a new database takes two million, and its journal as many again."""
 _ERRORS = {kind.code: kind for kind in (DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull)}
 _MARK = "steno-database: "
+_KEY = "steno_database"
+_STATUS = 507
+"""Insufficient Storage; Prefect's clients do not send such a request again."""
 _SAID = {
     StorageFull: ("database or disk is full", "no space left on device"),
     DatabaseDamaged: ("malformed", "not a database", "disk i/o error", "already exists", "no such table", "no such column"),
@@ -177,12 +180,12 @@ def _closed(path: Path) -> StenoError:
     )
 
 
-# -- from the server's process to its parent --------------------------------------------------------------------------
+# -- from the server's process to its parent, and to whoever calls it ------------------------------------------------
 
 
 def tell(error: StenoError) -> str:
     """The line with which a server's process ends that could not start."""
-    return f"{_MARK}{json.dumps({'code': error.code, 'message': error.message})}\n"
+    return f"{_MARK}{json.dumps(_as_json(error))}\n"
 
 
 def told(log: str) -> StenoError | None:
@@ -190,5 +193,37 @@ def told(log: str) -> StenoError | None:
     lines = log.strip().splitlines()
     if not lines or not lines[-1].startswith(_MARK):
         return None
-    said: dict[str, Any] = json.loads(lines[-1].removeprefix(_MARK))
+    return _from_json(json.loads(lines[-1].removeprefix(_MARK)))
+
+
+def answer_with_trouble(api_app: Any, path: Path) -> None:
+    """Have Prefect's API say what is wrong with its database in the answers to requests that fail for it."""
+    from sqlalchemy.exc import DatabaseError
+    from starlette.responses import JSONResponse
+
+    async def answer(request: Any, error: Exception) -> Any:
+        assert isinstance(error, DatabaseError)
+        known = explained(str(error.orig), path)  # without the statement and its parameters, which may hold any text
+        if known is None:
+            raise error
+        return JSONResponse({"exception_message": known.message, _KEY: _as_json(known)}, _STATUS)
+
+    api_app.add_exception_handler(DatabaseError, answer)
+
+
+def in_answer(response: Any) -> StenoError | None:
+    """The error that such an answer tells of."""
+    if response.status_code != _STATUS:
+        return None
+    try:
+        return _from_json(response.json()[_KEY])
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def _as_json(error: StenoError) -> dict[str, str]:
+    return {"code": error.code, "message": error.message}
+
+
+def _from_json(said: dict[str, str]) -> StenoError:
     return _ERRORS[said["code"]](said["message"])

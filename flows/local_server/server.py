@@ -106,7 +106,9 @@ def shown(url: str) -> str:
 
 
 def refusal(response: Any, url: str) -> StenoError:
-    """What an answer of the Prefect API above 399 means: ApiDenied or ApiRefused."""
+    """What an answer of the Prefect API above 399 means: ApiDenied, ApiRefused, or what is wrong with its database."""
+    if (trouble := database.in_answer(response)) is not None:
+        return trouble
     status = response.status_code
     if status in (401, 403):
         sent = next((name for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY") if os.environ.get(name)), None)
@@ -222,6 +224,8 @@ def _serve(descriptor: int, *names: str) -> None:
     listener = socket.socket(fileno=descriptor)
     app = create_app()
     add_to(app)
+    if schema.database is not None:
+        database.answer_with_trouble(app.api_app, schema.database)
     config = uvicorn.Config(_guarded(app, listener, names), log_level="error", lifespan="on")
     gc.freeze()
     gc.enable()

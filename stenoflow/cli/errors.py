@@ -84,7 +84,11 @@ def _known(error: BaseException) -> Problem | None:
 
 
 def _is_prefects_refusal(error: httpx.HTTPStatusError) -> bool:
-    return type(error).__name__ == "PrefectHTTPStatusError" and error.response.status_code < 500
+    from flows.cli.database import in_answer
+
+    if type(error).__name__ != "PrefectHTTPStatusError":
+        return False
+    return error.response.status_code < 500 or in_answer(error.response) is not None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

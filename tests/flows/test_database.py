@@ -84,13 +84,42 @@ def test_a_full_disk_under_the_database_is_said_to_be_full(tmp_path: Path) -> No
     assert "PREFECT_HOME" in done["message"]
 
 
-def steno(folder: Path, before: list[str]) -> dict[str, Any]:
-    """The last line of a command that fails before it computes anything."""
+UNDER_WAY = {
+    "damaged": (
+        ": > prefect/prefect.db-wal; dd if=/dev/urandom of=prefect/prefect.db bs=4096 seek=1 count=400 conv=notrunc",
+        "prefect_database_damaged",
+        "mv ",
+    ),
+    "full": ("dd if=/dev/zero of=prefect/other-programs", "storage_full", "PREFECT_HOME"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", UNDER_WAY)
+def test_what_becomes_of_the_database_under_a_run_is_said_as_well(tmp_path: Path, trouble: str) -> None:
+    """On a disk of its own, at a time when the run's stages are at work."""
+    change, code, cure = UNDER_WAY[trouble]
+    kept, plan = prefect_home(tmp_path / "kept") / "prefect.db", tmp_path / "plan.json"
+    plan.write_text(json.dumps({"log": str(tmp_path / "stages.log"), "seconds": {"asr": 2}}))
+    shell = f"""
+        mount -t tmpfs -o size=32m tmpfs prefect && cp {kept} prefect/ || exit 99
+        (until grep -qs '"asr"' stages.log; do sleep 0.1; done; {change}) > /dev/null 2>&1 &
+        exec "$@"
+    """
+    (tmp_path / "prefect").mkdir()
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    done = steno(tmp_path, ["unshare", *user, "--mount", "sh", "-c", shell, "sh"], {"STUB_PLAN": str(plan)})
+    assert (done["code"], done["exit_code"]) == (code, 5 if trouble == "full" else 6)
+    assert str(tmp_path / "prefect") in done["message"]
+    assert cure in done["message"]
+
+
+def steno(folder: Path, before: list[str], more: dict[str, str] | None = None) -> dict[str, Any]:
+    """The last line of a command that fails."""
     source = recording(folder / "talk.wav")
     command = [*before, sys.executable, "-m", "stenoflow.cli.main", "transcribe", "--json", str(source)]
-    done = subprocess.run(
-        command, env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=200, check=False
-    )
+    env = environment(folder) | (more or {})
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == line["exit_code"], done.stderr
     return line
