@@ -222,7 +222,7 @@ def _serve(descriptor: int, *names: str) -> None:
 
     schema = _schema()
     listener = socket.socket(fileno=descriptor)
-    app = create_app()
+    app: Any = create_app()
     add_to(app)
     if schema.database is not None:
         database.answer_with_trouble(app.api_app, schema.database)
