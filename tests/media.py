@@ -138,18 +138,37 @@ def marked(samples: Samples) -> Samples:
 
 def marks(samples: Samples, due: list[float], reach: float = 0.2) -> list[float | None]:
     """How many seconds each burst of `marked` is from where it is due; None for one that is not heard within `reach`."""
-    spectrum = np.fft.rfft(samples)
-    frequencies = np.fft.rfftfreq(len(samples), 1 / RATE)
-    spectrum[(frequencies < 4200) | (frequencies > 5800)] = 0
-    window = np.hanning(321)
-    energy = np.convolve(np.fft.irfft(spectrum, len(samples)) ** 2, window / window.sum(), "same")
+    energy = _burst_energy(samples)
     found: list[float | None] = []
     for moment in due:
         low, high = round((moment - reach) * RATE), round((moment + reach) * RATE)
         around = energy[max(low, 0) : max(high, 0)]
-        loud = len(around) and around.max() > max(1e-7, 8 * float(np.median(around)))
-        found.append((max(low, 0) + int(np.argmax(around))) / RATE - moment if loud else None)
+        found.append((max(low, 0) + int(np.argmax(around))) / RATE - moment if len(around) and _is_burst(around) else None)
     return found
+
+
+def bursts(samples: Samples, reach: float = 0.1) -> list[float]:
+    """Where the bursts of `marked` are heard, in seconds."""
+    energy, wide = _burst_energy(samples), round(reach * RATE)
+    found = []
+    for start in range(0, len(energy), wide):
+        place = start + int(np.argmax(energy[start : start + wide]))
+        around = energy[max(place - 2 * wide, 0) : place + 2 * wide]
+        if energy[place] == energy[max(place - wide, 0) : place + wide].max() and _is_burst(around):
+            found.append(place / RATE)
+    return found
+
+
+def _burst_energy(samples: Samples) -> Samples:
+    spectrum = np.fft.rfft(samples)
+    frequencies = np.fft.rfftfreq(len(samples), 1 / RATE)
+    spectrum[(frequencies < 4200) | (frequencies > 5800)] = 0
+    window = np.hanning(321)
+    return np.convolve(np.fft.irfft(spectrum, len(samples)) ** 2, window / window.sum(), "same")
+
+
+def _is_burst(around: Samples) -> bool:
+    return bool(around.max() > max(1e-7, 8 * float(np.median(around))))
 
 
 def seconds_of(kind: str, seconds: float) -> Samples:

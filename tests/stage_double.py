@@ -66,11 +66,16 @@ class ComputeDouble:
 
 def stand_in(job: StageJob, bytes_more: int = 0) -> StageOutcome:
     """What the stage leaves when no model is run; with blanks behind it, for an artifact of some size."""
+    return leave(job, _content(job) + " " * bytes_more)
+
+
+def leave(job: StageJob, content: str) -> StageOutcome:
+    """The outcome of a stage whose artifact has that content."""
     store = compute.get_store()
     store.scratch.mkdir(parents=True, exist_ok=True)
     kind: Any = STAGES[job.stage].output
     path = store.scratch / f"double-{uuid.uuid4().hex}{SUFFIXES[kind]}"
-    path.write_text(_content(job) + " " * bytes_more)
+    path.write_text(content)
     try:
         return StageOutcome(artifact=store.put(path, kind, meta={"language": "en"}, by=job.key), seconds=0.5, key=job.key)
     finally:
