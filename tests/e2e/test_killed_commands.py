@@ -159,6 +159,7 @@ def test_a_command_that_is_to_survive_its_terminal_does(deployed: Deployed, tmp_
 
 
 @pytest.mark.matrix
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("asked", [transcribing, batching])
 def test_twelve_kills_at_random_moments_lose_nothing(deployed: Deployed, tmp_path: Path, asked: Any) -> None:
     moments = random.Random(5)
