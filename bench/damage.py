@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.batch import prefect_server
 from bench.demo import sample_recording
@@ -40,6 +40,8 @@ MODELS = {
     "embedding network": "*embedding*.onnx",
     "their numbers": "*embedding*.npz",
 }
+JOINED = "base"
+"""The model whose weights come in several packages, and are joined into a file of ours."""
 SECONDS = 30.0
 """The whole conversation: in less, one of the two is not told apart."""
 
@@ -54,7 +56,7 @@ class Case:
         self.kept: dict[str, bytes] = {}
         self.truth: Any = None
 
-    def transcribe(self, source: Path) -> Any:
+    def transcribe(self, source: Path, model: str = "tiny.en") -> Any:
         """The words and speakers of a run; its error when it failed."""
         out = self.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
@@ -64,7 +66,7 @@ class Case:
             "stenoflow.cli.main",
             "transcribe",
             "--model",
-            "tiny.en",
+            model,
             "-o",
             str(out),
             "--json",
@@ -87,12 +89,16 @@ class Case:
         }
 
     def restore(self) -> None:
+        self.forget_since_kept()
+        for path, content in self.kept.items():
+            self._write(path, content)
+
+    def forget_since_kept(self) -> None:
+        """Delete what was not there then."""
         for folder in ("artifacts", "records"):
             for file in list(self.store.files(folder)):
                 if file.path not in self.kept:
                     self.store.delete(file.path)
-        for path, content in self.kept.items():
-            self._write(path, content)
 
     def artifacts(self, kind: str) -> list[str]:
         return [path for path in self.kept if path.startswith(f"artifacts/{kind}/")]
@@ -122,8 +128,18 @@ class Case:
         self.store.fs.pipe_file(f"{self.store.root}/{path}", content)
 
 
-def cases(case: Case, *, models: bool = True) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """Every kind of file, and what damages it in a given way."""
+class Kind(NamedTuple):
+    """One kind of file."""
+
+    name: str
+    damage: Callable[[str], None]
+    """In a given way."""
+    model: str = "tiny.en"
+    """What reads it."""
+
+
+def kinds(case: Case) -> Iterator[Kind]:
+    """Every kind of file that a run trusts."""
     for kind, reader in READ_BY.items():
 
         def artifact(way: str, kind: str = kind, reader: str = reader) -> None:
@@ -131,18 +147,25 @@ def cases(case: Case, *, models: bool = True) -> Iterator[tuple[str, Callable[[s
             if reader:
                 case.forget(reader)
 
-        yield kind, artifact
+        yield Kind(kind, artifact)
     for name, kind in RECORDS.items():
-        yield name, lambda way, kind=kind: case.damage(case.record_of(kind), way)
-    for name, pattern in MODELS.items() if models else ():
+        yield Kind(name, lambda way, kind=kind: case.damage(case.record_of(kind), way))
+    for name, pattern in MODELS.items():
 
         def model(way: str, pattern: str = pattern) -> None:
-            for path in (case.models / "onnx").glob(pattern):
-                path.write_bytes(WAYS[way](path.read_bytes(), b"another network "))
+            _damage_models(case, f"onnx/{pattern}", way)
             for kind in ("segmentation", "embeddings"):
                 case.forget(kind)
 
-        yield name, model
+        yield Kind(name, model)
+    yield Kind("joined weights", lambda way: _damage_models(case, f"whisper/{JOINED}-*/model.bin", way), JOINED)
+
+
+def _damage_models(case: Case, pattern: str, way: str) -> None:
+    paths = list(case.models.glob(pattern))
+    assert paths, pattern
+    for path in paths:
+        path.write_bytes(WAYS[way](path.read_bytes(), b"other weights "))
 
 
 def finished(folder: Path, url: str, environment: dict[str, str], s3: S3Settings | None, *, other: bool = True) -> Case:
@@ -165,12 +188,16 @@ def cut(path: Path, start: float, seconds: float) -> Path:
     return path
 
 
-def verdict(case: Case, damage: Callable[[str], None], way: str) -> str:
+def verdict(case: Case, kind: Kind, way: str) -> str:
     """`right`, or what the run said instead."""
+    source = case.folder / "talk.wav"
     case.restore()
-    damage(way)
-    found = case.transcribe(case.folder / "talk.wav")
-    return "right" if found == case.truth else found if isinstance(found, str) else "WRONG"
+    truth = case.truth if kind.model == "tiny.en" else case.transcribe(source, kind.model)
+    kind.damage(way)
+    if kind.model != "tiny.en":
+        case.forget_since_kept()
+    found = case.transcribe(source, kind.model)
+    return "right" if found == truth else found if isinstance(found, str) else "WRONG"
 
 
 def environment_of(folder: Path, models: Path) -> dict[str, str]:
@@ -199,14 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             url = f"s3://{bucket}/store" if bucket else str(folder / "store")
             environment = environment_of(folder, models) | api | (s3.environment(bucket) if bucket else {})
             case = finished(folder, url, environment, s3.settings if bucket else None)
-            with_models = where == "folder"  # they are the same, wherever the store is
             print(f"\n| {where} | {' | '.join(asked.way)} |\n|---|{'---|' * len(asked.way)}", flush=True)
-            for kind, damage in cases(case, models=with_models):
-                if asked.kind and kind not in asked.kind:
+            for kind in kinds(case):
+                if asked.kind and kind.name not in asked.kind:
                     continue
-                row = [verdict(case, damage, way) for way in asked.way]
+                row = [verdict(case, kind, way) for way in asked.way]
                 wrong += sum(cell != "right" for cell in row)
-                print(f"| {kind} | {' | '.join(row)} |", flush=True)
+                print(f"| {kind.name} | {' | '.join(row)} |", flush=True)
     return int(wrong > 0)
 
 
