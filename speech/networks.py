@@ -132,7 +132,7 @@ class OnnxNetwork:
         options.inter_op_num_threads = 1
         # Idle threads must not spin: other stages share the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised as well
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, batch: Floats) -> Floats:

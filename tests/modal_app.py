@@ -58,6 +58,7 @@ def bursts(path: Path, count: int) -> Path:
     rate, pause = media.RATE, np.zeros(5 * media.RATE, dtype=np.float32)
     starts = [6.5, 8.5, 10.5, 12.5, 14.5, 16.5, 18.5]
     pieces = [media.speech()[round(start * rate) : round((start + 2.0) * rate)] for start in starts]
+    path.parent.mkdir(parents=True, exist_ok=True)
     samples = np.concatenate([part for i in range(count) for part in (pieces[i % len(pieces)], pause)])
     soundfile.write(path, samples, rate, subtype="PCM_16")
     return path

@@ -65,8 +65,9 @@ def test_output_that_nobody_reads_ends_a_command_with_141(started: Started, tmp_
     rest = ("-o", str(tmp_path), *QUICK) if args[0] == "transcribe" else ()
     with started(*given, *rest) as process:
         assert process.stdout is not None
-        assert process.stdout.read(1)
-        process.stdout.close()
+        if args[0] == "transcribe":
+            assert process.stdout.read(1)
+        process.stdout.close()  # at once where all is said in a moment
         process.wait(timeout=400)
         assert process.stderr is not None
         err = process.stderr.read()

@@ -27,6 +27,7 @@ from infra.errors import ModalDenied, WorkerLost
 from infra.removal import remove_run
 from infra.settings import StenoSettings, get_settings
 from speech.errors import StenoError
+from tests.deployed import Deployed
 from tests.modal_app import attempts, bursts, call, deployed, unfinished, until
 from tests.modal_server import ModalServer
 
@@ -330,6 +331,36 @@ async def test_cancelling_the_run_in_prefect_ends_its_input(server: ModalServer,
     outcome = await read_outcome(str(run.id))
     assert outcome is not None
     assert outcome.state == "canceled"
+
+
+@pytest.mark.matrix
+def test_cancelling_a_batch_on_workers_cancels_its_calls(server: ModalServer, tmp_path: Path) -> None:
+    """Of three recordings two are in containers, and one waits for a worker."""
+    for number in range(3):
+        bursts(tmp_path / f"in/talk-{number}.wav", 40 + number)
+    before = len(server.calls)
+    env = {name: value for name, value in os.environ.items() if name.startswith("STENO_") and name != "STENO_HOME"}
+    quick = {"STENO_BATCH__SETTLE_SECONDS": "0", "STENO_BATCH__POLL_SECONDS": "0.5"}
+    with Deployed.start(tmp_path / "deployed", env | quick, limit=3) as running:  # the batch's own run is one of them
+        asked = {"source": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "run_on": "workers", "concurrency": 3}
+        batch = running.submit(asked, "batch/folder-or-feed")
+        deadline = time.monotonic() + 240
+        while sum(each["state"] == "running" for each in server.calls[before:] if each["function"] == "Speech.asr") < 2:
+            assert time.monotonic() < deadline, running.logs(batch)
+            time.sleep(0.2)
+        running.cancel(batch)
+        assert running.wait(batch, timeout=120)["state_type"] == "CANCELLED"
+        children = running.runs("transcribe/recording-of-batch")
+        assert {running.wait(child["id"], timeout=60)["state_type"] for child in children} == {"CANCELLED"}
+        assert len(children) == 3
+        deadline = time.monotonic() + 60
+        while not all(each["released"] for each in server.calls[before:]):
+            assert time.monotonic() < deadline, unfinished(server)
+            time.sleep(0.2)
+    states = Counter(each["state"] for each in server.calls[before:] if each["function"] == "Speech.asr")
+    assert states == {"cancelled": 2}
+    assert not unfinished(server)
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_the_command_line_says_what_a_container_finds(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
