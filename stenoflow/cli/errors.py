@@ -84,7 +84,7 @@ def _known(error: BaseException) -> Problem | None:
 
 
 def _is_prefects_refusal(error: httpx.HTTPStatusError) -> bool:
-    from flows.cli.database import in_answer
+    from flows.local_server.database import in_answer
 
     if type(error).__name__ != "PrefectHTTPStatusError":
         return False
