@@ -13,6 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 _STREAMED = 0x7FFF0000
 """32-bit sizes from here up are what programs write that could not seek back: 0x7FFFF000, 0x80000000, 0xFFFFFFFF."""
+_STREAMED_LONG = 1 << 62
+"""The same for 64-bit sizes. FFmpeg takes such a one, and 0, for no sound at all."""
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -88,7 +90,9 @@ def _riff(file: BinaryIO, held: int) -> Promise:
         if name == b"ds64":
             long_size, long_at = struct.unpack("<QQ", file.read(16))[1], position + 16
         if name == b"data":
-            if size == 0xFFFFFFFF and long_size:
+            if size == 0xFFFFFFFF and long_at:
+                if not long_size or long_size >= _STREAMED_LONG:
+                    return Promise(None, held, field=Field(long_at, "<Q", position + 8, 0))
                 field = Field(long_at, "<Q", position + 8, long_size)
             elif size == 0 or size >= _STREAMED:
                 return Promise(None, held)
@@ -105,9 +109,10 @@ def _aiff(file: BinaryIO, held: int) -> Promise:
         file.seek(position)
         name, size = struct.unpack(">4sI", file.read(8))
         if name == b"SSND":
-            if not 0 < size < _STREAMED:
+            if size >= _STREAMED:
                 return Promise(None, held)
-            return Promise(position + 8 + size, held, field=Field(position + 4, ">I", position + 8, size, outer=4))
+            field = Field(position + 4, ">I", position + 8, size, outer=4)
+            return Promise(field.start + size if size else None, held, field=field)
         position += 8 + size + (size & 1)
     return Promise(position, held)
 
@@ -115,9 +120,9 @@ def _aiff(file: BinaryIO, held: int) -> Promise:
 def _au(file: BinaryIO, held: int) -> Promise:
     file.seek(4)
     offset, size = struct.unpack(">II", file.read(8))
-    if not 0 < size < _STREAMED:
+    if size >= _STREAMED:
         return Promise(None, held)
-    return Promise(offset + size, held, field=Field(8, ">I", offset, size))
+    return Promise(offset + size if size else None, held, field=Field(8, ">I", offset, size))
 
 
 def _caf(file: BinaryIO, held: int) -> Promise:
@@ -143,9 +148,14 @@ def _w64(file: BinaryIO, held: int) -> Promise:
         file.seek(position)
         name, size = struct.unpack("<16sQ", file.read(24))
         if name.startswith(b"data"):
-            return Promise(whole or None, held, field=Field(position + 16, "<Q", position + 24, size - 24, width=8, wide=True))
+            field = Field(position + 16, "<Q", position + 24, size - 24, width=8, wide=True)
+            if not 24 < size < _STREAMED_LONG:
+                return Promise(None, held, field=field._replace(size=0))
+            if not 0 < whole < _STREAMED_LONG:
+                return Promise(None, held, field=field)
+            return Promise(max(whole, field.start + field.size), held, field=field)
         position += (max(size, 24) + 7) & ~7
-    return Promise(whole or None, held)
+    return Promise(whole if 0 < whole < _STREAMED_LONG else None, held)
 
 
 def _asf(file: BinaryIO, held: int) -> Promise:

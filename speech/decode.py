@@ -38,6 +38,10 @@ class Tally:
     failed: int = 0
     failed_at_end: int = 0
     """Failed packets since the last good one."""
+    unread: bool = False
+    """The container could not be read on from `bytes_read`: no good packet came after that."""
+    unread_seconds: float = 0.0
+    """About as much sound as that is; known at the end."""
     packet_bytes: int = 0
     failed_bytes: int = 0
     gaps: int = 0
@@ -59,7 +63,12 @@ class Tally:
     def lost_seconds(self) -> float:
         """Seconds that did not decode: by the bytes of failed packets, or by the holes in time, whichever is more."""
         share = self.failed_bytes / self.packet_bytes if self.packet_bytes else 0.0
-        return max(share * self.position, self.damaged_seconds)
+        return max(share * self.position, self.damaged_seconds) + self.unread_seconds
+
+    def count_unread(self, held: int) -> None:
+        """The rest of a file that could not be read to its end is lost; `held` is the file's size."""
+        if self.unread and 0 < self.bytes_read < held:
+            self.unread_seconds = self.position * (held - self.bytes_read) / self.bytes_read
 
     def count_gap(self, gap: Gap) -> None:
         """Silence was put in."""
@@ -142,9 +151,11 @@ def _packets(media: Media, tally: Tally) -> Iterator[Packet[AudioStream]]:
             tally.packets += 1
             tally.failed += 1
             tally.failed_at_end += 1
+            tally.unread = True
             source = media.container.demux(media.stream)
             continue
         failures = 0
+        tally.unread = tally.unread and not packet.size
         yield packet
 
 
@@ -209,3 +220,4 @@ def _blocks(media: Media, tally: Tally, max_duration: float, name: str) -> Itera
     yield from taken()
     if media.demuxer == "ogg" and media.alone:
         tally.count_missing_pages(media.promise.held)
+    tally.count_unread(media.promise.held)

@@ -224,9 +224,15 @@ def _media(container: InputContainer, promise: Promise, name: str, asked: Asked,
     )
     if promise.fragmented and seconds is not None:
         seconds -= max((container.start_time or 0) / 1e6, 0.0)  # its end is told, on a clock that may begin anywhere
-    exact = seconds if demuxer in _EXACT or (demuxer == "mp3" and promise.counted) else None
+    counted = demuxer == "mp3" and promise.counted and (seconds or 0.0) * _fewest_bytes(probe.sample_rate) < promise.held
+    exact = seconds if demuxer in _EXACT or counted else None
     origin = _origin(container, demuxer, fragmented=promise.fragmented)
     return Media(container, stream, probe, promise, exact, tuple(tracks), track, len(streams), not others, origin)
+
+
+def _fewest_bytes(rate: int) -> int:
+    """Bytes of a second of MP3 at its lowest bit rate; a header that counts more frames than that leaves room for is wrong."""
+    return 4000 if rate >= 32_000 else 1000
 
 
 def is_sound(rate: int, channels: int) -> bool:
@@ -262,6 +268,11 @@ def _refuse_documents(head: bytes, name: str) -> None:
     in_xml = first.startswith(b"<") and any(mark in first for mark in _POINTERS if mark.startswith(b"<"))
     if first.startswith(_POINTERS) or in_xml:
         raise _forbidden(name)
+    if head.startswith(b"RIFX"):
+        raise UnreadableMedia(
+            f"{capitalised(name)} is a WAV whose numbers begin with their high byte (RIFX), which is not read here; convert it to "
+            "WAV or FLAC first."
+        )
     kind = document_kind(head)
     if kind == "a web page":
         raise UnreadableMedia(

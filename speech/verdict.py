@@ -42,7 +42,7 @@ def judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name:
                 cure="copy it again, or allow truncated recordings to transcribe what is there",
             )
         warnings.append(f"The recording {sentence}.")
-    elif missing and media.demuxer in ("mp3", "flac"):
+    elif missing and media.demuxer in ("mp3", "flac") and _lacks_bytes(media, tally):
         lost = max(lost, missing)
     elif missing:
         warnings.append(f"The recording declares {spell(tally.position + missing)} of audio but holds {spell(tally.position)}.")
@@ -50,9 +50,10 @@ def judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name:
         warnings.append(
             f"The recording stops without the mark of an end after {spell(tally.position)}; it may have been cut short."
         )
-    if lost > _LOSS * (tally.position + missing):
+    whole = tally.position + missing + tally.unread_seconds
+    if lost > _LOSS * whole:
         raise CorruptMedia(
-            f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(tally.position + missing)} do not decode; copy or export it again."
+            f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(whole)} do not decode; copy or export it again."
         )
     if lost > 0 or tally.failed > tally.failed_at_end:
         warnings.append(f"The recording is damaged: about {max(lost, 0.1):.1f} s of it did not decode.")
@@ -124,6 +125,11 @@ def _missing_seconds(media: Media, tally: Tally) -> float:
             promised = tally.position * promise.claimed / promise.held if promise.claimed else None
     missing = (promised or 0.0) - tally.position
     return missing if missing > max(0.5, 0.01 * (promised or 0.0)) else 0.0
+
+
+def _lacks_bytes(media: Media, tally: Tally) -> bool:
+    """Whether bytes of the file were of no use, so that sound is missing rather than counted wrongly."""
+    return tally.failed > 0 or tally.packet_bytes < (1 - _LOSS / 5) * media.promise.held - 16384
 
 
 def _is_cut(media: Media, tally: Tally) -> bool:

@@ -12,9 +12,10 @@ import soundfile
 
 from speech.audio import Recording
 from speech.containers import read_promise
+from speech.errors import CorruptMedia, TruncatedMedia, UnreadableMedia
 from speech.schema import AudioInfo
 from speech.sizes import repair
-from tests.media import RATE, speech
+from tests.media import RATE, at_rate, encode, speech
 
 Normalised = Callable[..., tuple[AudioInfo, Recording]]
 
@@ -65,6 +66,29 @@ def test_sound_that_the_header_leaves_out_is_read_with_a_warning(
     assert ["header" in warning for warning in info.warnings] == [True]
 
 
+@pytest.mark.parametrize("ones", [False, True], ids=["zero", "ones"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_size_that_was_never_filled_in_leaves_nothing_out(
+    tmp_path: Path, normalised: Normalised, kind: str, ones: bool
+) -> None:
+    path = written(tmp_path / f"live.{kind}", kind, 0.0)
+    if ones:
+        _, mark, offset, form = KINDS[kind]
+        data = bytearray(path.read_bytes())
+        width = struct.calcsize(form)
+        at = data.index(mark) + offset
+        data[at : at + width] = b"\xff" * width
+        path.write_bytes(data)
+    _, recording = normalised(path)
+    assert recording.samples == 8 * RATE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_header_that_tells_of_more_than_there_is_is_refused(tmp_path: Path, normalised: Normalised, kind: str) -> None:
+    with pytest.raises(TruncatedMedia):
+        normalised(written(tmp_path / f"more.{kind}", kind, 3.0))
+
+
 @pytest.mark.parametrize("kind", BEHIND)
 def test_a_chunk_behind_the_sound_is_no_sound(tmp_path: Path, normalised: Normalised, kind: str) -> None:
     for share in (1.0, 0.5):
@@ -90,3 +114,41 @@ def test_a_size_that_wrapped_at_four_gigabytes_ends_where_its_chunks_begin(tmp_p
     assert found is not None
     assert found.end == 44 + 1000 + (1 << 32)
     assert found.patches == ((40, b"\xff\xff\xff\xff"),)
+
+
+def xing(path: Path, change: Callable[[int], int]) -> Path:
+    """Ten seconds of MP3 whose header counts its frames otherwise than they are."""
+    encode(path, at_rate(speech()[: 10 * RATE], 44100), 44100, "libmp3lame", bit_rate=96_000)
+    data = bytearray(path.read_bytes())
+    at = max(data.find(b"Xing"), data.find(b"Info")) + 8
+    (frames,) = struct.unpack_from(">I", data, at)
+    struct.pack_into(">I", data, at, change(frames))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("change", [lambda n: n // 3, lambda n: 3 * n, lambda n: 10 * n, lambda n: 0xFFFFFFFF])
+def test_an_mp3_that_counts_its_frames_wrongly_is_read_as_far_as_it_goes(
+    tmp_path: Path, normalised: Normalised, change: Callable[[int], int]
+) -> None:
+    info, _ = normalised(xing(tmp_path / "call.mp3", change))
+    assert info.duration == pytest.approx(10.0, abs=0.1)
+
+
+def test_a_wav_of_big_endian_numbers_is_refused_rather_than_read_as_noise(tmp_path: Path, normalised: Normalised) -> None:
+    path = tmp_path / "call.wav"
+    soundfile.write(path, samples(), RATE, format="WAV", subtype="PCM_16", endian="BIG")
+    assert path.read_bytes().startswith(b"RIFX")
+    with pytest.raises(UnreadableMedia, match="RIFX"):
+        normalised(path)
+
+
+def test_links_of_an_ogg_chain_that_cannot_follow_each_other_are_no_end(tmp_path: Path, normalised: Normalised) -> None:
+    """FFmpeg takes no link with other channels than the first one's."""
+    links = [tmp_path / "one.ogg", tmp_path / "two.ogg"]
+    soundfile.write(links[0], samples(), RATE, format="OGG", subtype="VORBIS")
+    soundfile.write(links[1], np.stack([samples()] * 2).T, RATE, format="OGG", subtype="VORBIS")
+    chain = tmp_path / "chain.ogg"
+    chain.write_bytes(links[0].read_bytes() + links[1].read_bytes())
+    with pytest.raises(CorruptMedia, match="do not decode"):
+        normalised(chain)
