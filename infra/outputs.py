@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import uuid
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,11 @@ def read(target: str, settings: StenoSettings, *, most: int) -> bytes | None:
         if is_url(target):
             fs, place = filesystem(target, settings)
             return bytes(fs.cat_file(place, start=0, end=most)) if fs.exists(place) else None
-        with Path(target).open("rb") as file:
+        path = Path(target)
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "Not a file, but a pipe, a socket or a device")  # reading might never end
+        with path.open("rb") as file:
             return file.read(most)
     return None
 

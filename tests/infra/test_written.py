@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,17 @@ def test_a_recording_is_never_written_over(tmp_path: Path, steno: StenoSettings)
     refuse_source(str(tmp_path / "new.srt"), str(own))
     with pytest.raises(OutputIsRecording):
         refuse_source("s3://bucket/own.srt", "s3a://bucket/own.srt")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_a_device_is_neither_read_nor_replaced(tmp_path: Path, steno: StenoSettings) -> None:
+    pipe = tmp_path / "talk.srt"
+    os.mkfifo(pipe)
+    for target in (pipe, Path(os.devnull)):
+        for overwrite in (False, True):
+            with pytest.raises(OSError, match="Not a file"):
+                write(target, steno, "one", overwrite=overwrite)
+    assert pipe.is_fifo()
 
 
 def test_standard_input_is_known_by_its_samples_alone() -> None:
