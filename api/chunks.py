@@ -16,12 +16,13 @@ from api import cures, npy
 from api.auth import Caller
 from api.errors import BadRequest, Unavailable, Unprocessable
 from api.problems import unprocessable
-from api.schemas import ChunkResult, JobRequest
+from api.schemas import JobRequest
 from api.sessions import Sessions
 from api.warm import Pool
 from flows.doors import Door, options_of
 from flows.options import TranscribeOptions
 from infra.settings import StenoSettings, get_settings
+from stenoflow.jobs import ChunkResult
 
 _OPTIONS = set(options_of(TranscribeOptions, Door.CHUNK))
 _SWEEP = 30.0

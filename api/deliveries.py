@@ -11,10 +11,11 @@ from api.auth import Caller
 from api.cursor import Cursor
 from api.errors import Conflict, JobNotFound
 from api.runs import Runs, submitted_at
-from api.schemas import DeliveryStatus, WebhookDeliveries, WebhookDelivery
+from api.schemas import WebhookDeliveries
 from flows.webhooks import ATTEMPT, GIVEN_UP, OF_JOB, TO_OWNER, Notice, subscription_tags
 from infra.compute import get_store
 from infra.webhooks import subscribe
+from stenoflow.jobs import DeliveryStatus, WebhookDelivery
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

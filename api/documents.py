@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from api.openai import documents as openai
 from api.problems import MEDIA_TYPE
 from api.schemas import JobRequest, Problem, RetryRequest
-from api.transcripts import TranscriptFile
+from stenoflow.jobs import TranscriptFile
 
 _MEANING = {
     400: "The request contradicts itself, or cannot be read.",

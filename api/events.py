@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from api.auth import Caller
 from api.errors import ApiError, JobNotFound, Unavailable
 from api.jobs import Jobs
-from api.schemas import Job
 from api.states import ENDED
 from api.views import job_of
+from stenoflow.jobs import Job
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

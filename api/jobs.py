@@ -20,7 +20,7 @@ from api.removal import Removal
 from api.results import transcript_members
 from api.reused import as_seen_by_owner
 from api.runs import Runs, submitted_at
-from api.schemas import JobRequest, JobStatus, JobSummary, RetryRequest
+from api.schemas import JobRequest, RetryRequest
 from api.states import ENDED, Seen
 from api.stored import Stored
 from api.submissions import Uploaded, hashed, kept_for, payload_of, request_of, run_key
@@ -33,6 +33,7 @@ from infra.errors import SourceNotFound
 from infra.handles import revealed
 from infra.names import scheme_of
 from infra.settings import StenoSettings
+from stenoflow.jobs import JobStatus, JobSummary
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

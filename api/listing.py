@@ -10,7 +10,7 @@ from api.auth import Caller
 from api.cursor import Cursor
 from api.errors import Unprocessable
 from api.runs import submitted_at
-from api.schemas import JobList, JobStatus, JobSummary
+from stenoflow.jobs import JobList, JobStatus, JobSummary
 
 if TYPE_CHECKING:
     from api.jobs import Jobs

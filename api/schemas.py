@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from api.transcripts import Segment, Word
 from flows.doors import Door, model_at
 from flows.options import TranscribeOptions
 from flows.request import TranscribeRequest
-from flows.webhooks import JobEnd, WebhookType
+from flows.webhooks import JobEnd
+from stenoflow.jobs import RetryFrom, WebhookDelivery, WebhookType
 
-JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
-DeliveryStatus = Literal["pending", "delivered", "dead", "canceled"]
-StageState = Literal["pending", "running", "computed", "cached", "skipped", "failed"]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaValue = Annotated[str, StringConstraints(max_length=512)]
 LeftOut = BeforeValidator(lambda value: None if value == "" else value)
 """Older callers send an empty text for what they leave out."""
-RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
 
 
 class Body(BaseModel):
@@ -71,39 +67,6 @@ class JobRequest(JobOptions):
     )
 
 
-class JobAccepted(BaseModel):
-    """The job is queued."""
-
-    job_id: str
-    status: JobStatus
-    message: str
-
-
-class StageReport(BaseModel):
-    """What one stage of the job did."""
-
-    stage: str
-    state: StageState
-    attempts: int = 0
-    seconds: float = 0.0
-    cost: float | None = Field(None, description="US dollars; null when no price is known.")
-    detail: str = ""
-
-
-class WebhookDelivery(BaseModel):
-    """That a job ended, on its way to `webhook_url`, or there."""
-
-    id: str = Field(description="The `webhook-id` header, the same on every attempt.")
-    job_id: str
-    type: WebhookType
-    status: DeliveryStatus = Field(description="`pending` until it is accepted, or given up as `dead`.")
-    attempts: int = Field(ge=0, description="Attempts that were begun.")
-    message: str
-    created_at: datetime
-    updated_at: datetime
-    next_attempt_at: datetime | None = Field(None, description="Null unless it is pending.")
-
-
 class WebhookDeliveries(BaseModel):
     """One page of deliveries, the latest first."""
 
@@ -126,75 +89,12 @@ class WebhookMessage(BaseModel):
     data: WebhookData
 
 
-class Job(BaseModel):
-    """A job. `language`, `segments` and `word_segments` are there once it is completed, `error` once it failed."""
-
-    job_id: str
-    status: JobStatus
-    progress: float = Field(ge=0, le=100, description="Percent done, counted in audio, not in time.")
-    message: str
-    name: str = Field("", description="The recording's name, as its owner or its address has it.")
-    created_at: datetime
-    updated_at: datetime
-    language: str | None = None
-    segments: list[Segment] | None = None
-    word_segments: list[Word] | None = None
-    error: str | None = None
-    error_code: str | None = None
-    degraded: bool = Field(False, description="Speakers were asked for and could not be had.")
-    warnings: list[str] = []
-    stages: list[StageReport] = []
-    duration: float | None = Field(None, description="Seconds of audio.")
-    cost: float | None = Field(None, description="US dollars.")
-    metadata: dict[str, str] = {}
-    tags: list[str] = []
-    webhook: WebhookDelivery | None = Field(None, description="There once `webhook_url` is to be told that the job has ended.")
-    links: dict[str, str] = Field({}, description="Where the transcript is to be had, by format; relative to this service.")
-
-
-class JobSummary(BaseModel):
-    """A job in a list."""
-
-    job_id: str
-    status: JobStatus
-    message: str
-    created_at: datetime
-    updated_at: datetime
-    name: str
-    metadata: dict[str, str] = {}
-    tags: list[str] = []
-
-
-class JobList(BaseModel):
-    """One page of jobs, the newest first."""
-
-    jobs: list[JobSummary]
-    next_cursor: str | None = Field(None, description="Give it as `cursor` for the next page; null on the last one.")
-
-
-class JobRemoved(BaseModel):
-    """The job was cancelled and what it made is being removed."""
-
-    message: str
-    job_id: str
-
-
 class RetryRequest(RetryOptions):
     """What to do differently; nothing: the same again, of which finished stages are reused."""
 
     from_: RetryFrom | None = Field(
         None, alias="from", description="Compute this stage and what follows it, although it is cached."
     )
-
-
-class ChunkResult(BaseModel):
-    """The text of one chunk; its times are those of the session."""
-
-    status: Literal["completed"] = "completed"
-    session_id: str = Field(description="Send it with the next chunk, which then continues this one.")
-    language: str | None
-    segments: list[Segment]
-    word_segments: list[Word]
 
 
 class RefusedField(BaseModel):
@@ -217,9 +117,3 @@ class Problem(BaseModel):
     instance: str = ""
     request_id: str = ""
     errors: list[RefusedField] | None = None
-
-
-class Health(BaseModel):
-    status: Literal["healthy", "unhealthy"]
-    service: str = "stenoflow"
-    timestamp: datetime

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from api import cures
-from api.schemas import JobStatus, StageReport, StageState
 from flows.attempts import RESTARTS_WITHIN
 from flows.outcome import RunOutcome
 from flows.progress import Progress
 from flows.request import TranscribeRequest
+from stenoflow.jobs import JobStatus, StageReport, StageState
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, TaskRun

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from api import states, tags
 from api.runs import submitted_at
-from api.schemas import Job
 from api.states import ENDED, Seen
 from flows.options import FORMATS
 from flows.outcome import RunOutcome
 from flows.result import TranscribeResult
+from stenoflow.jobs import Job
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -13,7 +13,8 @@ from fastapi import APIRouter, FastAPI, Query
 from api import deliveries
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import problems
-from api.schemas import DeliveryStatus, WebhookDeliveries, WebhookDelivery, WebhookMessage
+from api.schemas import WebhookDeliveries, WebhookMessage
+from stenoflow.jobs import DeliveryStatus, WebhookDelivery
 
 router = APIRouter(tags=["webhooks"])
 

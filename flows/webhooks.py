@@ -17,6 +17,7 @@ from pydantic import Field
 
 from flows.attempts import RESTARTED, RESTARTS_WITHIN, STATE_BY_AUTOMATION
 from speech.schema import Frozen
+from stenoflow.jobs import WebhookType
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -47,7 +48,6 @@ ASKED_AGAIN = "To be delivered again: somebody asked for it."
 
 JobEnd = Literal["completed", "failed", "canceled"]
 _ENDS: dict[str, JobEnd] = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "failed", "CANCELLED": "canceled"}
-WebhookType = Literal["transcribe.completed", "transcribe.failed", "transcribe.canceled"]
 _TYPES: dict[JobEnd, WebhookType] = {
     "completed": "transcribe.completed",
     "failed": "transcribe.failed",

@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from stenoflow.types import Frozen as Frozen
+from stenoflow.types import ModelInfo as ModelInfo
+from stenoflow.types import Segment as Segment
+from stenoflow.types import SpeakerSource as SpeakerSource
+from stenoflow.types import Timing as Timing
+from stenoflow.types import Transcript as Transcript
+from stenoflow.types import Turn as Turn
+from stenoflow.types import Word as Word
 
 SAMPLE_RATE = 16_000
 """Samples per second of every normalised recording."""
@@ -17,22 +26,6 @@ USUAL_BATCH = 8
 """Chunks decoded at once where nothing else is asked for or found, as in WhisperX."""
 
 StageName = Literal["segment", "asr", "align", "embed", "cluster", "merge"]
-Timing = Literal["wav2vec2", "attention", "interpolated"]
-SpeakerSource = Literal["overlap", "nearest"]
-
-
-class Frozen(BaseModel):
-    """Immutable, and strict about field names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelInfo(Frozen):
-    """Which weights did the work."""
-
-    name: str
-    revision: str = Field(description="Pinned revision: a hub commit, `name==version` of a package, or a content hash.")
-    origin: str = Field(description="Where the weights were read from: `package`, `hub` or `folder`.")
 
 
 class Probe(Frozen):
@@ -120,32 +113,6 @@ class AsrResult(Frozen):
         return "en" if self.task == "translate" else self.language
 
 
-class Word(Frozen):
-    """One word with its time; `score` in 0…1 is the aligner's confidence."""
-
-    word: str
-    start: float
-    end: float
-    score: float
-    timing: Timing
-    speaker: str | None = None
-    speaker_source: SpeakerSource | None = Field(
-        None, description="`overlap`: the word lies in a turn; `nearest`: in none, the nearest turn's speaker was taken."
-    )
-
-
-class Segment(Frozen):
-    """A sentence or a speaker's part of one."""
-
-    start: float
-    end: float
-    text: str
-    speaker: str | None = None
-    avg_logprob: float | None = Field(None, description="Of the chunk that it is of, as Whisper gave it; so is the next.")
-    no_speech_prob: float | None = None
-    words: tuple[Word, ...] = ()
-
-
 class AlignResult(Frozen):
     segments: tuple[Segment, ...]
     model: ModelInfo
@@ -153,36 +120,12 @@ class AlignResult(Frozen):
     warnings: tuple[str, ...] = ()
 
 
-class Turn(Frozen):
-    """One speaker active from `start` to `end`; turns of different speakers may overlap."""
-
-    start: float
-    end: float
-    speaker: str
-
-
 class Diarization(Frozen):
     turns: tuple[Turn, ...]
     exclusive_turns: tuple[Turn, ...] = Field(description="The same without overlap: the louder speaker only.")
     speakers: tuple[str, ...]
-    speaker_embeddings: dict[str, tuple[float, ...]] = {}
-    models: dict[str, ModelInfo] = {}
-    warnings: tuple[str, ...] = ()
-
-
-class Transcript(Frozen):
-    """The merged result, as `json` renders it."""
-
-    language: str
-    language_probability: float | None = None
-    duration: float
-    segments: tuple[Segment, ...]
-    word_segments: tuple[Word, ...]
-    turns: tuple[Turn, ...] = ()
-    speakers: tuple[str, ...] = ()
-    options: dict[str, Any] = {}
-    models: dict[str, ModelInfo] = {}
-    versions: dict[str, str] = {}
+    speaker_embeddings: dict[str, tuple[float, ...]] = Field({})
+    models: dict[str, ModelInfo] = Field({})
     warnings: tuple[str, ...] = ()
 
 
@@ -224,7 +167,7 @@ class ClusterParams(Frozen):
 
 
 class MergeParams(Frozen):
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     """The request's effective options, echoed in the transcript."""
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter
 
-from api.schemas import Health
+from stenoflow.jobs import Health
 
 router = APIRouter(tags=["service"])
 

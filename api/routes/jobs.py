@@ -21,8 +21,9 @@ from api.held import HeldStream
 from api.listing import Filters, listed
 from api.results import MEDIA_TYPES, rendered
 from api.routes.submit import ACCEPTED, Wait, accepted
-from api.schemas import Job, JobList, JobRemoved, JobStatus, RetryRequest
+from api.schemas import RetryRequest
 from flows.options import Format
+from stenoflow.jobs import Job, JobList, JobRemoved, JobStatus
 
 router = APIRouter(tags=["jobs"])
 

@@ -15,9 +15,10 @@ from api.dependencies import CurrentCaller, TheJobs
 from api.documents import SUBMISSION, problems
 from api.errors import BadRequest, TooMany
 from api.jobs import Jobs
-from api.schemas import ChunkResult, Job, JobAccepted, JobRequest
+from api.schemas import JobRequest
 from api.uploads import Submission, receive
 from infra.api_settings import ApiSettings
+from stenoflow.jobs import ChunkResult, Job, JobAccepted
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -10,8 +10,6 @@
 Importing it loads no model and no Prefect.
 """
 
-from api.schemas import ChunkResult, Job, JobAccepted, JobList, JobRemoved, JobSummary, StageReport
-from speech.schema import Transcript
 from stenoflow.client.asynchronous import AsyncChunkSession, AsyncStenoClient
 from stenoflow.client.blocking import ChunkSession, StenoClient
 from stenoflow.client.errors import (
@@ -30,6 +28,8 @@ from stenoflow.client.errors import (
     WaitTimeout,
 )
 from stenoflow.client.values import Event, Progress
+from stenoflow.jobs import ChunkResult, Job, JobAccepted, JobList, JobRemoved, JobSummary, StageReport
+from stenoflow.types import Transcript
 
 __all__ = [
     "AsyncChunkSession",

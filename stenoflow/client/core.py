@@ -12,8 +12,6 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from api.schemas import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved
-from speech.schema import Transcript
 from stenoflow.client import errors
 from stenoflow.client.errors import (
     ClientError,
@@ -25,6 +23,8 @@ from stenoflow.client.errors import (
 )
 from stenoflow.client.steps import Call, Send, Sleep, Steps
 from stenoflow.client.uploads import Recording, address_of, encoded_chunk, upload_of
+from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved
+from stenoflow.types import Transcript
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -25,13 +25,12 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import infra.errors
-from speech.errors import StenoError, TransientError
+from stenoflow.errors import StenoError, TransientError
 
 if TYPE_CHECKING:
     import httpx
 
-    from api.schemas import Job
+    from stenoflow.jobs import Job
 
 _LONGEST = 500
 """Characters of a service's sentence that are repeated; more is no sentence."""
@@ -191,7 +190,6 @@ def exit_code(error: ClientError) -> int:
 def _exit_codes() -> dict[str, int]:
     """By the codes of all errors that a run can end with."""
     found, kinds = {"diarization_failed": 7}, [StenoError]
-    assert issubclass(infra.errors.Quarantined, StenoError)  # that branch is imported
     while kinds:
         kind = kinds.pop()
         found.setdefault(kind.code, kind.exit_code)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from api.schemas import Job
-from infra.outputs import write_file
-from speech.schema import Transcript
 from stenoflow.client import errors
 from stenoflow.client.core import Core, path_of
 from stenoflow.client.errors import JobDeleted, RequestRefused, ServiceBroken, ServiceUnavailable, WaitTimeout
@@ -20,6 +18,8 @@ from stenoflow.client.options import FORMATS
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Sleep, Steps, Tell, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import ENDED, Event, EventLines, Progress
+from stenoflow.jobs import Job
+from stenoflow.types import Transcript
 
 _SILENCE = 40.0
 """Seconds; a service that is there sends something every 15."""
@@ -134,7 +134,7 @@ class Following(Core):
             targets = {format_: target / f"{name or job_id}.{format_}" for format_ in formats}
         for format_, path in targets.items():
             text = yield from self.text(job_id, format_)
-            yield Work(lambda path=path, text=text: write_file(path, text.encode()))  # type: ignore[misc]
+            yield Work(lambda path=path, text=text: _write(path, text.encode()))  # type: ignore[misc]
         return list(targets.values())
 
 
@@ -150,3 +150,14 @@ def _check(event: Event) -> None:
         raise ServiceBroken(
             str(event.data.get("detail", "The service stopped following the job.")), reason=event.data.get("code")
         )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

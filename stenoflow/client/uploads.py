@@ -7,16 +7,19 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from infra.names import display_name, scheme_of
 from stenoflow.client.errors import RequestRefused
 
 Recording: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes]"
 """A path, an address, a recording's bytes, or a binary file that is open."""
+
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class Upload:
@@ -56,7 +59,9 @@ class _Piped:
 
 def address_of(source: Recording) -> str | None:
     """The address, where the source is one that the service is to fetch from."""
-    return source if isinstance(source, str) and scheme_of(source) not in (None, "file") else None
+    if not isinstance(source, str) or not (scheme := _SCHEME.match(source)) or scheme[1].lower() == "file":
+        return None
+    return source
 
 
 def upload_of(source: Recording, name: str | None, fields: Mapping[str, Any]) -> Upload:
@@ -69,9 +74,9 @@ def upload_of(source: Recording, name: str | None, fields: Mapping[str, Any]) ->
             raise RequestRefused(
                 f"{path} is a folder, not a recording." if path.is_dir() else f"There is no file {path}.", reason="no_file"
             )
-        return Upload(path, name or display_name(str(path)), fields)
+        return Upload(path, name or _name_of(path), fields)
     given = getattr(source, "name", None)
-    return Upload(source, name or (display_name(given) if isinstance(given, str) else "recording"), fields)
+    return Upload(source, name or (_name_of(Path(given)) if isinstance(given, str) else "recording"), fields)
 
 
 def encoded_chunk(samples: Any) -> str:
@@ -96,6 +101,11 @@ def encoded_chunk(samples: Any) -> str:
     return base64.b64encode(
         b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + view.tobytes()
     ).decode()
+
+
+def _name_of(path: Path) -> str:
+    """The file's name, as UTF-8 can hold it; the service makes it one that may be shown."""
+    return os.fsencode(path.name).decode(errors="replace") or "recording"
 
 
 def _field(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What callers give and get, beside the bodies in `api.schemas` and the transcript in `speech.schema`."""
+"""What callers give and get, beside the answers in `stenoflow.jobs` and the transcript in `stenoflow.types`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from pydantic import ValidationError
 
-from api.schemas import Job, JobStatus, StageReport
 from stenoflow.client.options import Options
+from stenoflow.jobs import Job, JobStatus, StageReport
 
 ENDED: frozenset[str] = frozenset({"completed", "failed", "canceled"})
 

@@ -30,10 +30,11 @@ from api.chunks import Chunks
 from api.dependencies import current_caller, jobs_of
 from api.errors import ApiError, TooLarge, Unavailable, Unprocessable
 from api.routes import submit
-from api.schemas import ChunkResult, JobRequest
+from api.schemas import JobRequest
 from api.sessions import Sessions
 from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings
+from stenoflow.jobs import ChunkResult
 from tests import media
 
 RATE = 16_000

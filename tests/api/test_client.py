@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import subprocess
-import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -102,13 +101,6 @@ def refusal(status: int, code: str, **headers: str) -> httpx.Response:
 
 
 # -- what it is ---------------------------------------------------------------------------------------------------------
-
-
-def test_importing_it_loads_no_model_no_server_and_no_prefect() -> None:
-    heavy = ("prefect", "torch", "numpy", "modal", "fastapi", "starlette", "fsspec", "s3fs", "whisperx", "ctranslate2")
-    code = f"import stenoflow.client, sys; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_both_clients_offer_the_same() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.schemas import JobOptions, JobStatus
+from api.schemas import JobOptions
+from stenoflow.jobs import JobStatus
 from tests.api.live import LiveApi
 from tests.guides import commands, shell, spoken
 

@@ -1,0 +1,78 @@
+"""The transcript, as `json` renders it: what `stenoflow.transcribe` and the client return.
+
+Times are seconds as floats, counted from the recording's first sample. Names follow WhisperX where
+WhisperX has one (`segments`, `words`, `word_segments`, `score`, `speaker`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Timing = Literal["wav2vec2", "attention", "interpolated"]
+SpeakerSource = Literal["overlap", "nearest"]
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about field names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelInfo(Frozen):
+    """Which weights did the work."""
+
+    name: str
+    revision: str = Field(description="Pinned revision: a hub commit, `name==version` of a package, or a content hash.")
+    origin: str = Field(description="Where the weights were read from: `package`, `hub` or `folder`.")
+
+
+class Word(Frozen):
+    """One word with its time; `score` in 0…1 is the aligner's confidence."""
+
+    word: str
+    start: float
+    end: float
+    score: float
+    timing: Timing
+    speaker: str | None = None
+    speaker_source: SpeakerSource | None = Field(
+        None, description="`overlap`: the word lies in a turn; `nearest`: in none, the nearest turn's speaker was taken."
+    )
+
+
+class Segment(Frozen):
+    """A sentence or a speaker's part of one."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str | None = None
+    avg_logprob: float | None = Field(None, description="Of the chunk that it is of, as Whisper gave it; so is the next.")
+    no_speech_prob: float | None = None
+    words: tuple[Word, ...] = ()
+
+
+class Turn(Frozen):
+    """One speaker active from `start` to `end`; turns of different speakers may overlap."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class Transcript(Frozen):
+    """The merged result, as `json` renders it."""
+
+    language: str
+    language_probability: float | None = None
+    duration: float
+    segments: tuple[Segment, ...]
+    word_segments: tuple[Word, ...]
+    turns: tuple[Turn, ...] = ()
+    speakers: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    models: dict[str, ModelInfo] = {}
+    versions: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
