@@ -75,7 +75,7 @@ lint: .venv/dev.stamp ## Lint and type-check
 lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) requirements/uv.in -o requirements/uv.txt
 	$(LOCK) requirements/build.in -o requirements/build.txt
-	$(LOCK) pyproject.toml -o requirements/base.txt
+	$(LOCK) pyproject.toml --extra run -o requirements/base.txt
 	$(LOCK) pyproject.toml --extra engine -o requirements/engine.txt
 	$(LOCK) pyproject.toml --extra engine --group dev -c requirements/engine.txt -o requirements/dev.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt

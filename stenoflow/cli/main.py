@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -119,14 +120,19 @@ def run(args: list[str]) -> int:
 
 
 def _invoke(args: list[str]) -> int:
-    from stenoflow.cli.errors import describe, report
     from stenoflow.cli.pipe import CLOSED, reader_left
 
     try:
+        from stenoflow.cli.errors import describe, report
+
         result: Any = cli.main(args=args, prog_name="steno", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or _version("prefect"):
+            raise
+        return _not_installed(error.name, as_json="--json" in args)
     except click.UsageError as error:
         problem = describe(error)
         if "--json" not in args and error.ctx:
@@ -141,6 +147,14 @@ def _invoke(args: list[str]) -> int:
             traceback.print_exception(error)
         return report(describe(error), as_json="--json" in args)
     return result if isinstance(result, int) else 0
+
+
+def _not_installed(module: str, *, as_json: bool) -> int:
+    """Where only what the client needs is installed: say so, and the exit code."""
+    message = f"{module} is not installed here; install `stenoflow[engine]`, or `stenoflow[run]` where no models run."
+    line = {"type": "error", "code": "engine_missing", "message": message, "exit_code": 4}
+    click.echo(json.dumps(line) if as_json else f"steno: error: {message}", err=not as_json)
+    return 4
 
 
 if __name__ == "__main__":
