@@ -1,6 +1,6 @@
 """The deployments, as data: what can be run, with which schedule, how many at once.
 
-Their code is the installed package (module paths, no pull steps): a worker needs nothing but `pip install stenoflow`.
+Their code is the installed package (module paths, no pull steps): a worker needs nothing but `pip install 'stenoflow[run]'`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The client of the REST API: `StenoClient`, and `AsyncStenoClient` for event loops.
 
-    from stenoflow.client import StenoClient
+    from stenoflow import StenoClient
 
     with StenoClient("http://127.0.0.1:8765") as steno:
         job = steno.submit("meeting.m4a", diarize=True)
         steno.wait(job, on_progress=lambda now: print(f"{now.percent:.0f} % {now.message}"))
         steno.save(job, "transcripts", ["json", "srt"], name="meeting")
 
-Importing it loads no model and no Prefect.
+Importing it loads nothing but httpx and pydantic.
 """
 
 from stenoflow.client.asynchronous import AsyncChunkSession, AsyncStenoClient

@@ -29,9 +29,8 @@ options = {"model": "tiny.en", "language": "en", "diarize": False}
 transcript = transcribe("talk.wav", on_event=lambda event: begun.append(event["type"]), **options)
 assert transcript.language == "en" and transcript.duration > 1 and transcript.options["align"], transcript
 assert [word.word for word in transcript.word_segments] == [word.word for part in transcript.segments for word in part.words]
-assert transcribe(open("talk.wav", "rb").read(), **options).segments == transcript.segments
 try:
-    transcribe("page.wav")
+    transcribe(b"<html>no sound</html>")
 except MediaError as error:
     print(begun.count("result"), error.code)
 """
@@ -58,7 +57,6 @@ def test_a_program_in_it_transcribes(tmp_path: Path, models_dir: Path) -> None:
     """With the folder in PYTHONPATH, as many projects have it."""
     make_hostile(tmp_path)
     make_case("speech", tmp_path).rename(tmp_path / "talk.wav")
-    (tmp_path / "page.wav").write_text("<html>no sound</html>")
     (tmp_path / "flows_of_mine.py").touch()
     (tmp_path / "script.py").write_text(SCRIPT)
     done = run(tmp_path, models_dir, sys.executable, "script.py", PYTHONPATH=str(tmp_path))
