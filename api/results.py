@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from api.errors import Gone
-from flows.options import FORMATS, LAYOUT, Format
+from flows.options import LAYOUT
 from flows.result import TranscribeResult
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
@@ -18,19 +18,8 @@ from infra.names import output_stem
 from speech.schema import Transcript
 from speech.stored import read_json
 
-MEDIA_TYPES: dict[Format, str] = {
-    "json": "application/json",
-    "srt": "application/x-subrip",
-    "vtt": "text/vtt",
-    "txt": "text/plain",
-    "tsv": "text/tab-separated-values",
-    "rttm": "text/plain",
-    "aud": "text/plain",
-}
-assert set(MEDIA_TYPES) == set(FORMATS)
 
-
-async def rendered(result: TranscribeResult, format_: Format, options: Mapping[str, Any]) -> str:
+async def rendered(result: TranscribeResult, format_: str, options: Mapping[str, Any]) -> str:
     """The transcript as the text of a file, laid out as the job's options say. Raises Gone when its artifact was collected."""
     layout = {name: options[name] for name in sorted(LAYOUT) if options.get(name) is not None}
     return await _kept(_rendered, result, format_, json.dumps(layout))
@@ -73,7 +62,7 @@ def _read(reference: ArtifactRef) -> Transcript:
 
 
 @lru_cache(maxsize=8)
-def _rendered(facts: str, format_: Format, layout: str = "{}") -> str:
+def _rendered(facts: str, format_: str, layout: str = "{}") -> str:
     """By the result's facts as JSON, so that callers who poll an ended job do not have it read and rendered every time."""
     from speech.formats import RenderOptions, render
 

@@ -8,19 +8,23 @@ published contract wants something else at a door, that stands here as well, wit
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from annotated_types import MaxLen, MinLen
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from flows.doors import CALLERS, CHUNKS, OPERATORS, At, Door, Option, option, options_of
 from speech.errors import InvalidOption
+from speech.formats import FORMATS as KNOWN_FORMATS
 from speech.formats import RenderOptions
 from speech.languages import LANGUAGES, language_code, language_of_tag
 from speech.schema import Frozen
 
-Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[tuple(KNOWN_FORMATS)]
+FORMATS: tuple[Format, ...] = tuple(KNOWN_FORMATS)
 
 MOST_TEXT = 2000
 """Characters of a text that primes a model."""
@@ -225,12 +229,12 @@ class TranscribeOptions(Frozen):
     )
     highlight_words: bool = option(
         False,
-        "Underline each word as it is spoken, in srt and vtt.",
+        "Underline each word as it is spoken, in srt and vtt; give each its time, in lrc.",
         Option("Files", "underline words in subtitles", CALLERS),
     )
     max_line_width: int | None = option(
         None,
-        "Characters per subtitle line.",
+        "Characters per line of subtitles and lrc.",
         Option("Files", "characters per subtitle line", CALLERS),
         ge=10,
         le=500,

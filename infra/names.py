@@ -8,6 +8,8 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
+from speech.formats import FORMATS
+
 STDIN = "-"
 WEB = ("http", "https", "feed")
 _RECORDINGS = (
@@ -19,7 +21,7 @@ _RECORDINGS = (
 )
 MEDIA = frozenset(_RECORDINGS.split())
 """Extensions of files that may hold sound. Whether one does, its bytes decide."""
-WRITTEN = frozenset(("json", "srt", "vtt", "txt", "tsv", "rttm", "aud"))
+WRITTEN = frozenset(FORMATS)
 """Extensions of the files that are written."""
 _OTHERS = (
     "7z asp aspx avif bak bin bmp bz2 cfg cgi conf csv css dat db doc docx eps epub exe gif gz heic htm html ico ini jpeg jpg js jsonl "

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AfterValidator, BeforeValidator
 
@@ -19,10 +19,10 @@ from api.errors import JobNotFound
 from api.events import events_of, is_over
 from api.held import HeldStream
 from api.listing import Filters, listed
-from api.results import MEDIA_TYPES, rendered
+from api.results import rendered
 from api.routes.submit import ACCEPTED, Wait, accepted
 from api.schemas import RetryRequest
-from flows.options import Format
+from speech.formats import FORMATS
 from stenoflow.jobs import Job, JobList, JobRemoved, JobStatus
 
 router = APIRouter(tags=["jobs"])
@@ -36,6 +36,8 @@ RetryKey = Annotated[
         description="The same key with the same body makes no second new job.",
     ),
 ]
+
+FormatName = Annotated[str, Path(description=f"One of {', '.join(FORMATS)}.")]
 
 
 def _written_out(value: Any) -> Any:
@@ -61,7 +63,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
             kind: {
                 "schema": {"$ref": "#/components/schemas/TranscriptFile"} if kind == "application/json" else {"type": "string"}
             }
-            for kind in MEDIA_TYPES.values()
+            for kind in dict.fromkeys(known.media_type for known in FORMATS.values())
         },
     }
 }
@@ -142,15 +144,14 @@ async def stream_job_events(
     response_class=Response,
     responses={**_FILE, **problems(404, 409, 410)},
 )
-async def get_transcript(job_id: str, format: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
-    """The transcript as json, srt, vtt, txt, tsv, rttm or aud, whichever formats the job asked for."""
-    if format not in MEDIA_TYPES:
-        raise JobNotFound(f"There is no such format; take one of {', '.join(MEDIA_TYPES)}.", code="unknown_format")
-    kind: Format = format
+async def get_transcript(job_id: str, format: FormatName, caller: CurrentCaller, jobs: TheJobs) -> Response:
+    """The transcript as a file, in any format, whichever the job asked for."""
+    if format not in FORMATS:
+        raise JobNotFound(f"There is no such format; take one of {', '.join(FORMATS)}.", code="unknown_format")
     run = await jobs.find(job_id, caller)
-    text = await rendered(await jobs.result(run), kind, run.parameters.get("request") or {})
-    headers = {"Content-Disposition": f'inline; filename="{run.id}.{kind}"'}
-    return Response(text, headers=headers, media_type=MEDIA_TYPES[kind])
+    text = await rendered(await jobs.result(run), format, run.parameters.get("request") or {})
+    headers = {"Content-Disposition": f'inline; filename="{run.id}.{format}"'}
+    return Response(text, headers=headers, media_type=FORMATS[format].media_type)
 
 
 @router.get("/transcribes/{job_id}", response_model=None, responses={200: {"model": Job}, **problems(404, 422)})

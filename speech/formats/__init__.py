@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from speech.errors import InvalidOption
 from speech.formats.lines import aud, tsv, txt
+from speech.formats.lrc import lrc
 from speech.formats.options import RenderOptions
 from speech.formats.rttm import rttm
 from speech.formats.subtitles import srt, vtt
 from speech.formats.whisperx_json import json
 from speech.schema import Transcript
 
-__all__ = ["FORMATS", "RenderOptions", "render"]
+__all__ = ["FORMATS", "Format", "RenderOptions", "render"]
 
-Renderer = Callable[[Transcript, RenderOptions], str]
 
-FORMATS: dict[str, Renderer] = {"json": json, "srt": srt, "vtt": vtt, "txt": txt, "tsv": tsv, "rttm": rttm, "aud": aud}
+class Format(NamedTuple):
+    """One kind of file."""
+
+    render: Callable[[Transcript, RenderOptions], str]
+    media_type: str = "text/plain"
+
+
+FORMATS: dict[str, Format] = {
+    "json": Format(json, "application/json"),
+    "srt": Format(srt, "application/x-subrip"),
+    "vtt": Format(vtt, "text/vtt"),
+    "txt": Format(txt),
+    "tsv": Format(tsv, "text/tab-separated-values"),
+    "rttm": Format(rttm),
+    "aud": Format(aud),
+    "lrc": Format(lrc),
+}
+"""By name, which is the file's extension. Every door offers what stands here."""
 
 
 def render(transcript: Transcript, format: str, options: RenderOptions | None = None) -> str:
     """The transcript as the text of a file in `format`. Raises InvalidOption for a format that is not in FORMATS."""
     if format not in FORMATS:
         raise InvalidOption(f"Unknown format {format!r}: choose from {', '.join(FORMATS)}.")
-    return FORMATS[format](transcript, options or RenderOptions())
+    return FORMATS[format].render(transcript, options or RenderOptions())

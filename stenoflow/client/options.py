@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
-Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud"]
+Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud", "lrc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -50,9 +50,9 @@ class Options(ChunkOptions, total=False):
     formats: Sequence[Format]
     """The files to write: `links` names them; every format is to be had in any case."""
     highlight_words: bool
-    """Underline each word as it is spoken, in srt and vtt."""
+    """Underline each word as it is spoken, in srt and vtt; give each its time, in lrc."""
     max_line_width: int | None
-    """Characters per subtitle line."""
+    """Characters per line of subtitles and lrc."""
     max_line_count: int | None
     """Lines per subtitle; needs max_line_width."""
     batch_size: int | None
@@ -93,9 +93,9 @@ class Changes(TypedDict, total=False):
     on_diarization_failure: Literal["fail", "degrade"] | None
     """What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails."""
     highlight_words: bool | None
-    """Underline each word as it is spoken, in srt and vtt."""
+    """Underline each word as it is spoken, in srt and vtt; give each its time, in lrc."""
     max_line_width: int | None
-    """Characters per subtitle line."""
+    """Characters per line of subtitles and lrc."""
     max_line_count: int | None
     """Lines per subtitle; needs max_line_width."""
     batch_size: int | None

@@ -351,6 +351,67 @@ def test_rttm_reads_back_as_the_turns() -> None:
     ]
 
 
+# -- lrc ----------------------------------------------------------------------------------------------------------------
+
+LINE = re.compile(r"\[(\d{2,}:\d{2}\.\d{2})\](.*)")
+"""As players read it: the parsers differ in what else they take, this all of them do."""
+WORD = re.compile(r"<(\d{2,}:\d{2}\.\d{2})>([^<]*)")
+
+
+def lrc_lines(text: str) -> list[tuple[float, str]]:
+    """Time and text of every line; everything else must be a tag of the head."""
+    head = [line for line in text.splitlines() if not LINE.fullmatch(line)]
+    assert all(re.fullmatch(r"\[(ti|length|re):[^][]*\]", line) for line in head), head
+    found = [LINE.fullmatch(line) for line in text.splitlines()[len(head) :]]
+    return [(seconds(line[1]), line[2]) for line in found if line is not None]
+
+
+def test_lrc_reads_back_as_the_segments_and_goes_on_beyond_an_hour() -> None:
+    text = render(TALK, "lrc", RenderOptions(uri="my talk [1]"))
+    assert text.startswith("[ti:my talk (1)]\n[length:62:07]\n")
+    assert lrc_lines(text) == [
+        (0.52, "SPEAKER_01: So, how was the trip to the coast last week?"),
+        (4.4, "SPEAKER_00: It rained on three days out of four, but the food was good & cheap."),
+        (9.0, ""),
+        (13.0, "SPEAKER_01: Good."),
+        (14.6, "SPEAKER_00: We will go there again, I think, and stay for a whole week or even two of them."),
+        (21.75, ""),
+        (3725.1, "SPEAKER_00: After an hour."),
+        (3727.9, ""),
+    ]
+
+
+def test_words_of_lrc_have_their_times_when_they_are_highlighted() -> None:
+    for line, segment in zip(
+        [line for line in lrc_lines(render(TALK, "lrc", RenderOptions(highlight_words=True))) if line[1]],
+        TALK.segments,
+        strict=True,
+    ):
+        label, _, words = line[1].partition(": ")
+        found = [(seconds(word[0]), word[1].strip()) for word in WORD.findall(words)]
+        assert (label, line[0]) == (segment.speaker, pytest.approx(segment.start, abs=0.006))
+        assert [word for _, word in found[:-1]] == [word.word for word in segment.words]
+        assert [start for start, _ in found] == pytest.approx([*(word.start for word in segment.words), segment.end], abs=0.006)
+
+
+def test_lrc_breaks_lines_and_lets_no_text_pass_for_a_tag() -> None:
+    narrow = lrc_lines(render(TALK, "lrc", RenderOptions(max_line_width=30)))
+    assert max(len(text) for _, text in narrow) <= 30
+    assert [start for start, _ in narrow] == sorted(start for start, _ in narrow)
+    joined = " ".join(text.removeprefix("SPEAKER_00: ").removeprefix("SPEAKER_01: ") for _, text in narrow if text)
+    assert joined == " ".join(segment.text for segment in TALK.segments)
+    odd = transcript(segment(1.0, 2.0, "[00:05.00] <00:06.00> [music]", "A]B"))
+    for options in (RenderOptions(), RenderOptions(highlight_words=True)):
+        ((start, text), _) = lrc_lines(render(odd, "lrc", options))
+        assert start == 1.0 and text.startswith("A)B: ") and not set("[]") & set(text)
+    assert lrc_lines(render(odd, "lrc"))[0][1] == "A)B: (00:05.00) (00:06.00) (music)"
+
+
+def test_untimed_text_of_lrc_has_the_times_of_its_lines_only() -> None:
+    plain = transcript(Segment(start=1.0, end=3.0, text="No word has a time."))
+    assert lrc_lines(render(plain, "lrc", RenderOptions(highlight_words=True))) == [(1.0, "No word has a time."), (3.0, "")]
+
+
 # -- nothing at all -----------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +420,7 @@ def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
     rendered = {format: render(empty, format) for format in FORMATS}
     data = json.loads(rendered.pop("json"))
     assert (data["segments"], data["word_segments"], data["warnings"]) == ([], [], ["No speech was found."])
+    assert rendered.pop("lrc") == "[ti:recording]\n[length:00:01]\n[re:Stenoflow]\n"
     assert rendered == {"srt": "", "vtt": "WEBVTT\n\n", "txt": "", "tsv": "start\tend\ttext\n", "rttm": "", "aud": ""}
 
 
@@ -367,7 +429,11 @@ def test_an_unknown_format_is_refused_by_name() -> None:
         render(TALK, "docx")
 
 
-def test_every_format_that_can_be_asked_for_can_be_rendered() -> None:
+@pytest.mark.parametrize("options", [RenderOptions(), RenderOptions(highlight_words=True, max_line_width=30)])
+def test_a_new_line_of_the_table_is_offered_at_every_door(options: RenderOptions) -> None:
     from flows.options import FORMATS as REQUESTED
+    from infra.names import WRITTEN
 
-    assert set(REQUESTED) == set(FORMATS)
+    assert tuple(FORMATS) == REQUESTED
+    assert set(FORMATS) == WRITTEN
+    assert all(render(TALK, name, options) for name in FORMATS if name != "rttm")
