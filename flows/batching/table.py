@@ -10,6 +10,7 @@ import csv
 import re
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,6 @@ from tasks.export import refusals
 
 SHOWN = 200
 """Rows of an artifact; the CSV has all."""
-COLUMNS = (
-    *("name", "state", "code", "detail", "duration_seconds", "run_seconds", "times_real_time", "cost_usd"),
-    *("language", "speakers", "files", "run", "source", "line"),
-)
 _PARTIAL = 7
 
 
@@ -85,7 +82,7 @@ class Table:
         self._path = settings.scratch_path / f"batch-{run}.csv"
         self._file = self._path.open("w", newline="", encoding="utf-8")
         self._rows = csv.writer(self._file)
-        self._rows.writerow(COLUMNS)
+        self._rows.writerow(_COLUMNS)
         name = f"batch-{time.strftime('%Y-%m-%d-%H%M%S')}-{run[:8]}.csv"
         self._target = outputs.joined(output_dir, name)
         self.counts: Counter[str] = Counter()
@@ -103,7 +100,7 @@ class Table:
     def add(self, row: Ended) -> None:
         self.counts[row.state] += 1
         try:
-            self._rows.writerow(_cells(row))
+            self._rows.writerow([_harmless(cell(row)) for cell in _COLUMNS.values()])
         except OSError as error:
             self._broken = self._broken or error
         if row.state == "done":
@@ -176,24 +173,27 @@ class Table:
         return codes[0] if codes else (_PARTIAL if self._codes else 0)
 
 
-def _cells(row: Ended) -> list[Any]:
-    pace = round(row.pace, 2) if row.pace else ""
-    cells = [
-        row.name,
-        row.state,
-        row.code,
-        row.detail,
-        _or_empty(row.duration),
-        _or_empty(row.seconds),
-        pace,
-        _or_empty(row.cost),
-    ]
-    cells += [row.language, _or_empty(row.speakers), " ".join(row.files), row.run, row.source, _or_empty(row.line)]
-    return [_harmless(cell) for cell in cells]
-
-
 def _or_empty(value: float | int | None) -> Any:
     return "" if value is None else value
+
+
+_COLUMNS: dict[str, Callable[[Ended], Any]] = {
+    "name": lambda row: row.name,
+    "state": lambda row: row.state,
+    "code": lambda row: row.code,
+    "detail": lambda row: row.detail,
+    "duration_seconds": lambda row: _or_empty(row.duration),
+    "run_seconds": lambda row: _or_empty(row.seconds),
+    "times_real_time": lambda row: round(row.pace, 2) if row.pace else "",
+    "cost_usd": lambda row: _or_empty(row.cost),
+    "language": lambda row: row.language,
+    "speakers": lambda row: _or_empty(row.speakers),
+    "files": lambda row: " ".join(row.files),
+    "run": lambda row: row.run,
+    "source": lambda row: row.source,
+    "line": lambda row: _or_empty(row.line),
+}
+"""Of the CSV."""
 
 
 def _harmless(cell: Any) -> Any:

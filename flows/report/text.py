@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from flows.report.advice import HELPS, advice_for, retry_of
@@ -80,21 +80,8 @@ def failure_in(stages: Iterable[StageReport]) -> Failure | None:
 
 def stage_rows(stages: Sequence[StageReport], duration: float | None) -> list[dict[str, Any]]:
     """The stages for a table artifact, which can be searched and read by programs."""
-    return [
-        {
-            "stage": stage.stage,
-            "outcome": OUTCOMES.get(stage.state, stage.state),
-            "seconds": round(stage.seconds, 2),
-            "x real time": pace(stage, duration),
-            "computed in": stage.compute_seconds,
-            "attempts": stage.attempts or None,
-            "with": stage.label or stage.detail,
-            "batch": stage.batch_size,
-            "where": where(stage),
-        }
-        | ({"cost $": stage.cost if stage.cost is None else round(stage.cost, 6)} if costs(stages) else {})
-        for stage in stages
-    ]
+    columns = _columns(stages)
+    return [{column.name: column.value(stage, duration) for column in columns} for stage in stages]
 
 
 def costs(stages: Iterable[StageReport]) -> bool:
@@ -184,28 +171,68 @@ def _warnings(warnings: Sequence[str]) -> list[str]:
 def _stages(
     stages: Sequence[StageReport], duration: float | None, total_seconds: float | None, cost: float | None
 ) -> Iterator[str]:
-    rows = [_row(stage, duration) for stage in stages]
+    columns = [column for column in _columns(stages) if column.heading]
+    rows = [[_shown(column, stage, duration) for column in columns] for stage in stages]
     if total_seconds is not None and duration:
-        rows.append(
-            ["**all**", "", f"{total_seconds:.1f}", f"{duration / max(total_seconds, 0.001):.1f}", "", "", dollars(cost)]
-        )
+        pace_of_all = f"{duration / max(total_seconds, 0.001):.1f}"
+        of_all = {"stage": "**all**", "seconds": f"{total_seconds:.1f}", "x real time": pace_of_all, "cost $": dollars(cost)}
+        rows.append([of_all.get(column.name, "") for column in columns])
     yield from ("### Stages", "")
-    header = ["stage", "outcome", ">seconds", ">× real time", ">attempts", "where", ">cost"]
-    shown = len(header) if costs(stages) else -1
-    yield from table(header[:shown], [row[:shown] for row in rows])
+    yield from table([column.heading for column in columns], rows)
 
 
-def _row(stage: StageReport, duration: float | None) -> list[str]:
-    times = pace(stage, duration)
+def _shown(column: Column, stage: StageReport, duration: float | None) -> str:
+    """The cell in the report; of a stage that was skipped only why."""
+    if stage.state == "skipped" and column.name not in ("stage", "outcome"):
+        return ""
+    return column.text(stage, duration) if column.text else str(column.value(stage, duration))
+
+
+def _columns(stages: Iterable[StageReport]) -> list[Column]:
+    paid = costs(stages)
+    return [column for column in _COLUMNS if paid or not column.paid]
+
+
+def _outcome(stage: StageReport, _: float | None) -> str:
     outcome = OUTCOMES.get(stage.state, stage.state)
-    if stage.state == "skipped":
-        return [stage.stage, f"skipped: {plain(stage.detail)}", "", "", "", "", ""]
-    return [
-        stage.stage,
-        f"**{outcome}**" if stage.state == "failed" else outcome,
-        f"{stage.seconds:.1f}",
-        "" if times is None else f"{times:.1f}" if times < 100 else f"{times:.0f}",
-        str(stage.attempts or ""),
-        plain(where(stage)),
-        dollars(stage.cost),
-    ]
+    return {"skipped": f"skipped: {plain(stage.detail)}", "failed": f"**{outcome}**"}.get(stage.state, outcome)
+
+
+def _pace_text(stage: StageReport, duration: float | None) -> str:
+    times = pace(stage, duration)
+    return "" if times is None else f"{times:.1f}" if times < 100 else f"{times:.0f}"
+
+
+class Column(NamedTuple):
+    """What is said of each stage."""
+
+    name: str
+    """In the table artifact."""
+    value: Callable[[StageReport, float | None], Any]
+    """From the stage, and the recording's seconds."""
+    heading: str = ""
+    """In the report, `>` for numbers; empty: only the artifact has it."""
+    text: Callable[[StageReport, float | None], str] | None = None
+    """What the report says, where that is not the value."""
+    paid: bool = False
+    """Only where anything was paid for."""
+
+
+_COLUMNS = (
+    Column("stage", lambda stage, _: stage.stage, "stage"),
+    Column("outcome", lambda stage, _: OUTCOMES.get(stage.state, stage.state), "outcome", _outcome),
+    Column("seconds", lambda stage, _: round(stage.seconds, 2), ">seconds", lambda stage, _: f"{stage.seconds:.1f}"),
+    Column("x real time", pace, ">× real time", _pace_text),
+    Column("computed in", lambda stage, _: stage.compute_seconds),
+    Column("attempts", lambda stage, _: stage.attempts or None, ">attempts", lambda stage, _: str(stage.attempts or "")),
+    Column("with", lambda stage, _: stage.label or stage.detail),
+    Column("batch", lambda stage, _: stage.batch_size),
+    Column("where", lambda stage, _: where(stage), "where", lambda stage, _: plain(where(stage))),
+    Column(
+        "cost $",
+        lambda stage, _: stage.cost if stage.cost is None else round(stage.cost, 6),
+        ">cost",
+        lambda stage, _: dollars(stage.cost),
+        paid=True,
+    ),
+)
