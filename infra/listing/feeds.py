@@ -14,7 +14,7 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ _ANYTHING = (
 """Types that say nothing of what is enclosed."""
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _ELEMENT = re.compile(rb"<[A-Za-z_]")
+_ROOT = re.compile(rb"<([A-Za-z_][\w:.-]*)")
 _LITERAL = re.compile(rb"(<!\[CDATA\[.*?\]\]>)", re.DOTALL)
 _AMPERSAND = re.compile(rb"&(?!#[0-9]{1,7};|#[xX][0-9A-Fa-f]{1,6};|[A-Za-z][A-Za-z0-9]{1,31};)")
 _DOCUMENT_TYPE = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
@@ -64,7 +65,7 @@ class _Episode(NamedTuple):
 
 
 class _Page(NamedTuple):
-    episodes: list[_Episode]
+    episodes: Sequence[_Episode | Refused | Left]
     following: str | None
     """The address of the next page."""
 
@@ -84,7 +85,7 @@ def feed_entries(address: str, settings: StenoSettings) -> Iterator[Entry]:
         yield _entry(episode, address, len(recordings[episode.guid]) > 1) if isinstance(episode, _Episode) else episode
 
 
-def _pages(address: str, settings: StenoSettings) -> Iterator[_Episode | Refused]:
+def _pages(address: str, settings: StenoSettings) -> Iterator[_Episode | Refused | Left]:
     pages: set[str] = set()
     page: str | None = address
     while page is not None and page not in pages and len(pages) < _MAX_PAGES:
@@ -100,8 +101,12 @@ def _pages(address: str, settings: StenoSettings) -> Iterator[_Episode | Refused
         page = read.following if read.following and scheme_of(read.following) in ("http", "https") else None
 
 
+def _title(episode: _Episode) -> str:
+    return " ".join(episode.title.split())[:100].strip() or (display_name(episode.url) if episode.url else "episode")
+
+
 def _entry(episode: _Episode, feed: str, shared: bool) -> Entry:
-    name = " ".join(episode.title.split())[:100].strip() or (display_name(episode.url) if episode.url else "episode")
+    name = _title(episode)
     if not episode.url:
         return Left(name=name, message=episode.why)
     if scheme_of(episode.url) not in ("http", "https"):
@@ -156,7 +161,35 @@ def _xml_page(content: bytes, address: str) -> _Page:
     if not feed.version or (feed.bozo and not any(episode.title or episode.url for episode in episodes)):
         raise _no_feed(address)
     links = [link.get("href", "") for link in feed.feed.get("links", ()) if link.get("rel") == "next"]
-    return _Page(episodes, _absolute(links[0], address) if links else None)
+    rows: list[_Episode | Refused | Left] = []
+    for entry, episode in zip(feed.entries, episodes, strict=True):
+        rows += [episode, *_others(entry, episode)]
+    if _is_cut(content):
+        rows.append(
+            Refused(name="end of the feed", message="The feed stops in the middle: what follows is missing.", later=True)
+        )
+    return _Page(rows, _absolute(links[0], address) if links else None)
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether the document's outermost element is not closed."""
+    plain = content.replace(b"\0", b"")  # UTF-16
+    root = _ROOT.search(_COMMENT.sub(b"", plain[: 1 << 20]))
+    return root is not None and not re.search(rb"</\s*" + re.escape(root[1]) + rb"\s*>", plain[-(1 << 16) :])
+
+
+def _others(entry: Any, episode: _Episode) -> Iterator[Left]:
+    """What an entry encloses beside the episode's recording, unless it is the same one in another format."""
+    known = {_stem(episode.url)}
+    for link in entry.get("enclosures", ()):
+        url = link.get("href", "")
+        if episode.url and url.strip() and _stem(url) not in known and is_media(_plain_name(url)):
+            known.add(_stem(url))
+            yield Left(name=readable(display_name(url)), message=f"enclosed beside the recording of {_title(episode)}")
+
+
+def _stem(url: str) -> str:
+    return _plain_name(url).rpartition(".")[0]
 
 
 def _with_ampersands(content: bytes) -> bytes:
@@ -190,16 +223,21 @@ def _json_page(content: bytes, address: str) -> _Page:
         feed = json.loads(content)
         if not str(feed.get("version", "")).startswith("https://jsonfeed.org/version/"):
             raise _no_feed(address)
-        episodes = []
-        for item in feed.get("items", ()):
-            enclosed = [(str(each.get("url", "")), str(each.get("mime_type", ""))) for each in item.get("attachments") or ()]
-            date = str(item.get("date_published") or "")
-            title, guid = str(item.get("title") or ""), str(item.get("id") or "")
-            episodes.append(_episode(title, guid, date, _timestamp(date), enclosed, address))
+        episodes = [_json_episode(item, place, address) for place, item in enumerate(feed.get("items", ()), start=1)]
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise _no_feed(address) from None
     following = feed.get("next_url")
     return _Page(episodes, _absolute(following, address) if isinstance(following, str) else None)
+
+
+def _json_episode(item: Any, place: int, address: str) -> _Episode | Refused:
+    try:
+        enclosed = [(str(each.get("url", "")), str(each.get("mime_type", ""))) for each in item.get("attachments") or ()]
+        date = str(item.get("date_published") or "")
+        title, guid = str(item.get("title") or ""), str(item.get("id") or "")
+    except (TypeError, AttributeError):
+        return Refused(name=f"item {place} of the feed", message="It is not as JSON Feed has it.")
+    return _episode(title, guid, date, _timestamp(date), enclosed, address)
 
 
 def _episode(

@@ -23,6 +23,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SEPARATOR = re.compile(r"\"?sep=(.?)\"?", re.IGNORECASE)
+_BLANK = ' \r\n\t\ufeff,;|"'
+"""What a line without a cell may hold."""
 _QUOTED = re.compile(r"\"[^\"]*\"")
 
 
@@ -48,12 +50,14 @@ def encoding_of(path: Path) -> str:
 
 def _preamble(file: TextIO) -> tuple[int, str]:
     """Lines above the header, which are read, and the delimiter: what Excel's `sep=` says, else the header's most frequent one."""
-    first = file.readline()
+    above, start, first = 0, 0, file.readline()
+    while first and not first.strip(_BLANK):
+        above, start, first = above + 1, file.tell(), file.readline()
     if match := _SEPARATOR.fullmatch(first.strip("\ufeff \r\n")):
-        return 1, match[1] or "\t"
-    file.seek(0)
+        return above + 1, match[1] or "\t"
+    file.seek(start)
     plain = _QUOTED.sub("", first)
-    return 0, max(",;\t|", key=plain.count)
+    return above, max(",;\t|", key=plain.count)
 
 
 def csv_rows(path: Path, name: str) -> Iterator[Row]:

@@ -421,6 +421,33 @@ def test_a_later_page_that_cannot_be_read_is_a_row(settings: StenoSettings, serv
     assert [entry.name for entry in found if isinstance(entry, Refused)] == ["Elsewhere", "page 2 of the feed"]
 
 
+def test_a_feed_that_stops_in_the_middle_says_that_episodes_are_missing(settings: StenoSettings, server: FaultServer) -> None:
+    text = RSS.format(next="", token="1")
+    found = list(entries(feed(server, "/feed", text[: text.index("<item><title>Elsewhere")]), settings))
+    assert len([entry for entry in found if isinstance(entry, Item)]) == 2
+    (end,) = [entry for entry in found if isinstance(entry, Refused)]
+    assert (end.name, end.later) == ("end of the feed", True)
+    assert not [entry for entry in entries(feed(server, "/atom", ATOM), settings) if isinstance(entry, Refused)]
+
+
+def test_a_second_recording_of_a_post_is_a_row_unless_it_is_another_format(
+    settings: StenoSettings, server: FaultServer
+) -> None:
+    several = "".join(f'<enclosure url="/{name}" type="audio/mpeg"/>' for name in ("one.mp3", "one.ogg", "two.mp3"))
+    found = list(
+        entries(feed(server, "/feed", f"<rss><channel><item><title>A</title>{several}</item></channel></rss>"), settings)
+    )
+    assert [(type(entry), entry.name) for entry in found] == [(Item, "A.mp3"), (Left, "two.mp3")]
+
+
+def test_an_item_of_a_json_feed_that_is_none_is_a_row_and_the_others_are_taken(
+    settings: StenoSettings, server: FaultServer
+) -> None:
+    text = JSON_FEED.replace('"items": [', '"items": ["none", {"id": "x", "attachments": [3]},')
+    found = list(entries(feed(server, "/feed", text), settings))
+    assert [type(entry) for entry in found[:3]] == [Refused, Refused, Item]
+
+
 def test_a_guid_that_two_episodes_share_names_neither(settings: StenoSettings, server: FaultServer) -> None:
     item = '<item><title>{}</title><guid>g</guid><enclosure url="/{}" type="audio/mpeg"/></item>'
     pairs = [("One", "a.mp3?n=1"), ("Two", "a.mp3?n=2"), ("One", "a.mp3?n=3"), ("Three", "b.mp3")]
@@ -431,6 +458,13 @@ def test_a_guid_that_two_episodes_share_names_neither(settings: StenoSettings, s
     later = [("Four", "c.mp3"), *pairs[:2]]
     feed(server, "/feed", f"<rss><channel>{''.join(item.format(*pair) for pair in later)}</channel></rss>")
     assert [entry.origin for entry in listed(address, settings)][1:] == [one, two]
+
+
+@pytest.mark.parametrize("above", ["\n\n", "\ufeff\n", ",,\r\n", "  \n\t\n"])
+def test_lines_without_a_cell_above_the_header_are_passed_over(tmp_path: Path, above: str) -> None:
+    (tmp_path / "list.csv").write_text(f"{above}source,name\nhttps://example.org/a.mp3,A\n", encoding="utf-8")
+    (item,) = listed(tmp_path / "list.csv", quick(tmp_path))
+    assert (item.name, item.line) == ("A", above.count("\n") + 2)
 
 
 def test_an_id_of_two_recordings_is_refused_for_the_second(tmp_path: Path) -> None:
