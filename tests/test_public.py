@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import site
 import subprocess
 import sys
 import tomllib
+import venv
+import zipfile
+from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import stenoflow
 from stenoflow import isolated
@@ -77,3 +85,68 @@ def test_every_child_process_is_isolated() -> None:
         if "sys.executable" in path.read_text() and path.name != "isolated.py"
     ]
     assert not started
+
+
+# -- what is installed --------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+from stenoflow import StenoClient, Transcript, transcribe
+
+found: Transcript = StenoClient().transcribe("talk.wav", diarize=True)
+reveal_type(found.segments[0].words[0].score)
+reveal_type(StenoClient().job("1").stages[0].seconds)
+transcribe("talk.wav", num_speakers="two")
+"""
+
+
+@pytest.mark.slow
+def test_a_program_is_checked_against_the_types_in_the_wheel(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    venv.create(tmp_path / "venv")
+    [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    (packages / "libraries.pth").write_text(f"{site.getsitepackages()[0]}\n")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file",
+        os.devnull,
+        "--python-executable",
+        python,
+        "program.py",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith("program.py")]
+    assert [line.partition(": ")[2] for line in found] == [
+        'note: Revealed type is "float"',
+        'note: Revealed type is "float"',
+        'error: Argument "num_speakers" to "transcribe" has incompatible type "str"; expected "int | None"  [arg-type]',
+    ], done.stdout
+
+
+def test_the_client_brings_fewer_than_15_distributions() -> None:
+    wanted, found = [Requirement(line) for line in _project()["dependencies"]], {"stenoflow"}
+    while wanted:
+        name = canonicalize_name(wanted.pop().name)
+        if name not in found:
+            found.add(name)
+            theirs = [Requirement(line) for line in requires(name) or ()]
+            wanted += [each for each in theirs if each.marker is None or each.marker.evaluate({"extra": ""})]
+    assert len(found) < 15, sorted(found)
+    assert _project()["optional-dependencies"]["client"] == []
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project

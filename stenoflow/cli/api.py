@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 
@@ -19,13 +17,11 @@ def command(host: str | None, port: int | None, debug: bool) -> None:
     steno api                                      the API alone, beside a `steno up`
     curl -d '{"audio_url": "https://…/talk.mp3"}' -H 'Content-Type: application/json' http://127.0.0.1:8765/transcribes
     """
-    for name, given in (("STENO_API__HOST", host), ("STENO_API__PORT", port)):
-        if given is not None:
-            os.environ[name] = str(given)
     from api import service
     from infra.settings import get_settings
 
     service.quieten()
-    get_settings.cache_clear()
     service.check_orchestrator()
-    service.serve(get_settings(), click.echo)
+    settings = get_settings()
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    service.serve(settings.model_copy(update={"api": settings.api.model_copy(update=given)}), click.echo)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import click
 
@@ -64,11 +63,14 @@ def up(
     """
     if no_server and no_worker:
         raise click.UsageError("--no-server and --no-worker leave nothing to start.")
-    if database_url:
-        os.environ["STENO_DEPLOY__DATABASE_URL"] = database_url
+    from pydantic import SecretStr
+
     from deployments.up import Plan, print_line
     from deployments.up import up as run
     from infra.settings import get_settings
 
-    get_settings.cache_clear()
-    run(Plan(host, port, limit, not no_server, not no_worker, verbose, api), get_settings(), print_line)
+    settings = get_settings()
+    if database_url:  # for the server alone: neither the worker nor its runs need the password
+        kept = settings.deploy.model_copy(update={"database_url": SecretStr(database_url)})
+        settings = settings.model_copy(update={"deploy": kept})
+    run(Plan(host, port, limit, not no_server, not no_worker, verbose, api), settings, print_line)
