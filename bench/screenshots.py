@@ -199,7 +199,7 @@ class Gallery:
         options = {"model": "tiny.en"}
         request = {"source": str(recordings), "options": options, "output_dir": str(self.home / "transcripts")}
         run = self.up.run("batch/folder-or-feed", request)
-        self.picture("batch-report", f"/artifacts/artifact/{self.up.artifact(run, 'batch')}", "broken.mp3", height=700)
+        self.picture("batch-report", f"/artifacts/artifact/{self.up.artifact(run, 'batch-')}", "broken.mp3", height=700)
 
     def picture(
         self,
