@@ -69,7 +69,7 @@ class LiveApi:
 
     # -- the process --------------------------------------------------------------------------------------------------
 
-    def start_api(self, timeout: float = 60) -> None:
+    def start_api(self, timeout: float = 240) -> None:
         """Start `steno api`, and wait until it answers; on the port it had before, if it had one."""
         log = self.deployed.home / "api.log"
         env = self.env | ({"STENO_API__PORT": self.url.rpartition(":")[2]} if self.url else {})
