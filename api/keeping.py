@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from api import tags
 from infra.compute import get_store
-from infra.locks import Lock, get_locks
+from infra.locks import get_locks
 from infra.names import file_suffix
 from infra.settings import get_settings
+from infra.storage import Lock
 from speech.errors import TransientError
 
 UPLOADS = "uploads"

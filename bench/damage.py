@@ -120,12 +120,10 @@ class Case:
             self._write(path, WAYS[way](self.kept[path], self.kept[paths[place - 1]] if len(paths) > 1 else b"another file "))
 
     def _read(self, path: str) -> bytes:
-        return bytes(self.store.fs.cat_file(f"{self.store.root}/{path}"))
+        return self.store.storage.read(path)
 
     def _write(self, path: str, content: bytes) -> None:
-        if self.store.is_local:
-            Path(self.store.root, path).parent.mkdir(parents=True, exist_ok=True)
-        self.store.fs.pipe_file(f"{self.store.root}/{path}", content)
+        self.store.storage.write(path, content)
 
 
 class Kind(NamedTuple):

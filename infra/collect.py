@@ -17,12 +17,12 @@ from typing import NamedTuple, TypeVar
 from infra import usage
 from infra.collected import Collected
 from infra.keys import SHARDS
-from infra.leftovers import abort_uploads, expired_locks, stale_parts
 from infra.locks import get_locks
 from infra.on_modal import copies
 from infra.scratch import sweep
 from infra.settings import StenoSettings
-from infra.store import Store, StoredFile
+from infra.storage import StoredFile
+from infra.store import Store
 from infra.usage import Use
 from speech.schema import Frozen
 
@@ -134,8 +134,9 @@ class Collector:
         removed, records = (set(victims), self._records_only_of(inventory, victims)) if dry else self.remove(inventory, victims)
         left = {path: file for path, file in inventory.artifacts.items() if path not in removed}
         records += self._obsolete_records(inventory, left)
-        uploads = abort_uploads(self.store, self.grace, dry_run=dry)
-        leftovers = stale_parts(self.store, self.grace, dry_run=dry) + expired_locks(self.store, self.grace, dry_run=dry)
+        uploads = self.store.abort_uploads(self.grace, dry_run=dry)
+        leftovers = self.store.remove_parts(self.grace, dry_run=dry)
+        leftovers += get_locks(self.store, self.settings).sweep(self.grace, dry_run=dry)
         if not dry:
             leftovers += sweep(self.settings.scratch_path)
             copies.remove_left(self.store)

@@ -1,12 +1,7 @@
-"""Sources in object stores, by way of fsspec: s3, Google Cloud Storage, Azure, and memory.
-
-The protocols are an explicit list. fsspec knows many more that reach other hosts or files (`ftp`, `sftp`, `smb`,
-`webhdfs`, `http`, `local`) or chain URLs (`simplecache::`, `zip://`, `reference://`), all unguarded.
-"""
+"""Sources in object stores: s3, Google Cloud Storage, Azure, and memory, as `infra.storage` lists them."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,26 +11,12 @@ from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbid
 from infra.names import full_address
 from infra.partfile import PartFile
 from infra.remote_errors import RemoteFault, remote_fault, remote_status
-from infra.s3 import s3_options
 from infra.settings import StenoSettings
-
-PROTOCOLS: dict[str, str] = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "adl": "adlfs",
-    "memory": "fsspec",
-}
-"""Protocol → the package that reads it."""
+from infra.storage import SOURCES, source_kind
+from speech.errors import StenoError
 
 BLOCK_BYTES = 8 << 20
 
-_BUCKET = re.compile(r"[A-Za-z0-9._:-]+")
-_CONTAINER = re.compile(r"[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?")
 _IDENTITY = ("ETag", "etag", "VersionId", "generation", "LastModified", "last_modified", "updated", "mtime", "created", "size")
 
 T = TypeVar("T")
@@ -60,7 +41,7 @@ def fetch_object(url: str, part: PartFile, settings: StenoSettings, report: Repo
                 info = call(where, fs.info, path)
             except _NoCredentials:
                 # A public bucket needs none.
-                fs, path = open_filesystem(url, settings, where, anon=True)
+                fs, path = open_filesystem(url, settings, where, anonymous=True)
                 info = call(where, fs.info, path)
             seen = _same_or_restart(info, seen, part)
             _receive(fs, path, info, part, report, where=where, end=began + settings.net.max_seconds)
@@ -101,42 +82,36 @@ def _same_or_restart(info: dict[str, Any], seen: dict[str, Any] | None, part: Pa
     return identity
 
 
-def open_filesystem(url: str, settings: StenoSettings, where: str, *, folder: bool = False, **extra: Any) -> tuple[Any, str]:
-    """The fsspec filesystem and the path in it, which a `folder` may lack: a whole bucket. `where` names it in messages.
+def open_filesystem(
+    url: str, settings: StenoSettings, where: str, *, folder: bool = False, anonymous: bool = False
+) -> tuple[Any, str]:
+    """The fsspec filesystem and the path in it, which a `folder` may lack: a whole bucket. `where` names it in messages."""
+    scheme, _, place = url.partition("://")
+    scheme = scheme.lower()
+    if scheme not in SOURCES:
+        known = ", ".join(f"{name}://" for name in SOURCES)
+        raise SourceForbidden(f"Sources are not read over {scheme}://; use a path, https://, http:// or one of {known}.")
+    kind = source_kind(scheme)
+    authority, _, key = place.partition("/")
+    if kind.authority is not None and not (kind.authority.fullmatch(authority) and (key or folder)):
+        raise SourceError(f"A {scheme}:// source is written {scheme}://bucket/path/to/recording, without credentials.")
 
-    Built from its class, never by `fsspec.open`, so that `::` in a name chains nothing.
-    """
-    from fsspec.registry import get_filesystem_class
+    def opened() -> tuple[Any, str]:
+        try:
+            return kind.source(f"{scheme}://{authority}/{key}", settings.s3, anonymous=anonymous)
+        except ImportError:
+            package = SOURCES[scheme].package
+            raise SourceError(f"Reading {scheme}:// needs the package {package}, which is not installed here.") from None
 
-    protocol = url.partition("://")[0].lower()
-    if protocol not in PROTOCOLS:
-        known = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise SourceForbidden(f"Sources are not read over {protocol}://; use a path, https://, http:// or one of {known}.")
-    authority, _, key = url.partition("://")[2].partition("/")
-    pattern = _BUCKET if PROTOCOLS[protocol] == "s3fs" else _CONTAINER
-    if protocol != "memory" and not (pattern.fullmatch(authority) and (key or folder)):
-        raise SourceError(f"A {protocol}:// source is written {protocol}://bucket/path/to/recording, without credentials.")
-    try:
-        kind: Any = get_filesystem_class(protocol)
-    except (ImportError, ValueError):
-        raise SourceError(
-            f"Reading {protocol}:// needs the package {PROTOCOLS[protocol]}, which is not installed here."
-        ) from None
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if PROTOCOLS[protocol] == "s3fs":
-        options |= s3_options(settings.s3) | extra
-    plain = f"{protocol}://{authority}/{key}"
-    fs = call(where, lambda: kind(**kind._get_kwargs_from_urls(plain), **options))
-    if PROTOCOLS[protocol] == "s3fs":
-        # Resuming is done here, where it is counted and can be cancelled.
-        fs.retries = 1
-    return fs, call(where, lambda: kind._strip_protocol(plain))
+    return call(where, opened)
 
 
 def call(where: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
     """Call fsspec, with its errors as ours; Broken where asking again may help."""
     try:
         return function(*args, **options)
+    except StenoError:
+        raise
     except Exception as error:
         raise _translated(error, where) from None
 

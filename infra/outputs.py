@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import stat
-import uuid
 from pathlib import Path
-from typing import Any
 
 from infra.names import expanded
 from infra.settings import StenoSettings
-
-_opened: dict[str, tuple[StenoSettings, Any]] = {}
+from infra.storage import Storage, open_storage
+from infra.storage.aside import write_file
 
 
 def is_url(target: str) -> bool:
@@ -27,30 +24,12 @@ def joined(folder: str, name: str) -> str:
     return str((expanded(folder) / expanded(name)).absolute())
 
 
-def filesystem(url: str, settings: StenoSettings) -> tuple[Any, str]:
-    """The filesystem that the URL leads to, kept open since connecting is slow, and the path in it."""
-    from fsspec.core import url_to_fs
-
-    place = url.partition("://")[0] if url.startswith("s3://") else ""
-    if place and place in _opened and _opened[place][0] is settings:
-        fs = _opened[place][1]
-        return fs, str(fs._strip_protocol(url))
-    if place:
-        from infra.s3_files import PatientS3
-
-        fs = PatientS3.of(settings.s3)
-        _opened[place] = (settings, fs)
-        return fs, str(fs._strip_protocol(url))
-    fs, path = url_to_fs(url)
-    return fs, str(path)
-
-
 def read(target: str, settings: StenoSettings, *, most: int) -> bytes | None:
     """What is there, up to `most` bytes; None where nothing is. Raises OSError and what the filesystem raises."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if is_url(target):
-            fs, place = filesystem(target, settings)
-            return bytes(fs.cat_file(place, start=0, end=most)) if fs.exists(place) else None
+            storage, name = _opened(target, settings)
+            return storage.read(name, most)
         path = Path(target)
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -63,29 +42,26 @@ def read(target: str, settings: StenoSettings, *, most: int) -> bytes | None:
 def write(target: str, content: bytes, settings: StenoSettings) -> None:
     """Write whole or not at all: a file aside, then moved. Raises OSError and what the filesystem raises."""
     if is_url(target):
-        fs, place = filesystem(target, settings)
-        fs.pipe_file(place, content)
-        return
-    write_file(Path(target), content)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
+        storage, name = _opened(target, settings)
+        storage.write(name, content)
+    else:
+        write_file(Path(target), content)
 
 
 def exists(target: str, settings: StenoSettings) -> bool:
     if not is_url(target):
         return Path(target).is_file()
-    fs, path = filesystem(target, settings)
-    return bool(fs.exists(path))
+    storage, name = _opened(target, settings)
+    return storage.size(name) is not None
+
+
+def check_bucket(target: str, settings: StenoSettings) -> None:
+    """Raise FileNotFoundError, which names it, when the URL's bucket does not exist."""
+    _opened(target, settings)[0].check()
+
+
+def _opened(url: str, settings: StenoSettings) -> tuple[Storage, str]:
+    """The folder of a file, and the file's name."""
+    scheme, _, place = url.partition("://")
+    folder, _, name = place.rpartition("/")
+    return open_storage(f"{scheme}://{folder}", settings.s3), name

@@ -10,7 +10,8 @@ from infra.collect import Collector, Inventory, Limits, Listed
 from infra.keys import SHARDS
 from infra.locks import get_locks
 from infra.settings import StenoSettings
-from infra.store import Store, StoredFile
+from infra.storage import StoredFile
+from infra.store import Store
 
 _AT_ONCE = 8
 _CLAIMED = 600.0

@@ -40,7 +40,7 @@ class NetSettings(BaseModel):
     )
 
 
-class S3Settings(BaseModel):
+class S3Settings(BaseModel, frozen=True):
     """Where `s3://` leads, for sources and for the store. Credentials left empty come from the usual AWS chain."""
 
     endpoint_url: str | None = None

@@ -16,51 +16,36 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
-import shutil
 import tempfile
-import uuid
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from infra import usage
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind, artifact_path
 from infra.errors import ArtifactMissing
-from infra.filesystems import S3, modified, opened
 from infra.integrity import FILE_SHA256, Version, file_sha256, is_content, judged, sealed, unsealed
 from infra.scratch import own_folder
+from infra.storage import StoredFile, open_storage
 from infra.storage_errors import missing_is_unwritable, storage_errors
 from speech.errors import UnreadableArtifact
 
 if TYPE_CHECKING:
     from infra.settings import S3Settings, StenoSettings
 
-_OBJECT_STORES = {"s3", "gs", "abfs", "adl"}
-"""Where an upload shows only when it is whole; elsewhere it is written aside and moved."""
+FOLDERS = ("artifacts", "records", "uploads")
+"""Where files are written, beside locks."""
 _ATTEMPTS_AT_A_COPY = 2
-
-
-class StoredFile(NamedTuple):
-    """A file in the store, as listed."""
-
-    path: str
-    """Relative to the store's root."""
-    bytes: int
-    modified: float
-    """Seconds since 1970, by the clock of whoever keeps the files."""
 
 
 class Store:
     """Artifacts and records under one fsspec URL. Synchronous: call it from a worker thread."""
 
     def __init__(self, url: str, scratch: Path, s3: S3Settings | None = None) -> None:
-        self.fs, self.root = opened(url, s3)
-        self.root = self.root.rstrip("/")
-        self.url = url
-        self.is_s3 = url.startswith(S3)
-        self.is_local = self.fs.protocol == "file" or "file" in self.fs.protocol
+        self.storage = open_storage(url, s3)
+        self.root, self.url = self.storage.root, url
         self.scratch = scratch
 
     @classmethod
@@ -119,7 +104,7 @@ class Store:
 
     def address(self, path: str) -> str:
         """Where the file is: a path of this machine, or a URL."""
-        return self.fs.unstrip_protocol(self._full(path)) if not self.is_local else self._full(path)
+        return self.storage.address(path)
 
     def keep(self, source: Path, path: str) -> str:
         """Keep the file at `source` under a name of one's own, whole or not at all; where it is then. Raises as `put`."""
@@ -132,78 +117,61 @@ class Store:
         """The record's bytes, or None when there is none; a damaged one begins with `infra.integrity.DAMAGED`, which no parser takes."""
         try:
             with storage_errors("reading a record"):
-                return unsealed(name, bytes(self.fs.cat_file(self._full(f"records/{name}"))))
+                return unsealed(name, self.storage.read(f"records/{name}"))
         except FileNotFoundError:
             return None
 
     def write_record(self, name: str, content: bytes, *, private: bool = False) -> None:
         """Write the record whole, replacing any before it. In a folder, nobody but this user may read a `private` one."""
-        path = f"records/{name}"
         content = sealed(name, content) if content.startswith(b"{") else content
-        if not self.is_local:
-            with storage_errors("writing a record"), missing_is_unwritable():
-                self.fs.pipe_file(self._full(path), content)
-            return
-        with storage_errors("writing a record"):
-            self._move_in(io.BytesIO(content), Path(self._full(path)), private=private)
+        with self._writing("writing a record"):
+            self.storage.write(f"records/{name}", content, private=private)
 
     def delete_record(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), storage_errors("deleting a record"):
-            self.fs.rm_file(self._full(f"records/{name}"))
+            self.storage.delete(f"records/{name}")
 
     # -- all that is there ---------------------------------------------------------------------------------------------
 
     def files(self, folder: str, *, parts: bool = False) -> Iterator[StoredFile]:
         """Every file under `folder` (`artifacts`, `records/uses` …), those being written left out unless `parts`."""
         with storage_errors("listing the store"):
-            if self.is_local:
-                yield from self._local_files(folder, parts)
-                return
-            try:
-                found = self.fs.find(self._full(folder), detail=True, withdirs=False)
-            except FileNotFoundError:
-                return
-        root = self.fs._strip_protocol(self.root).strip("/")
-        for name, info in found.items():
-            path = name.strip("/").removeprefix(root).lstrip("/")
-            if path.rpartition("/")[2].startswith(".") and not parts:
-                continue
-            yield StoredFile(path, int(info.get("size") or 0), modified(info))
+            yield from self.storage.files(folder, parts=parts)
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing when it is gone already."""
         with contextlib.suppress(FileNotFoundError), storage_errors(f"deleting {path}"):
-            self.fs.rm_file(self._full(path))
+            self.storage.delete(path)
+
+    # -- what killed processes left -------------------------------------------------------------------------------------
+
+    def abort_uploads(self, grace: float, *, dry_run: bool = False) -> int:
+        """Abort uploads in parts that were begun more than `grace` seconds ago; how many there were."""
+        with storage_errors("listing unfinished uploads"):
+            return self.storage.abort_uploads(FOLDERS, time.time() - grace, dry_run=dry_run)
+
+    def remove_parts(self, grace: float, *, dry_run: bool = False) -> int:
+        """Remove files that were being written aside when their process died; how many there were."""
+        with storage_errors("listing the store"):
+            stale = self.storage.stale_parts(FOLDERS, time.time() - grace)
+        for path in stale if not dry_run else ():
+            self.delete(path)
+        return len(stale)
 
     # -- mechanism ----------------------------------------------------------------------------------------------------
 
-    def _full(self, path: str) -> str:
-        return f"{self.root}/{path}"
-
     def _size(self, path: str) -> int | None:
         """Bytes of what is stored at `path`, or None if nothing is."""
-        try:
-            with storage_errors("looking into the store"):
-                return int(self.fs.info(self._full(path))["size"])
-        except FileNotFoundError:
-            return None
-
-    def _local_files(self, folder: str, parts: bool) -> Iterator[StoredFile]:
-        for place, _, names in os.walk(self._full(folder)):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    if parts or not name.startswith("."):
-                        status = Path(place, name).stat()
-                        path = str(Path(place, name).relative_to(self.root))
-                        yield StoredFile(path, status.st_size, status.st_mtime)
+        with storage_errors("looking into the store"):
+            return self.storage.size(path)
 
     @contextlib.contextmanager
     def _file(self, ref: ArtifactRef) -> Iterator[Path]:
         """The artifact as a file of this machine, checked: where it lies, or a copy that goes with the block."""
         if not ref.in_place:
             raise _missing(ref)
-        if self.is_local:
-            yield self._checked(ref)
+        if (there := self.storage.on_disk(ref.path)) is not None:
+            yield self._checked(ref, there)
             return
         with storage_errors(f"copying the {ref.kind} artifact"):
             self.scratch.mkdir(parents=True, exist_ok=True)
@@ -217,9 +185,8 @@ class Store:
         finally:
             copy.unlink(missing_ok=True)
 
-    def _checked(self, ref: ArtifactRef) -> Path:
+    def _checked(self, ref: ArtifactRef, path: Path) -> Path:
         """Where the artifact lies in a folder. What is not what its name says, or cannot be read from the disk, is removed."""
-        path = Path(self.root, ref.path)
         version: Version | None = None
         with storage_errors(f"reading the {ref.kind} artifact"):
             try:
@@ -268,61 +235,17 @@ class Store:
         raise _damaged(ref)
 
     def _download(self, ref: ArtifactRef, target: Path) -> None:
-        full = self._full(ref.path)
-        size = ref.bytes
-        if ref.kind == "audio":
-            size = int(self.fs.info(full)["size"])  # another encoder's file of the same samples may have taken its place
-        if self.is_s3:
-            self.fs.download(full, target, size)
-            return
-        self.fs.get_file(full, str(target))
-        if target.stat().st_size != size:
-            raise EOFError(ref.path)
+        # Audio: another encoder's file of the same samples may have taken its place.
+        self.storage.get(ref.path, target, None if ref.kind == "audio" else ref.bytes)
 
     def _commit(self, source: Path, path: str) -> None:
-        full = self._full(path)
-        with storage_errors(f"writing {path}"):
-            if self.is_local:
-                with source.open("rb") as reader:
-                    self._move_in(reader, Path(full))
-            else:
-                with missing_is_unwritable():
-                    self._upload(source, full)
+        with self._writing(f"writing {path}"):
+            self.storage.put(source, path)
 
-    def _upload(self, source: Path, full: str) -> None:
-        protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
-        if _OBJECT_STORES.intersection(protocols):
-            try:
-                self.fs.put_file(str(source), full)
-            except FileNotFoundError:
-                # A parted upload whose last answer was lost: asked again, the service knows of no such upload any more.
-                if self._size(full.removeprefix(f"{self.root}/")) != source.stat().st_size:
-                    raise
-            return
-        folder, _, name = full.rpartition("/")
-        aside = f"{folder}/.{name}.{uuid.uuid4().hex}.part"
-        try:
-            self.fs.put_file(str(source), aside)
-            self.fs.mv(aside, full)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self.fs.rm_file(aside)
-            raise
-
-    def _move_in(self, reader: IO[bytes], target: Path, *, private: bool = False) -> None:
-        """Write aside, then move: whoever reads meanwhile sees nothing or all of it."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
-            if private:
-                aside.touch(0o600)
-            with aside.open("wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
-                writer.flush()
-                os.fsync(writer.fileno())
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+    @contextlib.contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        with storage_errors(doing), missing_is_unwritable() if self.storage.on_disk("") is None else contextlib.nullcontext():
+            yield
 
 
 def _missing(ref: ArtifactRef) -> ArtifactMissing:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from infra.errors import SourceForbidden, SourceNotFound
 from infra.listing.entry import Item
 from infra.names import display_name, expanded, path_of, scheme_of
-from infra.objects import PROTOCOLS
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
+from infra.storage import SOURCES
 from speech.errors import EmptyMedia
 
 COLUMN = "reference"
@@ -43,7 +43,7 @@ def _beside(source: str, suffixes: Collection[str]) -> list[str]:
     if scheme in (None, "file"):
         path = Path(path_of(source))
         return [str(path.with_suffix(suffix)) for suffix in suffixes]
-    if scheme in PROTOCOLS:
+    if scheme in SOURCES:
         protocol, _, place = source.partition("://")
         return [f"{protocol}://{PurePosixPath(place).with_suffix(suffix)}" for suffix in suffixes]
     return []

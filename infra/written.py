@@ -19,15 +19,13 @@ from infra.compute import get_store
 from infra.errors import OutputExists, OutputIsRecording, OutputNotWritable, StorageFull
 from infra.names import STDIN, WEB, path_of, scheme_of, without_secrets
 from infra.settings import StenoSettings
+from infra.storage import canonical
 from speech.schema import Frozen
 from speech.sniff import HEAD, looks_like_media
 
 _ELSEWHERE = "choose another --output-dir or --name"
 _LARGEST = 256 << 20
 """Bytes; no transcript is larger, so that a larger file is not read to find out whether it is ours."""
-
-
-_SAME = {"s3a": "s3", "gcs": "gs"}
 
 
 class _Record(Frozen):
@@ -87,17 +85,11 @@ def write_for(target: str, recordings: Collection[str], content: bytes, settings
 
 def _same_file(target: str, source: str) -> bool:
     if outputs.is_url(target) or scheme_of(source) not in (None, "file"):
-        return _plain(target) == _plain(source)
+        return canonical(target) == canonical(source)
     try:
         return Path(target).samefile(path_of(source))
     except (OSError, ValueError):
         return os.path.realpath(target) == os.path.realpath(path_of(source))
-
-
-def _plain(address: str) -> str:
-    """The address of an object, the same for protocols that are names of one store."""
-    protocol, _, place = address.partition("://")
-    return f"{_SAME.get(protocol.lower(), protocol.lower())}://{place}"
 
 
 def _over_recording(target: str) -> str:

@@ -169,14 +169,14 @@ def _write_all(rendered: Mapping[str, str], call: ExportCall, settings: StenoSet
 
 def _check_target(target: str, settings: StenoSettings) -> None:
     with refusals(target):
-        if target.startswith("s3://"):
-            fs, path = outputs.filesystem(target, settings)
-            bucket = path.partition("/")[0]
-            if not fs.exists(bucket):
+        if outputs.is_url(target):
+            try:
+                outputs.check_bucket(target, settings)
+            except FileNotFoundError as error:
                 raise OutputNotWritable(
-                    f"There is no bucket {bucket!r} to write the files to", cure="create it or choose another --output-dir"
-                )
-        elif not outputs.is_url(target):
+                    f"There is no bucket {str(error)!r} to write the files to", cure="create it or choose another --output-dir"
+                ) from None
+        else:
             if Path(target).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             Path(target).parent.mkdir(parents=True, exist_ok=True)

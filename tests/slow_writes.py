@@ -11,9 +11,10 @@ import contextlib
 import functools
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from infra.jobs import StageJob
+from infra.storage.s3 import S3
 from infra.store import Store
 from speech.stages import STAGES
 
@@ -35,7 +36,7 @@ def held(store: Store, job: StageJob, halfway: Pause | None) -> Iterator[None]:
         yield
         return
     place = f"artifacts/{STAGES[job.stage].output}/"
-    with _copying(place, halfway) if store.is_local else _uploading(store, place, halfway):
+    with _copying(place, halfway) if store.storage.on_disk(place) else _uploading(store, place, halfway):
         yield
 
 
@@ -62,7 +63,8 @@ def _copying(place: str, halfway: Pause) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uploading(store: Store, place: str, halfway: Pause) -> Iterator[None]:
-    put_file, call = store.fs.put_file, store.fs._call_s3
+    fs = cast(S3, store.storage).fs
+    put_file, call = fs.put_file, fs._call_s3
 
     async def slow(method: str, *args: Any, **kwargs: Any) -> Any:
         key = str(kwargs.get("Key", ""))
@@ -70,8 +72,8 @@ def _uploading(store: Store, place: str, halfway: Pause) -> Iterator[None]:
             await halfway()
         return await call(method, *args, **kwargs)
 
-    store.fs.put_file, store.fs._call_s3 = functools.partial(put_file, chunksize=PART), slow
+    fs.put_file, fs._call_s3 = functools.partial(put_file, chunksize=PART), slow
     try:
         yield
     finally:
-        store.fs.put_file, store.fs._call_s3 = put_file, call
+        fs.put_file, fs._call_s3 = put_file, call

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from infra.outputs import write_file
+from infra.storage.aside import write_file
 
 _SCHEME = "sqlite+aiosqlite:///"
 

@@ -15,9 +15,10 @@ from infra.listing.entry import Entry, Item, Refused
 from infra.listing.folders import path_item
 from infra.listing.rows import Row, csv_rows, json_rows
 from infra.names import display_name, expanded, full_address, path_of, portable, readable, scheme_of
-from infra.objects import PROTOCOLS, call, open_filesystem
+from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
+from infra.storage import SOURCES
 from speech.errors import StenoError
 
 OWN_COLUMNS = ("source", "id", "name")
@@ -131,7 +132,7 @@ class _Where:
             if scheme_of(self.address) in ("http", "https"):
                 raise SourceForbidden("A manifest from the web cannot name files of this machine; give an address.")
             return self._path(path_of(source))
-        if scheme in PROTOCOLS and scheme != "memory":
+        if scheme in SOURCES and scheme != "memory":
             return self._object(source)
         # A query may be a signature, which changes, or all that tells two recordings apart: `id` says that it is the former.
         return Item(source=source, name=display_name(source), origin=source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -15,10 +14,10 @@ from infra.listing.looking import known_otherwise, why_left
 from infra.names import display_name, full_address, is_media, scheme_of
 from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
+from infra.storage import SOURCES, source_kind
 from speech.sniff import HEAD
 
 _WILDCARD = re.compile(r"[*?\[]")
-_PAGE = 1000
 
 T = TypeVar("T")
 
@@ -101,61 +100,23 @@ def _item(protocol: str, found: _Object, fixed: str) -> Item:
 def _objects(url: str, settings: StenoSettings, *, deep: bool) -> Iterator[_Object]:
     bucket, _, below = url.partition("://")[2].partition("/")
     where = f"folder {full_address(url)}" if below else f"bucket {bucket.rpartition('@')[2]}"
+    public = scheme_of(url) in SOURCES and source_kind(scheme_of(url) or "").public
     try:
         yield from _open_and_list(url, settings, where, deep=deep)
     except SourceDenied:
-        if scheme_of(url) not in ("s3", "s3a") or settings.s3.key:
+        if not public or settings.s3.key:
             raise
-        yield from _open_and_list(url, settings, where, deep=deep, anon=True)  # a public bucket needs no credentials
+        yield from _open_and_list(url, settings, where, deep=deep, anonymous=True)
 
 
-def _open_and_list(url: str, settings: StenoSettings, where: str, *, deep: bool, **extra: Any) -> Iterator[_Object]:
-    fs, path = open_filesystem(url, settings, where, folder=True, **extra)
-    if scheme_of(url) in ("s3", "s3a"):
-        yield from _list_s3(fs, path, settings, where, deep)
-    else:
-        yield from _list_any(fs, path, settings, where, deep)
+def _open_and_list(url: str, settings: StenoSettings, where: str, *, deep: bool, anonymous: bool = False) -> Iterator[_Object]:
+    fs, path = open_filesystem(url, settings, where, folder=True, anonymous=anonymous)
 
+    def ask(function: Callable[..., T], *args: Any, **options: Any) -> T:
+        return _patiently(lambda: call(where, function, *args, **options), settings, where)
 
-def _list_s3(fs: Any, path: str, settings: StenoSettings, where: str, deep: bool) -> Iterator[_Object]:
-    """Page by page: `fs.find` would hold a whole bucket in memory."""
-    bucket, _, key = path.strip("/").partition("/")
-    request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "MaxKeys": _PAGE}
-    if not deep:
-        request["Delimiter"] = "/"
-    found = False
-    while True:
-        page = _patiently(lambda: call(where, fs.call_s3, "list_objects_v2", **request), settings, where)
-        for entry in page.get("Contents", ()):
-            found = True
-            if not entry["Key"].endswith("/"):
-                place = f"{bucket}/{entry['Key']}"
-                yield _Object(place, {**entry, "size": entry["Size"]}, _reader(fs, place, settings))
-        found = found or bool(page.get("CommonPrefixes"))
-        token = page.get("NextContinuationToken")
-        if not token:
-            break
-        request["ContinuationToken"] = token
-    if not found and key:
-        with contextlib.suppress(SourceNotFound):
-            info = _patiently(lambda: call(where, fs.info, f"{bucket}/{key}"), settings, where)
-            yield _Object(f"{bucket}/{key}", info, _reader(fs, f"{bucket}/{key}", settings))
-
-
-def _list_any(fs: Any, path: str, settings: StenoSettings, where: str, deep: bool) -> Iterator[_Object]:
-    """Folder by folder."""
-    waiting = [path]
-    while waiting:
-        folder = waiting.pop()
-        listing = _patiently(lambda folder=folder: call(where, fs.ls, folder, detail=True), settings, where)  # type: ignore[misc]
-        folders = []
-        for info in sorted(listing, key=lambda info: str(info["name"])):
-            if info.get("type") == "directory":
-                folders.append(info["name"])
-            else:
-                yield _Object(str(info["name"]).lstrip("/"), info, _reader(fs, str(info["name"]), settings))
-        if deep:
-            waiting += reversed(folders)
+    for found in source_kind(url.partition("://")[0].lower()).recordings(fs, path, ask, deep=deep):
+        yield _Object(found.path, found.info, _reader(fs, found.path, settings))
 
 
 def _reader(fs: Any, place: str, settings: StenoSettings) -> Callable[[], bytes]:

@@ -16,14 +16,12 @@ from infra.on_modal.gpus import larger_gpu
 from infra.on_modal.transfer import Transfer
 from infra.progress import log_line
 from infra.settings import StenoSettings
+from infra.storage import kind_of
 from infra.store import Store
 from speech.errors import TransientError
 
 if TYPE_CHECKING:
     import modal
-
-_SHARED = ("s3://", "s3a://", "gs://", "gcs://")
-"""Stores that a container opens itself."""
 
 
 class ModalCompute:
@@ -36,7 +34,7 @@ class ModalCompute:
         self.transfer = Transfer(store, settings.modal)
         self.calls = Calls(store, settings.modal)
         self.free = asyncio.Semaphore(settings.modal.calls)
-        self.shared = store.url.startswith(_SHARED)
+        self.shared = kind_of(store.url).in_containers
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
         """Raises what the stage raises, and ModalDenied, ModalNotDeployed, WorkerLost, StageTimeout and TransientError."""

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,9 +16,10 @@ from infra.artifacts import ArtifactRef, Kind
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected
 from infra.keys import shard_record
-from infra.leftovers import abort_uploads, stale_parts
 from infra.locks import get_locks
 from infra.settings import RetentionSettings, StenoSettings
+from infra.storage.remote import Remote
+from infra.storage.s3 import S3
 from infra.store import Store
 from infra.usage import RunUse, Use
 from tests.s3_faults import FaultyS3, faulty_s3, s3_service
@@ -207,25 +209,26 @@ def test_halves_of_every_folder_go(folder: Store, tmp_path: Path) -> None:
 
 
 def test_halves_go_where_a_file_system_has_no_atomic_uploads(tmp_path: Path) -> None:
-    store = Store(f"local://{tmp_path}/store", tmp_path / "scratch")
-    store.is_local = False  # as one that is reached over a network
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    store.storage = Remote.at(store.url)  # as one that is reached over a network
     half = Path(store.root, "uploads", "aa", ".half.wav.0123.part")
     half.parent.mkdir(parents=True)
     half.write_bytes(b"somebody speaks")
     os.utime(half, (1, 1))
     assert list(store.files("uploads")) == []
-    assert stale_parts(store, 60.0) == 1
+    assert store.remove_parts(60.0) == 1
     assert not half.exists()
 
 
 def test_multipart_uploads_of_every_folder_are_aborted(faulty_s3: FaultyS3, tmp_path: Path) -> None:
     store = Store(f"s3://{faulty_s3.bucket()}/store", tmp_path / "scratch", faulty_s3.settings)
-    bucket, prefix, _ = store.fs.split_path(store.root)
+    fs = cast(S3, store.storage).fs
+    bucket, prefix, _ = fs.split_path(store.root)
     keys = [f"{prefix}/{place}/aa/half" for place in ("artifacts/audio", "uploads", "records")]
     for key in (*keys, "another/half"):
-        store.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
-    assert abort_uploads(store, -60.0) == 3
-    left = store.fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+        fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    assert store.abort_uploads(-60.0) == 3
+    left = fs.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
     assert [upload["Key"] for upload in left] == ["another/half"], "what is not ours is left alone"
 
 

@@ -37,8 +37,8 @@ def put(store: Store, folder: Path, kind: Kind, seed: int = 0) -> tuple[Artifact
 
 
 def damage(store: Store, ref: ArtifactRef, other: ArtifactRef, way: str) -> None:
-    whole, another = (store.fs.cat_file(f"{store.root}/{one.path}") for one in (ref, other))
-    store.fs.pipe_file(f"{store.root}/{ref.path}", WAYS[way](whole, another))
+    whole, another = (store.storage.read(one.path) for one in (ref, other))
+    store.storage.write(ref.path, WAYS[way](whole, another))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -128,9 +128,9 @@ class Said(Frozen):
 def test_a_damaged_record_is_never_read_as_another(store: Store, way: str) -> None:
     for name in ("a", "b"):
         store.write_record(name, b'{"language": "en", "of": "%s"}' % name.encode())
-    whole, other = (store.fs.cat_file(f"{store.root}/records/{name}") for name in ("a", "b"))
+    whole, other = (store.storage.read(f"records/{name}") for name in ("a", "b"))
     assert len(whole) == len(other)
-    store.fs.pipe_file(f"{store.root}/records/a", WAYS[way](whole, other))
+    store.storage.write("records/a", WAYS[way](whole, other))
     try:
         found = parsed(Said, store.read_record("a") or b"")
     except ValueError:
@@ -140,18 +140,18 @@ def test_a_damaged_record_is_never_read_as_another(store: Store, way: str) -> No
 
 def test_one_changed_byte_of_a_record_is_noticed(store: Store) -> None:
     store.write_record("a", b'{"language": "en"}')
-    whole = store.fs.cat_file(f"{store.root}/records/a")
-    store.fs.pipe_file(f"{store.root}/records/a", whole.replace(b'"en"', b'"eo"'))
+    whole = store.storage.read("records/a")
+    store.storage.write("records/a", whole.replace(b'"en"', b'"eo"'))
     assert store.read_record("a") == DAMAGED + b'{"language": "eo"}'
 
 
 def test_records_of_earlier_versions_and_of_plain_text_are_read_as_they_are(store: Store) -> None:
     store.write_record("text", b"s3://bucket/talk.wav")
-    store.fs.pipe_file(f"{store.root}/records/old", b'{"language": "en"}')
+    store.storage.write("records/old", b'{"language": "en"}')
     assert store.read_record("old") == b'{"language": "en"}'
-    assert store.fs.cat_file(f"{store.root}/records/text") == store.read_record("text") == b"s3://bucket/talk.wav"
+    assert store.storage.read("records/text") == store.read_record("text") == b"s3://bucket/talk.wav"
 
 
 def test_a_record_is_followed_by_blanks_alone_so_that_earlier_versions_read_it(store: Store, s3: S3Settings) -> None:
     store.write_record("a", b'{"language": "en"}')
-    assert store.fs.cat_file(f"{store.root}/records/a").strip() == b'{"language": "en"}'
+    assert store.storage.read("records/a").strip() == b'{"language": "en"}'

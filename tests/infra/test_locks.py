@@ -12,22 +12,27 @@ from pathlib import Path
 import pytest
 
 from infra import processes
-from infra.leftovers import expired_locks
 from infra.locks import Lock, Locks
 from infra.store import Store
+from tests.cloud_storage import azure_storage, google_storage
 from tests.s3_faults import FaultyS3, faulty_s3, s3_service
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["faulty_s3", "s3_service"]
+__all__ = ["azure_storage", "faulty_s3", "google_storage", "s3_service"]
 
 LEASE = 2.0
 
 
-@pytest.fixture(params=["folder", "s3"])
+LEASED = ["s3", "google_storage", "azure_storage"]
+
+
+@pytest.fixture(params=["folder", *LEASED])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(str(tmp_path / "store"), tmp_path / "scratch")
+    if request.param != "s3":
+        return Store(f"{request.getfixturevalue(request.param)()}/store", tmp_path / "scratch")
     service: FaultyS3 = request.getfixturevalue("faulty_s3")
     return Store(f"s3://{service.bucket()}/store", tmp_path / "scratch", service.settings)
 
@@ -94,7 +99,7 @@ from infra.locks import Locks
 from infra.settings import S3Settings
 from infra.store import Store
 url, scratch, endpoint, lease = sys.argv[1:]
-s3 = S3Settings(endpoint_url=endpoint, region="us-east-1", key="testing", secret="testing", addressing_style="path")
+s3 = S3Settings(endpoint_url=endpoint or None, region="us-east-1", key="testing", secret="testing", addressing_style="path")
 lock = Locks(Store(url, Path(scratch), s3), float(lease)).try_acquire("a")
 print("held" if lock else "refused", flush=True)
 if sys.stdin.readline():
@@ -103,7 +108,7 @@ if sys.stdin.readline():
 
 
 def holder(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> subprocess.Popen[str]:
-    endpoint = request.getfixturevalue("faulty_s3").endpoint if store.is_s3 else ""
+    endpoint = request.getfixturevalue("faulty_s3").endpoint if store.url.startswith("s3:") else ""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, store.url, str(tmp_path / "other"), endpoint, str(LEASE)],
         stdin=subprocess.PIPE,
@@ -126,7 +131,7 @@ def test_a_holder_killed_on_this_machine_does_not_keep_it_for_its_lease(
     soon(patient, "a").release()
 
 
-@pytest.mark.parametrize("store", ["s3"], indirect=True)
+@pytest.mark.parametrize("store", LEASED, indirect=True)
 def test_a_holder_killed_on_another_machine_keeps_it_no_longer_than_its_lease(
     store: Store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +155,7 @@ def test_a_holder_at_work_keeps_it_longer_than_a_lease(store: Store, tmp_path: P
     soon(locks, "a").release()
 
 
-@pytest.mark.parametrize("store", ["s3"], indirect=True)
+@pytest.mark.parametrize("store", LEASED, indirect=True)
 def test_a_holder_that_was_paused_does_not_release_its_successors_lock(
     store: Store, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -180,11 +185,11 @@ def test_an_answer_that_was_lost_does_not_lock_the_holder_out(store: Store, faul
 
 def test_locks_of_the_dead_are_swept(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     process = holder(store, tmp_path, request)
-    if not store.is_s3:
-        assert expired_locks(store, -1) == 0  # held
+    if store.storage.on_disk(""):
+        assert Locks(store, LEASE).sweep(-1) == 0  # held
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(names(store)) == 1
-    assert expired_locks(store, 3600) == 0
-    assert expired_locks(store, -1) == 1
+    assert Locks(store, LEASE).sweep(3600) == 0
+    assert Locks(store, LEASE).sweep(-1) == 1
     assert names(store) == []

@@ -15,7 +15,6 @@ import pytest
 
 from infra.artifacts import ArtifactRef
 from infra.errors import ArtifactMissing
-from infra.leftovers import abort_uploads
 from infra.settings import S3Settings
 from infra.store import Store
 from speech.errors import Retry, TransientError
@@ -180,9 +179,9 @@ def test_a_writer_that_is_killed_leaves_nothing_that_can_be_read(
     faulty_s3.clear()
     digest = hashlib.sha256(LARGE).hexdigest()
     assert not store.exists(f"artifacts/segmentation/{digest[:2]}/{digest}.npz")
-    assert abort_uploads(store, 3600, dry_run=True) == 1  # for moto every upload was begun in 2010
-    assert abort_uploads(store, 3600) == 1
-    assert abort_uploads(store, 3600) == 0
+    assert store.abort_uploads(3600, dry_run=True) == 1  # for moto every upload was begun in 2010
+    assert store.abort_uploads(3600) == 1
+    assert store.abort_uploads(3600) == 0
     assert content(store, store.put(large, "segmentation")) == LARGE
 
 
@@ -201,7 +200,7 @@ Store(url, Path(path).parent / "writer", s3).put(Path(path), "segmentation")
     ("style", "address"), [("path", "http://localhost:9/bucket/key?"), ("virtual", "http://bucket.localhost:9/key?")]
 )
 def test_settings_say_how_buckets_are_addressed(style: Any, address: str) -> None:
-    from infra.s3_files import PatientS3
+    from infra.storage.s3_files import PatientS3
 
     s3 = S3Settings(endpoint_url="http://localhost:9", region="eu-north-1", key="who", secret="s", addressing_style=style)
     signed = PatientS3.of(s3).url("bucket/key")
