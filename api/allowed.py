@@ -17,10 +17,10 @@ ANY = "*"
 
 
 def model_names(settings: StenoSettings) -> tuple[str, ...]:
-    """The Whisper models that callers may name: `auto`, those of the registry, the service's own, and what its operator adds."""
-    from speech.registry import ALIASES, PACKAGED_WHISPER, PINNED_HUB
+    """The ASR models that callers may name: `auto`, those of the registry, the service's own, and what its operator adds."""
+    from speech.registry import ALIASES, names
 
-    published = {*PACKAGED_WHISPER, *PINNED_HUB} - {"community-1"}
+    published = set(names("asr"))
     published |= {alias for alias, name in ALIASES.items() if name in published}
     return tuple(dict.fromkeys(("auto", settings.model, *sorted(published), *settings.api.models)))
 

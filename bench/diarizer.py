@@ -44,7 +44,7 @@ def _campplus() -> Any:
     from torch.nn import functional
     from torchaudio.compliance.kaldi import fbank
 
-    from speech.campplus import EMBEDDING_DIMENSION, MEL_BINS, load_campplus
+    from speech.diarize.campplus import EMBEDDING_DIMENSION, MEL_BINS, load_campplus
 
     network = load_campplus(embedding_weights())
 

@@ -114,9 +114,9 @@ def measure(
 
 
 def _load(model: str, runtime: RuntimeOptions) -> None:
+    from speech.asr.whisper import load_whisper
+    from speech.diarize.networks import load_embedder, load_segmenter
     from speech.models import resolve_asr, resolve_diarization
-    from speech.networks import load_embedder, load_segmenter
-    from speech.whisper import load_whisper
 
     voices = resolve_diarization("auto", models_dir=runtime.models_path, offline=True)
     load_segmenter(voices, runtime.models_path, runtime)
@@ -139,8 +139,8 @@ def _reclustered(files: dict[str, Path], runtime: RuntimeOptions, folder: Path, 
 
 def _repeated(files: dict[str, Path], hour: dict[str, Path], times: int) -> None:
     """The segmentation and embeddings of the recording played `times` times; noise keeps the embeddings from being equal."""
-    from speech.embedding import Embeddings
-    from speech.segmentation import Segmentation
+    from speech.diarize.embedding import Embeddings
+    from speech.diarize.segmentation import Segmentation
 
     one, voices = Segmentation.load(files["segmentation"]), Embeddings.load(files["embeddings"])
     activity = np.concatenate([one.activity] * times)

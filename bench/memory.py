@@ -99,8 +99,8 @@ def turns(hours: float, speakers: int) -> str:
     import numpy as np
 
     from speech.diarize import labelled_turns
+    from speech.diarize.segmentation import Segmentation
     from speech.schema import ClusterParams
-    from speech.segmentation import Segmentation
 
     random = np.random.default_rng(0)
     chunks = int(hours * 3600 / 2.5)

@@ -136,7 +136,7 @@ async def measure(audio: Path, model: str, workers: int, folder: Path, stages: l
 def _items(store: Store, stage: str, artifact: ArtifactRef, inputs: dict[str, ArtifactRef]) -> int:
     """Windows, chunks of speech, or windows in which someone speaks: what the stage goes through."""
     from speech.chunks import plan
-    from speech.segmentation import Segmentation
+    from speech.diarize.segmentation import Segmentation
 
     with store.local(artifact if stage == "segment" else inputs["segmentation"]) as path:
         segmentation = Segmentation.load(path)

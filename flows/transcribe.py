@@ -26,8 +26,7 @@ from speech.errors import StenoError
 from tasks.align import align
 from tasks.asr import asr
 from tasks.calls import asr_call
-from tasks.cluster import cluster
-from tasks.embed import embed
+from tasks.diarize import cluster, diarize, embed
 from tasks.export import Exported, Output, check_kept, check_output, export
 from tasks.fetch import fetch
 from tasks.merge import merge
@@ -130,22 +129,17 @@ async def _words(
 async def _speakers(
     log: RunLog, request: TranscribeRequest, recording: Recording, segmentation: ArtifactRef, models: Models
 ) -> ArtifactRef | None:
-    """The branch of the speakers: embed, then cluster."""
+    """The branch of the speakers: embed, then cluster; or one stage, where the diarizer is end to end."""
     if not request.diarize:
         log.skip("embed", "not asked for")
         log.skip("diarize", "not asked for")
         return None
+    asked = request.model_dump(include={"num_speakers", "min_speakers", "max_speakers"})
+    if models.diarization.engine.end_to_end:
+        log.skip("embed", f"{models.diarization.name} needs none")
+        return (await diarize(log, recording, models, **asked)).artifact
     voices = await embed(log, recording, segmentation, models, batch_size=request.batch_size)
-    turns = await cluster(
-        log,
-        recording,
-        segmentation,
-        voices.artifact,
-        models,
-        num_speakers=request.num_speakers,
-        min_speakers=request.min_speakers,
-        max_speakers=request.max_speakers,
-    )
+    turns = await cluster(log, recording, segmentation, voices.artifact, models, **asked)
     return turns.artifact
 
 

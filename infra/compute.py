@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 from infra.jobs import Compute
@@ -12,7 +13,7 @@ from infra.local import LocalCompute
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from speech.errors import EngineMissing
-from speech.registry import ATTENTION, Resolved
+from speech.registry import ENGINES, Resolved
 from speech.schema import RuntimeOptions, StageName
 
 _opened: tuple[StenoSettings, Store] | None = None
@@ -56,17 +57,19 @@ def runtime_of(settings: StenoSettings, batch_size: int | None = None) -> Runtim
     )
 
 
-def arithmetic(stage: StageName, model: str, settings: StenoSettings, backend: str | None = None) -> str:
+def arithmetic(stage: StageName, models: Mapping[str, str], settings: StenoSettings, backend: str | None = None) -> str:
     """What the stage's results depend on of where it is computed, for its key (`speech.runtime.arithmetic`).
 
-    On Modal the settings say it: the containers' GPUs, before there is a container.
+    `models` is the call's: its engine is the first part of the model's identity. On Modal the settings say where: the containers'
+    GPUs, before there is a container.
     """
     from infra.on_modal.contract import METHODS
     from infra.on_modal.gpus import gpus_of
     from speech import runtime
 
-    if stage not in METHODS or (stage == "align" and model == ATTENTION):
+    if stage not in METHODS:
         return ""
+    engine = next(iter(models.values()), "").partition(":")[0]
     if (backend or settings.compute.backend) == "modal":
         device = "cuda" if gpus_of(stage, settings.modal) else "cpu"
     else:
@@ -74,7 +77,7 @@ def arithmetic(stage: StageName, model: str, settings: StenoSettings, backend: s
             device = runtime.resolve_device(runtime_of(settings))
         except EngineMissing:
             device = "cpu"
-    return runtime.arithmetic(stage, device, settings.compute.compute_type)
+    return runtime.arithmetic(engine if engine in ENGINES else None, device, settings.compute.compute_type)
 
 
 def computes_here(settings: StenoSettings, backend: str | None = None) -> bool:

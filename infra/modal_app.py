@@ -110,6 +110,12 @@ class Voices:
 
         return await serve(call)
 
+    @modal.method()
+    async def diarize(self, call: dict[str, Any]) -> dict[str, Any]:
+        from infra.on_modal.worker import serve
+
+        return await serve(call)
+
 
 @app.function(gpu=list(_modal.gpu) or None, **_machine)
 def smoke() -> dict[str, Any]:

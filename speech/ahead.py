@@ -28,25 +28,31 @@ def at_hand(model: Resolved) -> bool:
 
 
 def load_speech(model: str, runtime: RuntimeOptions, *, language: str | None = None, download: bool = True) -> None:
-    """The Whisper weights, unless they would have to be fetched and shall not be. Raises as `resolve_asr` and `load_whisper` do."""
+    """The ASR model, unless its weights would have to be fetched and shall not be. Raises as `resolve_asr` and `speech.asr.load` do."""
+    from speech.asr import load
     from speech.models import resolve_asr
-    from speech.whisper import load_whisper
 
     resolved = resolve_asr(model, language, models_dir=runtime.models_path, offline=runtime.offline)
     if download or at_hand(resolved):
-        load_whisper(resolved, runtime.models_path, runtime)
+        load(resolved, runtime)
 
 
-def load_voices(runtime: RuntimeOptions, *, embedding: bool = True, download: bool = True) -> None:
-    """Segmentation and, where speakers are wanted, their embedding; unless these weights would have to be fetched and shall not be.
+def load_voices(runtime: RuntimeOptions, *, model: str = "auto", embedding: bool = True, download: bool = True) -> None:
+    """Segmentation and, where speakers are wanted, what tells them apart; unless these weights would have to be fetched and
+    shall not be.
 
     Raises as `resolve_diarization` and the networks' loaders do.
     """
-    from speech.models import resolve_diarization
-    from speech.networks import load_embedder, load_segmenter
+    from speech.diarize import load
+    from speech.diarize.networks import load_embedder, load_segmenter
+    from speech.models import resolve_diarization, resolve_segmentation
 
-    resolved = resolve_diarization("auto", models_dir=runtime.models_path, offline=runtime.offline)
-    if download or at_hand(resolved):
-        load_segmenter(resolved, runtime.models_path, runtime)
-        if embedding:
-            load_embedder(resolved, runtime.models_path, runtime)
+    diarization = resolve_diarization(model, models_dir=runtime.models_path, offline=runtime.offline)
+    segmentation = resolve_segmentation(diarization, models_dir=runtime.models_path, offline=runtime.offline)
+    if download or at_hand(segmentation):
+        load_segmenter(segmentation, runtime.models_path, runtime)
+    if embedding and (download or at_hand(diarization)):
+        if diarization.engine.end_to_end:
+            load(diarization, runtime)
+        else:
+            load_embedder(diarization, runtime.models_path, runtime)

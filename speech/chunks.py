@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from speech.diarize.segmentation import Segmentation
 from speech.schema import Chunk, Region
-from speech.segmentation import Segmentation
 
 ONSET, OFFSET = 0.5, 0.363
 """Speech begins above the one and ends below the other: WhisperX's `vad_onset` and `vad_offset`."""

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from speech.errors import GatedModel, ModelUnavailable, StenoError, TransientError, UnknownModel
 from speech.files import file_lock, replaced
-from speech.registry import Resolved
+from speech.registry import ENGINES, MODELS, Resolved, Seam
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB_PATTERNS = {
-    "whisper": ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"],
-    "diarization": ["config.yaml", "segmentation/*", "embedding/*", "plda/*"],
-    "wav2vec2": ["*.json", "*.txt", "*.bin", "*.safetensors"],
-}
-_MADE_OF = {
-    "whisper": "Whisper model in CTranslate2's format (model.bin, config.json, tokenizer.json)",
-    "diarization": "pyannote pipeline (segmentation/ and embedding/ with pytorch_model.bin)",
-    "wav2vec2": "wav2vec2 model in transformers' format (config.json and weights)",
-}
+_PIN = re.compile(r"([\w.-]+:)?[0-9a-f]{40}")
 
 
 def hub_token() -> str | None:
@@ -44,14 +36,14 @@ def hub_folder(resolved: Resolved) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = _HUB_PATTERNS[resolved.kind]
+    patterns = _fetched(resolved)
     try:
         folder = Path(
             snapshot_download(resolved.location, revision=resolved.revision, allow_patterns=patterns, local_files_only=True)
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
         return None
-    return folder if _complete(resolved.kind, folder) else None
+    return None if missing(files_in(folder), _needed(resolved)) else folder
 
 
 def hub_download(resolved: Resolved, *, again: bool = False) -> Path:
@@ -65,37 +57,63 @@ def hub_download(resolved: Resolved, *, again: bool = False) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    patterns = _HUB_PATTERNS[resolved.kind]
+    patterns = _fetched(resolved)
     with hub_errors_translated(resolved.location):
         folder = Path(
             snapshot_download(resolved.location, revision=resolved.revision, allow_patterns=patterns, token=hub_token())
         )
-    if not _complete(resolved.kind, folder):
-        raise UnknownModel(f"The hub's {resolved.location} does not hold a {_MADE_OF[resolved.kind]}.")
+    if absent := missing(files_in(folder), _needed(resolved)):
+        raise UnknownModel(f"The hub's {resolved.location} holds no {resolved.engine.holds} ({' and '.join(absent)} missing).")
     return folder
 
 
-def pinned_revision(repository: str, models_dir: Path, *, offline: bool) -> str:
-    """The commit a hub id stands for here: recorded when it is first asked for, and kept from then on."""
+class Pin(NamedTuple):
+    """What a hub id stands for here."""
+
+    revision: str
+    engine: str
+
+
+def pinned(repository: str, seam: Seam, models_dir: Path, *, offline: bool) -> Pin:
+    """The commit of a hub id, and which of the seam's engines its files are for: recorded when it is first asked for, and kept
+    from then on. A repository that is for none of them is taken for one of the first's, which says what it misses."""
     pins_path = models_dir / "pins.json"
     with file_lock(models_dir / "pins.lock"):
         pins = _pins(pins_path)
-        if repository in pins:
-            return pins[repository]
-        if offline:
-            raise ModelUnavailable(
-                f"The model {repository!r} was never fetched on this machine",
-                cure="STENO_OFFLINE is set: unset it to fetch it",
-            )
-        from huggingface_hub import HfApi
+        if repository not in pins:
+            if offline:
+                raise ModelUnavailable(
+                    f"The model {repository!r} was never fetched on this machine",
+                    cure="STENO_OFFLINE is set: unset it to fetch it",
+                )
+            pins[repository] = _asked(repository, seam)
+            with replaced(pins_path) as aside:
+                aside.write_text(json.dumps(pins, indent=2, sort_keys=True))
+    engine, _, revision = pins[repository].rpartition(":")
+    return Pin(revision, engine or _first(seam))
 
-        with hub_errors_translated(repository):
-            revision = HfApi(token=hub_token()).model_info(repository).sha
-        if not revision:
-            raise ModelUnavailable(f"The hub names no revision of {repository!r}.")
-        with replaced(pins_path) as aside:
-            aside.write_text(json.dumps(pins | {repository: revision}, indent=2, sort_keys=True))
-    return revision
+
+def _asked(repository: str, seam: Seam) -> str:
+    """As it is recorded: the commit, and before it the engine where it is not the seam's first."""
+    from huggingface_hub import HfApi
+
+    with hub_errors_translated(repository):
+        info = HfApi(token=hub_token()).model_info(repository)
+    if not info.sha:
+        raise ModelUnavailable(f"The hub names no revision of {repository!r}.")
+    found = engine_of([file.rfilename for file in info.siblings or ()], seam)
+    return info.sha if found in (None, _first(seam)) else f"{found}:{info.sha}"
+
+
+def engine_of(files: Iterable[str], seam: Seam) -> str | None:
+    """The first of the seam's engines that has all it needs among the files of a folder or repository; None when none has."""
+    there = list(files)
+    engines = [(name, engine) for name, engine in ENGINES.items() if engine.seam == seam and engine.needs]
+    return next((name for name, engine in engines if not missing(there, engine.needs)), None)
+
+
+def _first(seam: Seam) -> str:
+    return next(name for name, engine in ENGINES.items() if engine.seam == seam and engine.needs)
 
 
 def _pins(path: Path) -> dict[str, str]:
@@ -105,7 +123,7 @@ def _pins(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     pins = found.items() if isinstance(found, dict) else ()
-    return {name: commit for name, commit in pins if isinstance(commit, str) and _COMMIT.fullmatch(commit)}
+    return {name: pin for name, pin in pins if isinstance(pin, str) and _PIN.fullmatch(pin)}
 
 
 @contextlib.contextmanager
@@ -164,17 +182,27 @@ def _from_http_library(error: BaseException) -> bool:
     return any(kind.__module__.split(".")[0] in ("requests", "httpx") for kind in type(error).__mro__)
 
 
-def _complete(kind: str, folder: Path) -> bool:
-    needed = {
-        "whisper": ("model.bin", "config.json", "tokenizer.json"),
-        "diarization": (
-            "segmentation/pytorch_model.bin",
-            "embedding/pytorch_model.bin",
-            "plda/plda.npz",
-            "plda/xvec_transform.npz",
-        ),
-        "wav2vec2": ("config.json",),
-    }[kind]
-    if kind == "wav2vec2" and not any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin")):
-        return False
-    return all((folder / name).exists() for name in needed)
+def _fetched(resolved: Resolved) -> list[str]:
+    """Which of a repository's files are fetched."""
+    return list(_listed(resolved) or resolved.engine.fetches)
+
+
+def _needed(resolved: Resolved) -> tuple[str, ...]:
+    """Which files there have to be."""
+    return _listed(resolved) or resolved.engine.needs
+
+
+def _listed(resolved: Resolved) -> tuple[str, ...]:
+    model = MODELS.get(resolved.name)
+    return model.fetches if model is not None and model.hub == (resolved.location, resolved.revision) else ()
+
+
+def missing(files: Iterable[str], needs: Iterable[str]) -> list[str]:
+    """Those of the needed files (`speech.registry.Engine.needs`) that are not among these, by their first names."""
+    there = list(files)
+    return [need.split("|")[0] for need in needs if not any(fnmatch.filter(there, name) for name in need.split("|"))]
+
+
+def files_in(folder: Path) -> list[str]:
+    """The files of a folder of weights, as a repository names them."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speech.attribution import attributed
+from speech.registry import ENGINES
 from speech.schema import (
     AlignResult,
     AsrResult,
@@ -114,7 +115,7 @@ def _chunks(asr: AsrResult) -> tuple[Segment, ...]:
     chunks: list[Segment] = []
     for chunk in asr.segments:
         whole = _bare_text(word.word for word in chunk.words) == _bare_text([chunk.text])
-        words = tuple(Word(**vars(word), timing="attention", speaker_source=None) for word in chunk.words) if whole else ()
+        words = tuple(Word(**vars(word), timing=asr.timing, speaker_source=None) for word in chunk.words) if whole else ()
         chunks.append(
             Segment(
                 start=chunk.start,
@@ -228,7 +229,8 @@ def _models(asr: AsrResult, alignment: AlignResult | None, diarization: Diarizat
 
 def _versions() -> dict[str, str]:
     versions: dict[str, str] = {}
-    for package in PACKAGES:
+    optional = [package for engine in ENGINES.values() if engine.extra != "engine" for package in engine.runs_on]
+    for package in dict.fromkeys((*PACKAGES, *optional)):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

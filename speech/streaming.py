@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from speech import chunks as planning
 from speech.align import sentences
-from speech.asr import UNDETERMINED
+from speech.align.attention import attention_words, in_order
+from speech.asr import UNDETERMINED, Transcribed, load
 from speech.audio import Held
 from speech.borders import first_unanswered, is_cut, shifted, told
 from speech.diarize import labelled_turns
-from speech.embedding import embed
+from speech.diarize.embedding import embed
+from speech.diarize.networks import WINDOW, load_embedder, load_segmenter
+from speech.diarize.segmentation import STEP, Segmentation, segment
 from speech.errors import InvalidOption, ModelUnavailable
 from speech.merge import merge
 from speech.models import resolve_asr, resolve_diarization
-from speech.networks import WINDOW, load_embedder, load_segmenter
 from speech.registry import PACKAGED_DIARIZATION, Resolved
 from speech.schema import (
     SAMPLE_RATE,
@@ -40,12 +42,9 @@ from speech.schema import (
     Turn,
     Word,
 )
-from speech.segmentation import STEP, Segmentation, segment
 from speech.sentences import join_words, separators
 from speech.session import TAIL_SECONDS, WORDS, ChunkParams, SaidWord, Session
-from speech.timing import attention_words, in_order
 from speech.voices import recognised
-from speech.whisper import Transcribed, Transcriber, load_whisper
 
 LOUDEST = 2.0
 """Samples beyond this are no floats of -1…1 but integers cast to float; those between are clipped."""
@@ -127,10 +126,10 @@ def transcribe_chunk(
     if window.again:
         session = session._replace(words=())
     heard, session = _heard(recording, window, segmentation, session, models.asr, runtime)
-    sentences_, session = _new_sentences(heard, window, session, models.asr.name, flush)
+    sentences_, session = _new_sentences(heard, window, session, models.asr, flush)
     diarization, session = _speakers(recording, window, segmentation, session, models.diarization, runtime)
     asr = AsrResult(language=session.language or UNDETERMINED, segments=(), model=models.asr.info)
-    aligned = AlignResult(segments=tuple(sentences_), model=models.asr.info, method="attention")
+    aligned = AlignResult(segments=tuple(sentences_), model=models.asr.info, method=models.asr.engine.times or "attention")
     transcript = merge(window.end, asr, aligned, diarization, {})
     if session.params.align:
         return Answer(transcript.segments, transcript.word_segments, session)
@@ -225,8 +224,7 @@ def _transcribed(
         initial_prompt=prompt,
         hotwords=session.params.hotwords,
     )
-    transcriber = Transcriber(load_whisper(model, runtime.models_path, runtime), model.info, params)
-    return transcriber.transcribe(recording, plan, runtime.batch_size or USUAL_BATCH, _ignore)
+    return load(model, runtime).transcribe(recording, plan, params, runtime.batch_size or USUAL_BATCH, _ignore)
 
 
 def _doubtful(found: Transcribed, plan: Sequence[Chunk]) -> bool:
@@ -250,10 +248,10 @@ def _with_language(session: Session, found: Transcribed) -> Session:
 
 
 def _new_sentences(
-    heard: Sequence[AsrSegment], window: _Window, session: Session, model: str, flush: bool
+    heard: Sequence[AsrSegment], window: _Window, session: Session, model: Resolved, flush: bool
 ) -> tuple[list[Segment], Session]:
     """The sentences of the words that no chunk before has answered, and that the chunk's end does not cut."""
-    timed = [attention_words(part, model) for part in heard]
+    timed = [attention_words(part, model.name, model.engine.times or "attention") for part in heard]
     everything = [word for words in timed for word in words]
     answered = session.held_from if session.held_from is not None else window.border
     first = first_unanswered(session.words, everything, answered)

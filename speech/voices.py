@@ -1,6 +1,6 @@
 """Who speaks in the newest audio, given the voices that a session knows: matching as it goes, since there is no end to wait for.
 
-Where `speech.clustering` sees all of a recording before it decides, a session has to name a speaker at once and keep the
+Where `speech.diarize.clustering` sees all of a recording before it decides, a session has to name a speaker at once and keep the
 name. So it is slow to make new speakers, and quick to recognise known ones.
 """
 
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from speech.diarize.segmentation import Segmentation
 from speech.schema import ClusterParams
-from speech.segmentation import Segmentation
 from speech.session import Voice
 
 Floats = NDArray[np.float32]

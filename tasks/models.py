@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypedDict
 
 from infra.settings import StenoSettings, get_settings
-from speech.models import resolve_align, resolve_asr, resolve_diarization
+from speech.models import resolve_align, resolve_asr, resolve_diarization, resolve_segmentation
 from speech.registry import ATTENTION, Resolved
 
 Task = Literal["transcribe", "translate"]
+
+
+class Where(TypedDict):
+    models_dir: Path
+    offline: bool
 
 
 @dataclass(frozen=True)
@@ -19,18 +25,27 @@ class Models:
 
     asr: Resolved
     diarization: Resolved
-    """Segmentation and speaker embedding; they are chosen together."""
+    segmentation: Resolved
+    """Where the speech is; the diarizer's own, unless it takes the audio alone."""
 
 
 async def resolve_models(
-    model: str, language: str | None, align_model: str, *, align: bool, task: Task = "transcribe"
+    model: str,
+    language: str | None,
+    align_model: str,
+    *,
+    align: bool,
+    task: Task = "transcribe",
+    diarization_model: str = "auto",
 ) -> Models:
     """Names to pinned revisions; `auto` is the settings' model.
 
     A typing error, a gated or a missing model is met here, in milliseconds. Raises UnknownModel, InvalidOption,
     ModelUnavailable, GatedModel.
     """
-    return await asyncio.to_thread(resolve, get_settings(), model, language, align_model, align=align, task=task)
+    return await asyncio.to_thread(
+        resolve, get_settings(), model, language, align_model, align=align, task=task, diarization_model=diarization_model
+    )
 
 
 async def resolve_aligner(align_model: str, language: str, asr: Resolved, *, spoken: bool) -> Resolved:
@@ -55,15 +70,23 @@ def pinned(model: Resolved) -> str:
 
 
 def resolve(
-    settings: StenoSettings, model: str, language: str | None, align_model: str, *, align: bool, task: Task = "transcribe"
+    settings: StenoSettings,
+    model: str,
+    language: str | None,
+    align_model: str,
+    *,
+    align: bool,
+    task: Task = "transcribe",
+    diarization_model: str = "auto",
 ) -> Models:
     """As `resolve_models`, in this thread."""
     name = settings.model if model == "auto" else model
     asr = resolve_asr(name, language, models_dir=settings.models_path, offline=settings.offline, task=task)
     if align and (language or align_model != "auto"):
         _aligner(settings, align_model, language or "en", asr)
-    diarization = resolve_diarization("auto", models_dir=settings.models_path, offline=settings.offline)
-    return Models(asr, diarization)
+    here: Where = {"models_dir": settings.models_path, "offline": settings.offline}
+    diarization = resolve_diarization(diarization_model, **here)
+    return Models(asr, diarization, resolve_segmentation(diarization, **here))
 
 
 def _aligner(settings: StenoSettings, align_model: str, language: str, asr: Resolved) -> Resolved:

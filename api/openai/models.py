@@ -7,7 +7,7 @@ from api.openai.schemas import Model
 from infra.settings import StenoSettings
 from speech.errors import StenoError
 from speech.models import resolve_asr
-from speech.registry import ALIASES, PACKAGED_WHISPER, PINNED_HUB
+from speech.registry import ALIASES, names
 
 DIARIZING = "gpt-4o-transcribe-diarize"
 STAND_INS = (
@@ -27,10 +27,10 @@ def own_name(model: str) -> str:
 
 
 def listed(settings: StenoSettings) -> list[Model]:
-    """The default and what stands for it, and the Whisper models that are here or may be fetched."""
+    """The default and what stands for it, and the ASR models that are here or may be fetched."""
     runs = _owner(settings.model, settings) is not None
     found = [Model(id=name, owned_by="stenoflow") for name in ("auto", *STAND_INS)] if runs else []
-    for name in sorted({*PACKAGED_WHISPER, *PINNED_HUB}):
+    for name in sorted(names("asr")):
         if (owner := _owner(name, settings)) is not None:
             found.append(Model(id=name, owned_by=owner))
     known = {model.id: model.owned_by for model in found}
@@ -41,7 +41,7 @@ def listed(settings: StenoSettings) -> list[Model]:
 def _owner(name: str, settings: StenoSettings) -> str | None:
     """Who publishes the weights; None for what is no Whisper model, or neither here nor to be fetched."""
     try:
-        resolved = resolve_asr(name, None, models_dir=settings.models_path, offline=settings.offline)
+        resolved = resolve_asr(name, "en", models_dir=settings.models_path, offline=settings.offline)
     except (StenoError, ImportError):
         return None
     return resolved.location.partition("/")[0] if resolved.origin == "hub" else resolved.origin

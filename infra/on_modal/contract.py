@@ -21,6 +21,7 @@ DATA_PATH = "/artifacts"
 METHODS: dict[StageName, tuple[str, str]] = {
     "segment": ("Voices", "segment"),
     "embed": ("Voices", "embed"),
+    "diarize": ("Voices", "diarize"),
     "asr": ("Speech", "asr"),
     "align": ("Speech", "align"),
 }

@@ -21,7 +21,7 @@ def modal_name(name: str) -> str:
 
 def gpus_of(stage: StageName, settings: ModalSettings) -> tuple[str, ...]:
     """What the stage's containers are deployed with."""
-    voices = stage in ("segment", "embed") and settings.voices_gpu is not None
+    voices = stage in ("segment", "embed", "diarize") and settings.voices_gpu is not None
     return (settings.voices_gpu or ()) if voices else settings.gpu
 
 

@@ -48,16 +48,24 @@ def _convolution() -> dict[str, Any]:
 
 
 def _encoder() -> dict[str, Any]:
-    """A second of silence, padded to the encoder's thirty, with the model that the settings name."""
+    """A second of silence with the model that the settings name: of Whisper's, what its encoder makes of it."""
     import ctranslate2
     import numpy as np
 
+    from speech.asr import load
+    from speech.asr.whisper import Whisper
+    from speech.audio import Held
     from speech.models import resolve_asr
-    from speech.whisper import load_whisper
+    from speech.schema import AsrParams, Chunk, Region
 
     settings = get_settings()
     resolved = resolve_asr(settings.model, None, models_dir=settings.models_path, offline=settings.offline)
-    model = load_whisper(resolved, settings.models_path, runtime_here())
+    engine = load(resolved, runtime_here())
+    if not isinstance(engine, Whisper):
+        second = Chunk(start=0.0, end=1.0, regions=(Region(start=0.0, end=1.0),))
+        engine.transcribe(Held(np.zeros(16_000, np.int16)), [second], AsrParams(language="en"), 1, lambda _: None)
+        return {"model": resolved.name, "device": engine.device}
+    model = engine.model
     features = model.feature_extractor(np.zeros(16_000, np.float32), padding=29 * 16_000)[:, :3000]
     encoded = model.encode(features.astype(np.float32))
     return {

@@ -20,7 +20,7 @@ def import_libraries() -> None:
 
 
 def load_speech() -> None:
-    """The Whisper model that the settings name. What cannot be had is met by the call that asks for it, in a sentence."""
+    """The ASR model that the settings name. What cannot be had is met by the call that asks for it, in a sentence."""
     _load(lambda: ahead.load_speech(get_settings().model, runtime_here()))
 
 
@@ -38,14 +38,13 @@ def _load(load: Callable[[], None]) -> None:
 
 
 def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
-    """Have the weights of the named Whisper models, of diarization and of the languages' aligners on the volume.
+    """Have the weights of the named ASR models, of diarization and of the languages' aligners on the volume.
 
     A row for each: what it is, its revision or why it cannot be had, and the seconds it took.
     """
+    from speech import align, asr
     from speech.models import resolve_align, resolve_asr, resolve_diarization
-    from speech.networks import load_embedder, load_segmenter
-    from speech.wav2vec2 import load_aligner
-    from speech.whisper import load_whisper
+    from speech.schema import AsrResult
 
     settings, runtime = get_settings(), runtime_here()
     folder, offline = settings.models_path, settings.offline
@@ -60,25 +59,23 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
             row |= {"error": error.message, "code": error.code}
         rows.append(row | {"seconds": round(time.perf_counter() - began, 1)})
 
-    def whisper(name: str) -> str:
+    def text(name: str) -> str:
         model = resolve_asr(name, None, models_dir=folder, offline=offline)
-        load_whisper(model, folder, runtime)
+        asr.load(model, runtime)
         return model.revision
 
     def voices() -> str:
-        model = resolve_diarization("auto", models_dir=folder, offline=offline)
-        load_segmenter(model, folder, runtime)
-        load_embedder(model, folder, runtime)
-        return model.revision
+        ahead.load_voices(runtime)
+        return resolve_diarization("auto", models_dir=folder, offline=offline).revision
 
     def aligner(language: str) -> str:
-        asr = resolve_asr(settings.model, None, models_dir=folder, offline=offline)
-        model = resolve_align("wav2vec2", language, asr, models_dir=folder, offline=offline)
-        load_aligner(model, language, folder, runtime)
+        said_by = resolve_asr(settings.model, language, models_dir=folder, offline=offline)
+        model = resolve_align("wav2vec2", language, said_by, models_dir=folder, offline=offline)
+        align.load(model, AsrResult(language=language, segments=(), model=said_by.info), runtime)
         return model.revision
 
     for name in models or [settings.model]:
-        bring(f"whisper {name}", lambda name=name: whisper(name))
+        bring(f"asr {name}", lambda name=name: text(name))
     bring("diarization", voices)
     for language in languages:
         bring(f"alignment {language}", lambda language=language: aligner(language))

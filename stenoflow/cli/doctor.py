@@ -105,8 +105,7 @@ def check_engine() -> Iterator[Check]:
 def check_models(settings: StenoSettings) -> Iterator[Check]:
     """The weights that a run without options would use, and the others that are here."""
     from speech.errors import StenoError
-    from speech.models import resolve_asr, resolve_diarization
-    from speech.weights import catalogue
+    from speech.models import catalogue, resolve_asr, resolve_diarization
 
     folder, offline = settings.models_path, settings.offline
     rows = catalogue(folder, offline)
@@ -114,8 +113,9 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
         "whisper": lambda: resolve_asr(settings.model, None, models_dir=folder, offline=offline),
         "diarization": lambda: resolve_diarization("auto", models_dir=folder, offline=offline),
     }
+    steps = {"whisper": "asr", "diarization": "diarize"}
     for subject, resolve in wanted.items():
-        here = [row.name for row in rows if row.available and row.kind == subject]
+        here = [row.name for row in rows if row.available and row.step == steps[subject]]
         try:
             model = resolve()
         except StenoError as error:
@@ -137,15 +137,17 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
 
 def _damage(model: Resolved, folder: Path) -> Check | None:
     """What is wrong with the files of a model that is here; those that have not changed since they were hashed are not read again."""
+    from speech.diarize.networks import damaged_conversions
     from speech.errors import StenoError
-    from speech.networks import damaged_conversions
-    from speech.weights import diarization_weights, whisper_folder
+    from speech.weights import packaged_files, weights_folder
 
     try:
-        if model.kind == "whisper":
-            whisper_folder(model, folder)
+        if model.origin == "package" and model.engine.seam == "diarize":
+            packaged_files(model.name, folder)
+        else:
+            weights_folder(model, folder)
+        if model.engine.seam != "diarize":
             return None
-        diarization_weights(model, folder)
     except StenoError as error:
         return Check("missing", model.kind, error.message, INSTALL_WEIGHTS)
     damaged = damaged_conversions(folder)
@@ -273,7 +275,6 @@ def check_prefect() -> Check:
 def check_hub(settings: StenoSettings) -> Check:
     """Whether there is a token, never which, and whether it opens the gated diarization model."""
     from speech.hub import hub_token
-    from speech.registry import PINNED_HUB
 
     if settings.offline:
         return Check("ok", "hub", "not asked: STENO_OFFLINE is set")
@@ -281,7 +282,9 @@ def check_hub(settings: StenoSettings) -> Check:
         return Check(
             "ok", "hub", "no token: the models that pip installs are used (HF_TOKEN would add large-v3-turbo and community-1)"
         )
-    repository, revision = PINNED_HUB["community-1"]
+    from speech.registry import MODELS
+
+    repository, revision = MODELS["community-1"].hub or ("", "")
     import httpx
 
     try:

@@ -15,7 +15,7 @@ def command(as_json: bool) -> None:
     --model also takes any hub id (owner/name) of a CTranslate2 Whisper model, and any folder that holds one.
     """
     from infra.settings import get_settings
-    from speech.weights import catalogue
+    from speech.models import catalogue
 
     settings = get_settings()
     rows = catalogue(settings.models_path, settings.offline)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from speech.audio import Recording, normalise
+from speech.diarize.networks import Embedder, Segmenter, load_embedder, load_segmenter
+from speech.diarize.segmentation import Segmentation, segment
 from speech.models import resolve_diarization
-from speech.networks import Embedder, Segmenter, load_embedder, load_segmenter
 from speech.schema import AudioInfo, RuntimeOptions
-from speech.segmentation import Segmentation, segment
 from tests import media
 
 

@@ -13,11 +13,11 @@ import jiwer
 import numpy as np
 import pytest
 
-from speech import whisper
+from speech.asr import whisper
+from speech.diarize.networks import Segmenter
+from speech.diarize.segmentation import Segmentation
 from speech.errors import InvalidOption
-from speech.networks import Segmenter
 from speech.schema import AlignResult, AsrResult, RuntimeOptions
-from speech.segmentation import Segmentation
 from speech.stages import run_stage
 from tests import call as truth
 from tests import media
@@ -105,7 +105,7 @@ def test_batches_beside_each_other_give_the_same(
 
     monkeypatch.setattr(whisper.Transcriber, "_batch", counted)
     monkeypatch.setattr(whisper, "CPU_BATCH", 1)
-    monkeypatch.setattr("speech.asr.batches_at_once", lambda runtime: 2)
+    monkeypatch.setattr("speech.asr.whisper.batches_at_once", lambda runtime: 2)
     beside = transcribe(long_call, model="base")
     assert most == 2
     assert [s.text for s in beside.segments] == [s.text for s in alone.segments]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from speech.chunks import plan
+from speech.diarize.segmentation import Segmentation
 from speech.schema import Chunk
-from speech.segmentation import Segmentation
 
 STEP, DURATION = 0.016875, 0.0619375
 RATE = 16_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speech import clustering
-from speech.clustering import Clusters, cluster
+from speech.diarize.clustering import Clusters, cluster
 from speech.schema import ClusterParams
 
 FRAMES = 100

@@ -12,10 +12,10 @@ import pytest
 
 from speech.audio import Recording
 from speech.diarize import diarize, labelled_turns
-from speech.embedding import Embeddings, embed
-from speech.networks import Embedder
+from speech.diarize.embedding import Embeddings, embed
+from speech.diarize.networks import Embedder
+from speech.diarize.segmentation import Segmentation
 from speech.schema import ClusterParams, Diarization, RuntimeOptions, Turn
-from speech.segmentation import Segmentation
 from speech.stages import run_stage
 from tests import call as truth
 

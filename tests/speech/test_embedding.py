@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from speech.audio import Recording
-from speech.embedding import BLOCK, embed, spoken_blocks
+from speech.diarize.embedding import BLOCK, embed, spoken_blocks
+from speech.diarize.networks import WINDOW, Embedder, Floats, Segmenter
+from speech.diarize.segmentation import STEP, Segmentation, segment
 from speech.features import fbank
-from speech.networks import WINDOW, Embedder, Floats, Segmenter
-from speech.segmentation import STEP, Segmentation, segment
 from tests import media
 
 RATE = 16_000

@@ -10,10 +10,10 @@ import pytest
 from faster_whisper import WhisperModel
 
 from speech import memory, runtime
-from speech.memory import MOST, chunks_at_once, chunks_that_fit, model_width
+from speech.asr.memory import MOST, chunks_at_once, chunks_that_fit, model_width
+from speech.asr.whisper import load_whisper
 from speech.models import resolve_asr
 from speech.schema import USUAL_BATCH, ModelInfo, RuntimeOptions
-from speech.whisper import load_whisper
 
 LARGE = 1280
 GB = 10**9

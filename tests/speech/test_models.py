@@ -9,7 +9,7 @@ import pytest
 from speech.errors import InvalidOption, ModelUnavailable, StenoError, UnknownModel
 from speech.hub import hub_token
 from speech.models import folder_revision, hub_allowed, resolve_align, resolve_asr, resolve_diarization, torchaudio_folder
-from speech.registry import HUB_ALIGN, PINNED_HUB, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved
+from speech.registry import HUB_ALIGN, MODELS, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved
 
 TOKEN = "hf_a_secret_that_is_never_shown"
 
@@ -79,7 +79,7 @@ def test_packaged_weights_are_known_by_their_packages(tmp_path: Path, name: str)
 def test_sizes_and_aliases_are_pinned(tmp_path: Path, name: str, meant: str) -> None:
     resolved = asr(name, models_dir=tmp_path)
     assert (resolved.name, resolved.origin) == (meant, "hub")
-    assert (resolved.location, resolved.revision) == PINNED_HUB[meant]
+    assert (resolved.location, resolved.revision) == MODELS[meant].hub
     assert len(resolved.revision) == 40
 
 
@@ -179,7 +179,7 @@ def test_the_sizes_are_faster_whispers() -> None:
 
     for name, repository in _MODELS.items():
         if name not in ("large", "turbo"):
-            assert PINNED_HUB[name][0].casefold() == repository.casefold()
+            assert MODELS[name].hub[0].casefold() == repository.casefold()
 
 
 def test_the_token_is_found_where_the_hub_keeps_it_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

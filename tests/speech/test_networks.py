@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from speech import networks
-from speech.campplus import load_campplus
+from speech.diarize.campplus import load_campplus
+from speech.diarize.networks import Embedder, OnnxNetwork, Segmenter, diarization_weights
 from speech.errors import StenoError
 from speech.features import fbank
 from speech.models import resolve_diarization
-from speech.networks import Embedder, OnnxNetwork, Segmenter
-from speech.weights import diarization_weights
 from tests import media
 
 WEIGHTS = "segmentation-3.0+campplus"
@@ -76,7 +75,7 @@ _CONVERT = """
 import sys
 from pathlib import Path
 from speech.models import resolve_diarization
-from speech.networks import load_segmenter
+from speech.diarize.networks import load_segmenter
 from speech.schema import RuntimeOptions
 folder = Path(sys.argv[1])
 model = resolve_diarization("segmentation-3.0+campplus", models_dir=folder, offline=True)

@@ -12,10 +12,9 @@ import pytest
 from speech import segmentation as segmenting
 from speech.audio import Recording
 from speech.diarize import _frame_support
+from speech.diarize.networks import WINDOW, Segmenter, diarization_weights
+from speech.diarize.segmentation import STEP, Segmentation, chunk_count, segment
 from speech.models import resolve_diarization
-from speech.networks import WINDOW, Segmenter
-from speech.segmentation import STEP, Segmentation, chunk_count, segment
-from speech.weights import diarization_weights
 from tests import call as call_truth
 from tests import media
 

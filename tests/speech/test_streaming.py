@@ -14,12 +14,12 @@ from bench.demo import sample_recording
 from speech.audio import Held
 from speech.borders import first_unanswered, is_cut, told
 from speech.diarize import labelled_turns
-from speech.embedding import embed
+from speech.diarize.embedding import embed
+from speech.diarize.networks import Embedder, Segmenter
+from speech.diarize.segmentation import Segmentation, segment
 from speech.errors import InvalidOption
-from speech.networks import Embedder, Segmenter
 from speech.schema import SAMPLE_RATE, ClusterParams, Region, RuntimeOptions, Word
 from speech.scoring import diarization_errors
-from speech.segmentation import Segmentation, segment
 from speech.session import ChunkParams, SaidWord, Session, Voice
 from speech.streaming import Answer, pcm, transcribe_chunk
 from speech.voices import MOST_VOICES, recognised

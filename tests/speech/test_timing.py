@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 
+from speech.align.attention import MIN_WORD, OFFSETS, attention_words, in_order
 from speech.schema import AsrSegment, AsrWord, Region, Word
-from speech.timing import MIN_WORD, OFFSETS, attention_words, in_order
 
 
 def chunk(words: list[tuple[str, float, float]], voice: list[tuple[float, float]]) -> AsrSegment:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from speech.checked import verify
+from speech.diarize.networks import diarization_weights
 from speech.errors import ChecksumMismatch
 from speech.files import replaced
-from speech.models import resolve_asr, resolve_diarization
-from speech.weights import catalogue, diarization_weights, whisper_folder
+from speech.models import catalogue, resolve_asr, resolve_diarization
+from speech.weights import verify, weights_folder
 from tests.damage import WAYS
 from tests.hub import Hub, serve
 
@@ -36,7 +36,7 @@ _ASK = """
 import json, sys
 from pathlib import Path
 from speech.errors import StenoError
-from speech.checked import hub_weights
+from speech.weights import hub_weights
 from speech.models import resolve_align, resolve_asr, resolve_diarization
 name, folder, offline, download = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "offline", sys.argv[4] == "download"
 try:
@@ -213,7 +213,7 @@ def test_auto_asks_nobody(hub: Hub, ask: Ask) -> None:
 
 def test_packaged_weights_are_there_and_whole(models_dir: Path) -> None:
     for name in ("base", "tiny.en"):
-        folder = whisper_folder(resolve_asr(name, None, models_dir=models_dir, offline=True), models_dir)
+        folder = weights_folder(resolve_asr(name, None, models_dir=models_dir, offline=True), models_dir)
         assert {"model.bin", "config.json", "tokenizer.json", "vocabulary.txt"} <= {path.name for path in folder.iterdir()}
     weights = diarization_weights(resolve_diarization("auto", models_dir=models_dir, offline=True), models_dir)
     assert weights.embedding_network == "campplus"
@@ -250,9 +250,9 @@ _JOIN = """
 import sys
 from pathlib import Path
 from speech.models import resolve_asr
-from speech.weights import whisper_folder
+from speech.weights import weights_folder
 folder = Path(sys.argv[1])
-print((whisper_folder(resolve_asr("base", None, models_dir=folder, offline=True), folder) / "model.bin").stat().st_size)
+print((weights_folder(resolve_asr("base", None, models_dir=folder, offline=True), folder) / "model.bin").stat().st_size)
 """
 
 
@@ -276,7 +276,7 @@ def test_the_base_model_is_joined_once_by_two_processes_and_again_when_damaged(t
     assert stat.S_IMODE(joined.stat().st_mode) & 0o444 == 0o444, "other users of this machine may read it"
     whole = joined.read_bytes()
     joined.write_bytes(whole[: len(whole) // 2])
-    folder = whisper_folder(resolve_asr("base", None, models_dir=tmp_path, offline=True), tmp_path)
+    folder = weights_folder(resolve_asr("base", None, models_dir=tmp_path, offline=True), tmp_path)
     assert (folder / "model.bin").read_bytes() == whole
 
 

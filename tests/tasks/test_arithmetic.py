@@ -15,7 +15,13 @@ from speech.schema import StageName
 from tasks.calls import StageCall
 from tests.stage_double import ComputeDouble, recording
 
-MODEL: dict[str, str] = {"segment": "voices", "embed": "voices", "asr": "tiny.en", "align": "WAV2VEC2_ASR_BASE_960H"}
+MODEL: dict[str, str] = {
+    "segment": "diarization:voices",
+    "embed": "diarization:voices",
+    "asr": "whisper:tiny.en",
+    "align": "wav2vec2:WAV2VEC2_ASR_BASE_960H",
+}
+"""What is pinned of each stage's model: the engine and the weights."""
 
 
 def key(stage: StageName, *, model: str | None = None, backend: str | None = None, **compute: Any) -> str:
@@ -25,8 +31,8 @@ def key(stage: StageName, *, model: str | None = None, backend: str | None = Non
     call = StageCall(
         stage=stage,
         inputs={"audio": audio},
-        params={"model": model or MODEL.get(stage, "")},
-        models={stage: "pinned"},
+        params={},
+        models={stage: model or MODEL.get(stage, "")},
         duration=1.0,
     )
     return call.placed(settings, backend).key
@@ -37,8 +43,8 @@ def test_what_a_cpu_does_by_default_is_found_under_the_keys_of_before() -> None:
         plain = StageCall(
             stage=stage,
             inputs={"audio": ArtifactRef(kind="audio", path="a", sha256="a" * 64, bytes=1)},
-            params={"model": MODEL.get(stage, "")},
-            models={stage: "pinned"},
+            params={},
+            models={stage: MODEL.get(stage, "")},
             duration=1.0,
         )
         assert key(stage, device="cpu") == plain.key
@@ -61,7 +67,7 @@ def test_a_gpu_has_results_of_its_own_wherever_it_is() -> None:
     assert key("asr", backend="modal", voices_gpu=()) == key("asr", device="cuda")
     for stage in ("cluster", "merge"):
         assert key(stage, device="cuda") == key(stage, device="cpu")
-    assert key("align", model="attention", device="cuda") == key("align", model="attention", device="cpu")
+    assert key("align", model="attention:own", device="cuda") == key("align", model="attention:own", device="cpu")
 
 
 @pytest.mark.slow

@@ -1,24 +1,43 @@
-"""A time for every word, from a wav2vec2 model where the language has one here, else from Whisper's cross-attention.
+"""A time for every word: from an acoustic model where the language has one here, else from the ASR model itself.
 
-Either way the text is ASR's, untouched: alignment can move words in time, never change or lose one.
+Either way the text is ASR's, untouched: alignment can move words in time, never change or lose one. An aligner is a module here
+with a `load` that gives an `Aligner`, and an entry of `speech.registry.ENGINES`.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from speech.align.attention import OwnTimes, in_order
 from speech.audio import Recording
-from speech.models import resolve_align
+from speech.models import require, resolve_align
 from speech.registry import Resolved
-from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, Frozen, RuntimeOptions, Segment, Shard, Word
+from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, Frozen, RuntimeOptions, Segment, Shard, Timing, Word
 from speech.sentences import join_words, separators, split_sentences
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 from speech.stored import read_json
-from speech.timing import attention_words, in_order
+
+
+class Aligner(Protocol):
+    """A loaded aligner of one recording."""
+
+    device: str
+    """`cpu` or `cuda`."""
+
+    def words(self, segment: AsrSegment, recording: Recording) -> list[Word] | None:
+        """The segment's words, each with a time, in order; None when they cannot be aligned with its audio."""
+
+
+def load(model: Resolved, asr: AsrResult, runtime: RuntimeOptions) -> Aligner:
+    """The aligner for a recording's text; its model is loaded once per process. Raises as `speech.asr.load` does."""
+    require(model.engine)
+    aligner: Aligner = importlib.import_module(model.engine.module).load(model, asr, runtime)
+    return aligner
 
 
 class TimedWords(Frozen):
@@ -47,8 +66,8 @@ def sentences(segment: AsrSegment, words: Sequence[Word], language: str) -> list
     return out
 
 
-def timed(asr: AsrResult, recording: Recording, aligner: Any, progress: Progress, shard: Shard = WHOLE) -> TimedWords:
-    """The words of the shard's chunks as `aligner`, a `speech.wav2vec2.Aligner`, times them."""
+def timed(asr: AsrResult, recording: Recording, aligner: Aligner, progress: Progress, shard: Shard = WHOLE) -> TimedWords:
+    """The words of the shard's chunks as the aligner times them."""
     begin, end = part_of(len(asr.segments), shard, 1)
     words: list[tuple[Word, ...] | None] = []
     for done, segment in enumerate(asr.segments[begin:end], start=1):
@@ -59,15 +78,16 @@ def timed(asr: AsrResult, recording: Recording, aligner: Any, progress: Progress
 
 
 def align(asr: AsrResult, found: TimedWords | None) -> tuple[list[Segment], list[str]]:
-    """Timed sentences and warnings, from what a wav2vec2 model found, or None for cross-attention."""
+    """Timed sentences and warnings, from what an aligner found, or None for the ASR model's own times."""
     segments: list[Segment] = []
     fallen_back = 0
     floor = 0.0
+    own = OwnTimes(asr)
     for index, segment in enumerate(asr.segments):
-        words: Sequence[Word] | None = found.words[index] if found is not None else None
+        words: Sequence[Word] | None = found.words[index] if found is not None else own.words(segment, None)
         if words is None:
-            fallen_back += found is not None
-            words = attention_words(segment, asr.model.name)
+            fallen_back += 1
+            words = own.words(segment, None)
         words = in_order(words, floor, segment.end)
         if words:
             floor = words[-1].end
@@ -75,9 +95,12 @@ def align(asr: AsrResult, found: TimedWords | None) -> tuple[list[Segment], list
     warnings = []
     if fallen_back:
         warnings.append(
-            f"{fallen_back} of {len(asr.segments)} chunks could not be aligned with wav2vec2; Whisper's own word times were used there."
+            f"{fallen_back} of {len(asr.segments)} chunks could not be aligned with wav2vec2; {_WHOSE[asr.timing]} own word times were used there."
         )
     return segments, warnings
+
+
+_WHOSE: dict[Timing, str] = {"attention": "Whisper's", "tokens": "the ASR model's", "interpolated": "the ASR model's"}
 
 
 def run(
@@ -98,10 +121,10 @@ def run_shard(
     progress: Progress,
     shard: Shard,
 ) -> dict[str, Any]:
-    """The words of the shard's chunks as the model times them."""
+    """The words of the shard's chunks as the aligner times them."""
     asr = _read(inputs)
     found, facts = _found(asr, _resolve(asr, params, runtime), inputs, runtime, progress, shard)
-    output.write_text((found or TimedWords(words=())).model_dump_json(), encoding="utf-8")
+    output.write_text(found.model_dump_json(), encoding="utf-8")
     return facts
 
 
@@ -110,34 +133,32 @@ def combine(
 ) -> dict[str, Any]:
     """The timed words of all shards' chunks. They are put in order only here: a word's start depends on the one before it."""
     asr = _read(inputs)
-    model = _resolve(asr, params, runtime)
     words = [chunk for part in parts for chunk in read_json(TimedWords, part).words]
-    return _keep(asr, model, TimedWords(words=tuple(words)) if model.kind == "wav2vec2" else None, output)
+    return _keep(asr, _resolve(asr, params, runtime), TimedWords(words=tuple(words)), output)
 
 
 def _found(
     asr: AsrResult, model: Resolved, inputs: Mapping[str, Path], runtime: RuntimeOptions, progress: Progress, shard: Shard
-) -> tuple[TimedWords | None, dict[str, Any]]:
-    """What the wav2vec2 model finds, or None where Whisper's cross-attention is asked for; and facts of the run."""
-    if model.kind != "wav2vec2" or not asr.segments:
+) -> tuple[TimedWords, dict[str, Any]]:
+    """What the aligner finds, and facts of the run."""
+    if not asr.segments:
         progress(1.0)
-        return (TimedWords(words=()) if model.kind == "wav2vec2" else None), {"load_seconds": 0.0, "device": "cpu"}
-    from speech.wav2vec2 import load_aligner
-
+        return TimedWords(words=()), {"load_seconds": 0.0, "device": "cpu"}
     began = time.perf_counter()
-    aligner = load_aligner(model, asr.language, runtime.models_path, runtime)
+    aligner = load(model, asr, runtime)
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
         found = timed(asr, recording, aligner, progress, shard)
     return found, {"load_seconds": round(loaded, 3), "device": aligner.device}
 
 
-def _keep(asr: AsrResult, model: Resolved, found: TimedWords | None, output: Path) -> dict[str, Any]:
+def _keep(asr: AsrResult, model: Resolved, found: TimedWords, output: Path) -> dict[str, Any]:
     segments, warnings = align(asr, found)
+    own = asr.model.model_copy(update={"name": f"{asr.timing}:{asr.model.name}"})
     result = AlignResult(
         segments=tuple(segments),
-        model=model.info,
-        method="wav2vec2" if model.kind == "wav2vec2" else "attention",
+        model=model.info if model.engine.times else own,
+        method=model.engine.times or asr.timing,
         warnings=tuple(warnings),
     )
     output.write_text(result.model_dump_json(), encoding="utf-8")
@@ -149,6 +170,6 @@ def _read(inputs: Mapping[str, Path]) -> AsrResult:
 
 
 def _resolve(asr: AsrResult, params: AlignParams, runtime: RuntimeOptions) -> Resolved:
-    """The aligner for the recording's language. The Whisper model is known by what ASR recorded, not by its name today."""
-    whisper = Resolved(kind="whisper", name=asr.model.name, revision=asr.model.revision, origin=asr.model.origin)
-    return resolve_align(params.model, asr.language, whisper, models_dir=runtime.models_path, offline=runtime.offline)
+    """The aligner for the recording's language. The ASR model is known by what ASR recorded, not by its name today."""
+    text = Resolved(kind="whisper", name=asr.model.name, revision=asr.model.revision, origin=asr.model.origin)
+    return resolve_align(params.model, asr.language, text, models_dir=runtime.models_path, offline=runtime.offline)

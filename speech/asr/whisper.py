@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speech.asr import Transcribed, timed_words
+from speech.asr.memory import chunks_at_once
 from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES
 from speech.registry import Resolved
@@ -30,14 +32,13 @@ from speech.schema import (
     AsrSegment,
     AsrWord,
     Chunk,
-    Frozen,
     ModelInfo,
     RuntimeOptions,
     Shard,
 )
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
-from speech.weights import whisper_folder
+from speech.weights import weights_folder
 
 if TYPE_CHECKING:
     from ctranslate2 import StorageView
@@ -67,15 +68,34 @@ _detected: dict[tuple[str, ...], tuple[str, float]] = {}
 _FRAMES_PER_SECOND = 100
 
 
-class Transcribed(Frozen):
-    """The text of a shard's chunks, and the language of the whole recording: every shard detects it on the same chunks."""
+class Whisper(NamedTuple):
+    """A loaded model (`speech.asr.Engine`)."""
 
-    segments: tuple[AsrSegment, ...]
-    language: str | None = None
-    """None when there is nothing to detect it on."""
-    language_probability: float | None = None
-    multilingual: bool
-    model: ModelInfo
+    model: WhisperModel
+    info: ModelInfo
+    at_once: int
+
+    @property
+    def device(self) -> str:
+        return str(self.model.model.device)
+
+    def chunks_at_once(self, params: AsrParams, runtime: RuntimeOptions) -> int:
+        return chunks_at_once(self.model, self.info, params.beam_size, runtime.workers)
+
+    def transcribe(
+        self,
+        recording: Recording,
+        plan: Sequence[Chunk],
+        params: AsrParams,
+        batch_size: int,
+        progress: Progress,
+        shard: Shard = WHOLE,
+    ) -> Transcribed:
+        return Transcriber(self.model, self.info, params, self.at_once).transcribe(recording, plan, batch_size, progress, shard)
+
+
+def load(model: Resolved, runtime: RuntimeOptions) -> Whisper:
+    return Whisper(load_whisper(model, runtime.models_path, runtime), model.info, batches_at_once(runtime))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,32 +306,9 @@ class Transcriber:
         aligned = self.model.find_alignment(tokenizer, [item.tokens for item in decoded], encoded, frames)
         spaced = tokenizer.language_code not in WITHOUT_SPACES
         return [
-            _timed_words(item.text.strip(), pieces, chunk, spaced)
+            timed_words(item.text.strip(), pieces, chunk, spaced)
             for item, pieces, chunk in zip(decoded, aligned, batch, strict=True)
         ]
-
-
-def _timed_words(text: str, pieces: Sequence[Mapping[str, Any]], chunk: Chunk, spaced: bool) -> list[AsrWord]:
-    """The text's own words, each spanning the pieces of tokens it is made of.
-
-    The pieces split at punctuation (`twenty`, `-one`) and carry spaces; the text's words are what a reader sees. Both are
-    walked by characters, so that no character of the text can be lost.
-    """
-    words = text.split() if spaced else [character for character in text if not character.isspace()]
-    owner = [piece for piece in pieces for character in piece["word"] if not character.isspace()]
-    timed: list[AsrWord] = []
-    at = 0
-    for word in words:
-        mine = owner[at : at + len(word)] or owner[-1:]
-        at += len(word)
-        start = chunk.start + float(mine[0]["start"]) if mine else chunk.start
-        end = chunk.start + float(mine[-1]["end"]) if mine else chunk.end
-        score = float(np.mean([piece["probability"] for piece in mine])) if mine else 0.0
-        start = min(max(start, chunk.start), chunk.end)
-        timed.append(
-            AsrWord(word=word, start=round(start, 3), end=round(min(max(end, start), chunk.end), 3), score=round(score, 3))
-        )
-    return timed
 
 
 def _speech(chunk: Chunk) -> float:
@@ -332,7 +329,7 @@ def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> 
     def load() -> WhisperModel:
         from faster_whisper import WhisperModel
 
-        folder = whisper_folder(model, models_dir)
+        folder = weights_folder(model, models_dir)
         return WhisperModel(
             str(folder),
             device=device,

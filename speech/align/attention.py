@@ -7,8 +7,13 @@ pauses. The segmentation knows when speech begins and ends to a frame or two, bu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from speech.schema import AsrSegment, Region, Timing, Word
+from speech.registry import Resolved
+from speech.schema import AsrResult, AsrSegment, Region, RuntimeOptions, Timing, Word
+
+if TYPE_CHECKING:
+    from speech.audio import Recording
 
 OFFSETS = {"base": -0.115, "tiny.en": 0.04}
 """Seconds by which a model's attention times are late (negative: early): the median over words inside a sentence, against the
@@ -25,9 +30,25 @@ MAX_STRETCH = 1.0
 """Seconds of voice that one word can be found to have taken from the next."""
 
 
-def attention_words(segment: AsrSegment, model: str) -> list[Word]:
-    """The chunk's words with their cross-attention times, corrected for the model and by where the voice begins and pauses."""
-    return _corrected(segment, _voice(segment.regions), OFFSETS.get(model, 0.0))
+class OwnTimes:
+    """The times that the ASR model gave its words (`speech.align.Aligner`); no audio is read."""
+
+    device = "cpu"
+
+    def __init__(self, asr: AsrResult) -> None:
+        self.asr = asr
+
+    def words(self, segment: AsrSegment, recording: Recording | None) -> list[Word]:
+        return attention_words(segment, self.asr.model.name, self.asr.timing)
+
+
+def load(model: Resolved, asr: AsrResult, runtime: RuntimeOptions) -> OwnTimes:
+    return OwnTimes(asr)
+
+
+def attention_words(segment: AsrSegment, model: str, timing: Timing = "attention") -> list[Word]:
+    """The chunk's words with the ASR model's times, corrected for the model and by where the voice begins and pauses."""
+    return _corrected(segment, _voice(segment.regions), OFFSETS.get(model, 0.0), timing)
 
 
 def _voice(regions: Sequence[Region]) -> list[Region]:
@@ -52,12 +73,12 @@ def _onsets(segment: AsrSegment, voice: Sequence[Region], shift: float) -> dict[
     return found
 
 
-def _corrected(segment: AsrSegment, voice: Sequence[Region], shift: float) -> list[Word]:
+def _corrected(segment: AsrSegment, voice: Sequence[Region], shift: float, source: Timing) -> list[Word]:
     onsets = _onsets(segment, voice, shift)
     words: list[Word] = []
     cut: Region | None = None
     for index, word in enumerate(segment.words):
-        timing: Timing = "attention" if word.end > word.start else "interpolated"
+        timing: Timing = source if word.end > word.start else "interpolated"
         start, end = word.start - shift, max(word.end - shift, word.start - shift)
         if cut is not None:
             # The word before was stretched over a pause; the voice after the pause is this word's.

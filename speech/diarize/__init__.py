@@ -1,21 +1,49 @@
-"""From a segmentation and its clustered embeddings to speaker turns."""
+"""Speaker turns: from a segmentation and its clustered embeddings, or straight from the audio by a diarizer that is end to end.
+
+A diarizer is a module here and an entry of `speech.registry.ENGINES`. With `load_segmenter` and `load_embedder` (as
+`speech.diarize.networks`) it tells voices apart on a segmentation, and another number of speakers only clusters again; with a
+`load` that gives an `EndToEnd` it takes the audio alone.
+"""
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.clustering import cluster
-from speech.embedding import Embeddings
-from speech.models import resolve_diarization
-from speech.schema import ClusterParams, Diarization, ModelInfo, RuntimeOptions, Turn
-from speech.segmentation import Segmentation
+from speech.audio import Recording
+from speech.diarize.clustering import cluster
+from speech.diarize.embedding import Embeddings
+from speech.diarize.networks import diarization_weights
+from speech.diarize.segmentation import Segmentation
+from speech.models import require, resolve_diarization
+from speech.registry import Resolved
+from speech.schema import ClusterParams, Diarization, DiarizeParams, ModelInfo, RuntimeOptions, Turn
 from speech.stages import Progress
-from speech.weights import diarization_weights
+
+
+class EndToEnd(Protocol):
+    """A loaded diarizer that takes the audio alone."""
+
+    device: str
+    """`cpu` or `cuda`."""
+
+    def turns(self, recording: Recording, params: ClusterParams, progress: Progress) -> list[tuple[float, float, int]]:
+        """(start, end, voice) of every turn in seconds; those of different voices may overlap."""
+
+
+def load(model: Resolved, runtime: RuntimeOptions) -> EndToEnd:
+    """The diarizer, loaded once per process. Raises as `speech.asr.load` does."""
+    require(model.engine)
+    diarizer: EndToEnd = importlib.import_module(model.engine.module).load(model, runtime)
+    return diarizer
+
 
 MAX_GAP = 0.1
 """Pauses of one speaker up to this many seconds do not end a turn."""
@@ -36,15 +64,41 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
         )
     clusters = cluster(segmentation.activity, vectors, params, plda)
     turns, exclusive = labelled_turns(segmentation, clusters.labels, len(clusters.centroids), params, clusters.confidence)
+    return _diarization(turns, exclusive, clusters.centroids, params)
+
+
+def _diarization(
+    turns: list[tuple[float, float, int]],
+    exclusive: list[tuple[float, float, int]],
+    centroids: NDArray[np.float32] | None,
+    params: ClusterParams,
+) -> Diarization:
     order = list(dict.fromkeys(speaker for _, _, speaker in sorted(turns)))
     names = {speaker: f"SPEAKER_{i:02d}" for i, speaker in enumerate(order)}
+    centroids = centroids if centroids is not None else np.zeros((0, 0), dtype=np.float32)
     return Diarization(
         turns=_named(turns, names),
         exclusive_turns=_named([turn for turn in exclusive if turn[2] in names], names),
         speakers=tuple(names.values()),
-        speaker_embeddings={names[k]: tuple(round(float(v), 6) for v in clusters.centroids[k]) for k in order},
+        speaker_embeddings={names[k]: tuple(round(float(v), 6) for v in centroids[k]) for k in order if k < len(centroids)},
         warnings=_warnings(len(order), params),
     )
+
+
+def without_overlap(turns: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
+    """The turns cut so that no two overlap: where several speak, whoever began last does."""
+    cuts = sorted({time for start, end, _ in turns for time in (start, end)})
+    parts: list[tuple[float, float, int]] = []
+    for start, end in itertools.pairwise(cuts):
+        speaking = [turn for turn in turns if turn[0] <= start and turn[1] >= end]
+        if not speaking:
+            continue
+        voice = max(speaking)[2]
+        if parts and parts[-1][1:] == (start, voice):
+            parts[-1] = (parts[-1][0], end, voice)
+        else:
+            parts.append((start, end, voice))
+    return parts
 
 
 def labelled_turns(
@@ -176,3 +230,22 @@ def run(
     output.write_text(result.model_copy(update={"models": info}).model_dump_json(), encoding="utf-8")
     progress(1.0)
     return {"speakers": len(result.speakers), "turns": len(result.turns)}
+
+
+def run_end_to_end(
+    inputs: Mapping[str, Path], params: DiarizeParams, runtime: RuntimeOptions, output: Path, progress: Progress
+) -> dict[str, Any]:
+    """The `diarize` stage: audio → diarization."""
+    model = resolve_diarization(params.model, models_dir=runtime.models_path, offline=runtime.offline)
+    began = time.perf_counter()
+    diarizer = load(model, runtime)
+    loaded = time.perf_counter() - began
+    with Recording(inputs["audio"]) as recording:
+        turns = sorted(
+            (round(start, 3), round(end, 3), voice) for start, end, voice in diarizer.turns(recording, params, progress)
+        )
+    result = _diarization(turns, without_overlap(turns), None, params)
+    output.write_text(result.model_copy(update={"models": {"diarization": model.info}}).model_dump_json(), encoding="utf-8")
+    progress(1.0)
+    facts = {"load_seconds": round(loaded, 3), "device": diarizer.device}
+    return {"speakers": len(result.speakers), "turns": len(result.turns)} | facts

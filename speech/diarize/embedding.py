@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.audio import Recording
+from speech.diarize.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load_embedder
+from speech.diarize.segmentation import STEP, Segmentation
 from speech.features import FRAME_SHIFT, fbank
 from speech.models import resolve_diarization
-from speech.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load_embedder
 from speech.schema import EmbedParams, RuntimeOptions, Shard
-from speech.segmentation import STEP, Segmentation
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 from speech.stored import reading

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.audio import Recording
-from speech.checked import hub_weights, is_as_made, is_noted, note_hashes
 from speech.errors import ModelUnavailable, UnknownModel
 from speech.files import file_lock
 from speech.languages import WITHOUT_SPACES
 from speech.models import torchaudio_folder
 from speech.registry import TORCHAUDIO_FILES, Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
-from speech.schema import SAMPLE_RATE, AsrSegment, RuntimeOptions, Word
+from speech.schema import SAMPLE_RATE, AsrResult, AsrSegment, RuntimeOptions, Word
+from speech.weights import is_as_made, is_noted, note_hashes, weights_folder
 
 if TYPE_CHECKING:
     import torch
@@ -142,6 +142,11 @@ def _backtrack(trellis: Floats, emission: Floats, tokens: NDArray[np.int64], bla
     return None
 
 
+def load(model: Resolved, asr: AsrResult, runtime: RuntimeOptions) -> Aligner:
+    """The aligner of the recording's language (`speech.align.Aligner`)."""
+    return load_aligner(model, asr.language, runtime.models_path, runtime)
+
+
 def load_aligner(model: Resolved, language: str, models_dir: Path, runtime: RuntimeOptions) -> Aligner:
     """The wav2vec2 model of `whisperx.load_align_model`, from a folder, torchaudio's bundle or the hub, once per process.
 
@@ -164,7 +169,7 @@ def _load(model: Resolved, language: str, models_dir: Path, device: str, threads
             return Aligner(network.to(device).eval(), metadata, device)
         from whisperx.alignment import load_align_model
 
-        folder = Path(model.location) if model.origin == "folder" else hub_weights(model, models_dir)
+        folder = weights_folder(model, models_dir)
         _require_wav2vec2(folder, model)
         try:
             network, metadata = load_align_model(language, device, model_name=str(folder), model_cache_only=True)

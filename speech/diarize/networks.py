@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.checked import is_as_made, is_noted, made_once, refuse_code
 from speech.errors import EngineMissing, StenoError
 from speech.features import FbankOptions
 from speech.files import replaced
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
-from speech.schema import SAMPLE_RATE, RuntimeOptions
-from speech.weights import DiarizationWeights, diarization_weights
+from speech.schema import SAMPLE_RATE, Frozen, RuntimeOptions
+from speech.weights import is_as_made, is_noted, made_once, packaged_files, refuse_code, weights_folder
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +37,31 @@ CONVERSION = 1
 """Raised when converted files change shape or meaning."""
 _TOLERANCE = 1e-3
 _FILES = (".onnx", ".npz")
+
+
+class DiarizationWeights(Frozen):
+    """Files of a diarization model."""
+
+    segmentation: Path
+    embedding: Path
+    embedding_network: str
+    """`campplus` or `pyannote` (a checkpoint that pyannote.audio loads, such as WeSpeaker's ResNet34)."""
+    plda: Path | None = None
+    """Folder with the PLDA that VBx clustering needs; None where clustering is agglomerative."""
+
+
+def diarization_weights(resolved: Resolved, models_dir: Path) -> DiarizationWeights:
+    """The files of a diarization model, verified. Raises ModelUnavailable, GatedModel, ChecksumMismatch."""
+    if resolved.origin == "package":
+        segmentation, embedding = packaged_files(resolved.name, models_dir).values()
+        return DiarizationWeights(segmentation=segmentation, embedding=embedding, embedding_network="campplus")
+    folder = weights_folder(resolved, models_dir)
+    return DiarizationWeights(
+        segmentation=folder / "segmentation" / "pytorch_model.bin",
+        embedding=folder / "embedding" / "pytorch_model.bin",
+        embedding_network="pyannote",
+        plda=folder / "plda",
+    )
 
 
 class Network(Protocol):
@@ -257,7 +281,7 @@ def _torch_trunk(weights: DiarizationWeights) -> tuple[torch.nn.Module, dict[str
             return out.flatten(1, -2) if out.ndim > 3 else out
 
     if weights.embedding_network == "campplus":
-        from speech.campplus import load_campplus
+        from speech.diarize.campplus import load_campplus
 
         network = load_campplus(weights.embedding)
         linear, norm = network.xvector["dense"].linear, network.xvector["dense"].nonlinear.batchnorm  # type: ignore[union-attr]
