@@ -32,12 +32,21 @@ def aligner_names(settings: StenoSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("auto", ATTENTION, "wav2vec2", *TORCHAUDIO_FILES, *settings.api.models)))
 
 
-def check_models(model: str, align_model: str, language: str | None, settings: StenoSettings) -> None:
+def diarizer_names() -> tuple[str, ...]:
+    """The diarization models that callers may name: those of the registry."""
+    from speech.registry import ALIASES, names
+
+    published = names("diarize")
+    return ("auto", *published, *(alias for alias, name in ALIASES.items() if name in published))
+
+
+def check_models(model: str, align_model: str, diarization_model: str, language: str | None, settings: StenoSettings) -> None:
     """Raise Unprocessable for a model that callers may not name, or that is not for the language."""
     from speech.models import resolve_asr
 
     _check_named("model", model, model_names(settings), settings)
     _check_named("align_model", align_model, aligner_names(settings), settings)
+    _check_named("diarization_model", diarization_model, diarizer_names(), settings)
     if model == "auto" or "/" in model:
         return
     # Whether the weights can be had is the worker's business.

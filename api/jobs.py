@@ -263,8 +263,8 @@ class Jobs:
     async def _check_retry(self, run: FlowRun, changes: dict[str, Any]) -> None:
         """Raise Unprocessable for what is not allowed any more, too: a job may be older than the settings."""
         asked = {**(run.parameters.get("request") or {}), **changes}
-        model, aligner = (asked.get(name) or "auto" for name in ("model", "align_model"))
-        await asyncio.to_thread(check_models, model, aligner, asked.get("language"), self.settings)
+        model, aligner, diarizer = (asked.get(name) or "auto" for name in ("model", "align_model", "diarization_model"))
+        await asyncio.to_thread(check_models, model, aligner, diarizer, asked.get("language"), self.settings)
         if not tags.values(run, tags.UPLOAD):
             with contextlib.suppress(SourceNotFound):
                 source = await asyncio.to_thread(revealed, str(asked.get("source")), self.settings)

@@ -51,7 +51,7 @@ def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSetting
         assert body.audio_url is not None
         options |= {"source": concealed(body.audio_url, settings, shared=True, of=_HANDLES_OF)}
     request = validated(options)
-    check_models(request.model, request.align_model, request.language, settings)
+    check_models(request.model, request.align_model, request.diarization_model, request.language, settings)
     return request
 
 

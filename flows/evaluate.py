@@ -62,7 +62,7 @@ async def _run(request: EvaluateRequest) -> Evaluation:
     earlier = await history.find(request.compare_with, request.series, other_than=id_) if request.compare_with else None
     before = await history.latest(request.series, other_than=id_)
     for system in request.systems.values():
-        await resolve_models(system.model, system.language, system.align_model, align=system.align)
+        await resolve_models(system)
     references = await asyncio.to_thread(revealed, request.references, get_settings())
     found = await read_references(references, recursive=request.recursive, options=ROW_OPTIONS)
     rows, warnings = await evaluate_all(request, found)

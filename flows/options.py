@@ -75,7 +75,7 @@ class TranscribeOptions(Frozen):
     )
     model: str = option(
         "auto",
-        "Whisper model: a size (`base`, `large-v3`), a repository of huggingface.co (`owner/name`), or a folder; `auto` takes the default.",
+        "Model for the words: one that `steno models` lists (`base`, `large-v3`, `parakeet`), a repository of huggingface.co (`owner/name`), or a folder; `auto` takes the default.",
         Option(
             "Words",
             "Whisper model",
@@ -113,7 +113,7 @@ class TranscribeOptions(Frozen):
     align: bool = option(True, "Give every word a time.", Option("Words", "times", CHUNKS, key=("merge",), always_echoed=True))
     align_model: str = option(
         "auto",
-        "wav2vec2 model for word times: a repository of huggingface.co (`owner/name`), or a folder; `attention` uses Whisper's own.",
+        "wav2vec2 model for word times: a repository of huggingface.co (`owner/name`), or a folder; `attention` uses those of the model for the words.",
         Option(
             "Words",
             "model for times",
@@ -168,6 +168,24 @@ class TranscribeOptions(Frozen):
             key=("merge",),
             always_echoed=True,
             at={Door.API: At("the published contract of the service whose clients run here as they are", default=False)},
+        ),
+    )
+    diarization_model: str = option(
+        "auto",
+        "What tells voices apart: a diarization model that `steno models` lists; `auto` takes the default.",
+        Option(
+            "Speakers",
+            "model for voices",
+            CALLERS,
+            key=("segment", "embed", "diarize"),
+            metavar="MODEL",
+            at={
+                Door.API: At(
+                    "callers know no commands",
+                    help="What tells voices apart: `community-1` or `segmentation-3.0+campplus`; `auto` takes the service's default.",
+                    bounds=(MinLen(1), MaxLen(200)),
+                ),
+            },
         ),
     )
     num_speakers: int | None = option(

@@ -67,7 +67,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     began = time.perf_counter()
     output = _output(request)
     await check_output(output, request.shown_as, request.source)
-    models = await resolve_models(request.model, request.language, request.align_model, align=request.align, task=request.task)
+    models = await resolve_models(request)
 
     recording = await fetch(
         log,

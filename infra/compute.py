@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from infra.jobs import Compute
@@ -15,6 +16,9 @@ from infra.store import Store
 from speech.errors import EngineMissing
 from speech.registry import ENGINES, Resolved
 from speech.schema import RuntimeOptions, StageName
+
+if TYPE_CHECKING:
+    from speech.models import Machine
 
 _opened: tuple[StenoSettings, Store] | None = None
 
@@ -109,6 +113,18 @@ def at_hand(*models: Resolved) -> bool:
     from speech import ahead
 
     return all(ahead.at_hand(model) for model in models)
+
+
+def machine(settings: StenoSettings) -> Machine:
+    """What `speech.models.recommended` asks of this machine. Imports no torch."""
+    from speech import runtime
+    from speech.models import Machine
+
+    try:
+        cuda = runtime.resolve_device(runtime_of(settings)) == "cuda"
+    except EngineMissing:
+        cuda = False
+    return Machine(runtime.gpu_gigabytes() if cuda else None, runtime.available_cores(), not settings.offline)
 
 
 def larger_steps(stage: StageName, settings: StenoSettings, backend: str | None = None) -> int:

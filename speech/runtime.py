@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,16 @@ def resolve_device(runtime: RuntimeOptions) -> str:
     except ImportError:
         raise EngineMissing("The speech engine is not installed here", cure="install `stenoflow[engine]`") from None
     return "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
+
+
+def gpu_gigabytes() -> float:
+    """Memory of the first GPU, as its driver's tool says; 0 where it does not."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return float(said.split("\n")[0]) / 1024
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0.0
 
 
 def whisper_compute_type(device: str, asked: str) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 from infra.settings import StenoSettings, get_settings
 from speech.models import resolve_align, resolve_asr, resolve_diarization, resolve_segmentation
 from speech.registry import ATTENTION, Resolved
-
-Task = Literal["transcribe", "translate"]
 
 
 class Where(TypedDict):
@@ -29,23 +27,30 @@ class Models:
     """Where the speech is; the diarizer's own, unless it takes the audio alone."""
 
 
-async def resolve_models(
-    model: str,
-    language: str | None,
-    align_model: str,
-    *,
-    align: bool,
-    task: Task = "transcribe",
-    diarization_model: str = "auto",
-) -> Models:
+class ModelOptions(Protocol):
+    """Of a request, what its models depend on."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def task(self) -> Literal["transcribe", "translate"]: ...
+    @property
+    def align(self) -> bool: ...
+    @property
+    def align_model(self) -> str: ...
+    @property
+    def diarization_model(self) -> str: ...
+
+
+async def resolve_models(asked: ModelOptions) -> Models:
     """Names to pinned revisions; `auto` is the settings' model.
 
     A typing error, a gated or a missing model is met here, in milliseconds. Raises UnknownModel, InvalidOption,
     ModelUnavailable, GatedModel.
     """
-    return await asyncio.to_thread(
-        resolve, get_settings(), model, language, align_model, align=align, task=task, diarization_model=diarization_model
-    )
+    return await asyncio.to_thread(resolve, get_settings(), asked)
 
 
 async def resolve_aligner(align_model: str, language: str, asr: Resolved, *, spoken: bool) -> Resolved:
@@ -69,23 +74,14 @@ def pinned(model: Resolved) -> str:
     return f"{model.kind}:{model.name}@{model.revision}"
 
 
-def resolve(
-    settings: StenoSettings,
-    model: str,
-    language: str | None,
-    align_model: str,
-    *,
-    align: bool,
-    task: Task = "transcribe",
-    diarization_model: str = "auto",
-) -> Models:
+def resolve(settings: StenoSettings, asked: ModelOptions) -> Models:
     """As `resolve_models`, in this thread."""
-    name = settings.model if model == "auto" else model
-    asr = resolve_asr(name, language, models_dir=settings.models_path, offline=settings.offline, task=task)
-    if align and (language or align_model != "auto"):
-        _aligner(settings, align_model, language or "en", asr)
     here: Where = {"models_dir": settings.models_path, "offline": settings.offline}
-    diarization = resolve_diarization(diarization_model, **here)
+    name = settings.model if asked.model == "auto" else asked.model
+    asr = resolve_asr(name, asked.language, task=asked.task, **here)
+    if asked.align and (asked.language or asked.align_model != "auto"):
+        _aligner(settings, asked.align_model, asked.language or "en", asr)
+    diarization = resolve_diarization(asked.diarization_model, **here)
     return Models(asr, diarization, resolve_segmentation(diarization, **here))
 
 

@@ -69,10 +69,8 @@ class Ahead:
 
     def _begin(self) -> None:
         request = self.request
-        models = resolve(
-            self.settings, request.model, request.language, request.align_model, align=request.align, task=request.task
-        )
-        if request.redo_from or not compute.at_hand(models.asr, models.diarization):
+        models = resolve(self.settings, request)
+        if request.redo_from or not compute.at_hand(models.asr, models.segmentation):
             return
         recording = self._recording()
         segmentation = self._computed(segment_call(recording, models)) if recording is not None else None

@@ -1,4 +1,4 @@
-"""`steno models`: what can be named with --model, where it comes from, and whether it is on this machine."""
+"""`steno models`: the registry. What can be named, what it knows, where it comes from, and which suits this machine."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import json
 
 import click
 
+STEPS = {"asr": "--model", "align": "--align-model", "diarize": "--diarization-model"}
+
 
 @click.command("models")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per model.")
 def command(as_json: bool) -> None:
-    """List the models: what each does, where it comes from, whether it is here.
+    """List the models: what each does, where it comes from, whether it is here; and which suits this machine.
 
-    --model also takes any hub id (owner/name) of a CTranslate2 Whisper model, and any folder that holds one.
+    --model also takes any hub id (owner/name) of a model in CTranslate2's format or of NeMo's in ONNX, and any folder that holds one.
     """
+    from infra.compute import machine
     from infra.settings import get_settings
-    from speech.models import catalogue
+    from speech.models import catalogue, recommended
 
     settings = get_settings()
     rows = catalogue(settings.models_path, settings.offline)
@@ -27,16 +30,36 @@ def command(as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", "for", "here", "licence", "where it comes from"):
-        table.add_column(title, no_wrap=True)
-    for row in sorted(rows, key=lambda row: (row.kind != "whisper", not row.available)):
+    for title in ("model", "named with", "here", "MB", "languages", "licence", "where it comes from"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "MB" else "left")
+    for row in sorted(rows, key=lambda row: (row.step != "asr", not row.available)):
         gated = " (gated)" if "gated" in row.detail else ""
-        table.add_row(row.name, row.kind, "yes" if row.available else "no", row.licence, row.origin + gated)
+        here = "yes" if row.available else "no"
+        table.add_row(
+            row.name,
+            STEPS[row.step],
+            here,
+            str(row.megabytes),
+            _languages(row.step, row.languages),
+            row.licence,
+            row.origin + gated,
+        )
     console = Console(highlight=False)
     # A narrow terminal wraps the last column by itself; cut names would be of no use.
-    console.width = max(console.width, 140)
+    console.width = max(console.width, 160)
     console.print(table)
+    name, why = recommended(machine(settings))
+    (row,) = (row for row in rows if row.name == name and row.origin.startswith("hub"))
+    lacks = row.detail.partition("; needs ")[2]
+    console.print(f"\nFor this machine: --model {name} ({why})" + (f"; it needs {lacks}" if lacks else "") + ".")
     console.print(
-        "\nWhat is not here is fetched from the hub when it is first used, unless STENO_OFFLINE is set; "
+        "Words are timed by the model itself, or by a wav2vec2 model of the language: --align-model wav2vec2, a hub id, or a folder.\n"
+        "What is not here is fetched from the hub when it is first used, unless STENO_OFFLINE is set; "
         "a gated model also needs its licence accepted and HF_TOKEN."
     )
+
+
+def _languages(step: str, languages: tuple[str, ...]) -> str:
+    if not languages:
+        return "99+" if step == "asr" else "any"
+    return languages[0] if len(languages) == 1 else str(len(languages))

@@ -45,6 +45,8 @@ class Options(ChunkOptions, total=False):
     """Transcribe what is there when a recording is cut short, instead of refusing it."""
     max_duration: float | None
     """Refuse a recording that lasts longer, in seconds; the service's own limit holds in any case."""
+    diarization_model: str
+    """What tells voices apart: `community-1` or `segmentation-3.0+campplus`; `auto` takes the service's default."""
     on_diarization_failure: Literal["fail", "degrade"]
     """What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails."""
     formats: Sequence[Format]
@@ -84,6 +86,8 @@ class Changes(TypedDict, total=False):
     """Refuse a recording that lasts longer, in seconds; the service's own limit holds in any case."""
     diarize: bool | None
     """Say who speaks."""
+    diarization_model: str | None
+    """What tells voices apart: `community-1` or `segmentation-3.0+campplus`; `auto` takes the service's default."""
     num_speakers: int | None
     """The number of speakers, when it is known."""
     min_speakers: int | None

@@ -53,10 +53,19 @@ async def test_parakeet_from_sound_to_speakers_and_from_the_cache(tmp_path: Path
     assert document["versions"]["onnx-asr"]
     assert (first.language, first.words) == ("en", len(words))
     again = await transcribe(request(source, model=str(weights), language="en", formats=("json",)))
-    assert {stage.stage for stage in again.stages if stage.state == "cached"} >= {"segment", "asr", "align", "embed", "diarize", "merge"}
+    assert {stage.stage for stage in again.stages if stage.state == "cached"} >= {
+        "segment",
+        "asr",
+        "align",
+        "embed",
+        "diarize",
+        "merge",
+    }
     assert again.transcript == first.transcript
     other = await transcribe(request(source, model="tiny.en", language="en", diarize=False))
-    assert {stage.stage for stage in other.stages if stage.state == "cached"} == {"fetch", "segment"}, "another engine is another key"
+    assert {stage.stage for stage in other.stages if stage.state == "cached"} == {"fetch", "segment"}, (
+        "another engine is another key"
+    )
 
 
 class Pitches:

@@ -67,6 +67,19 @@ async def test_what_an_earlier_version_computed_is_not_computed_again(
     ]
 
 
+@pytest.mark.usefixtures("prefect_server")
+async def test_what_was_computed_before_there_were_several_engines_is_not_computed_again(
+    steno: StenoSettings, tmp_path: Path, double: ComputeDouble
+) -> None:
+    """With options that are in the keys of asr, diarize and merge."""
+    store = Path(shutil.copytree(RELEASED / "store-before-engines", steno.store_url))
+    (transcript,) = (store / "artifacts" / "transcript").rglob("*.json")
+    asked = request(store, tmp_path).model_copy(update={"language": "en", "num_speakers": 1, "initial_prompt": "Numbers."})
+    result = await transcribe(asked)
+    assert double.ran == []
+    assert result.transcript.sha256 == transcript.stem
+
+
 async def test_every_record_of_an_earlier_version_is_read(store: Path) -> None:
     stages = {name: content for name, content in records(store).items() if len(name) == 64}
     assert {outcome_in(content, name).artifact.kind for name, content in stages.items()} == {

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from speech.errors import InvalidOption, ModelUnavailable, StenoError, UnknownModel
 from speech.hub import hub_token
-from speech.models import folder_revision, hub_allowed, resolve_align, resolve_asr, resolve_diarization, torchaudio_folder
-from speech.registry import HUB_ALIGN, MODELS, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved
+from speech.models import (
+    Machine,
+    folder_revision,
+    hub_allowed,
+    recommended,
+    resolve_align,
+    resolve_asr,
+    resolve_diarization,
+    torchaudio_folder,
+)
+from speech.registry import ATTENTION, ENGINES, HUB_ALIGN, MODELS, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved, names
 
 TOKEN = "hf_a_secret_that_is_never_shown"
 
@@ -194,3 +204,48 @@ def test_the_token_is_found_where_the_hub_keeps_it_and_never_shown(tmp_path: Pat
         with pytest.raises(StenoError) as caught:
             asr(wrong, models_dir=tmp_path, offline=True)
         assert TOKEN not in caught.value.message
+
+
+@pytest.mark.parametrize("hub", [True, False])
+@pytest.mark.parametrize("gpu", [None, 4.0, 80.0])
+@pytest.mark.parametrize("cores", [2, 16])
+def test_what_is_recommended_can_be_had_there(hub: bool, gpu: float | None, cores: int) -> None:
+    name, why = recommended(Machine(gpu, cores, hub))
+    assert name in names("asr")
+    assert MODELS[name].packages or hub
+    assert why
+    if gpu is None and cores == 2:
+        assert MODELS[name].megabytes < 200
+
+
+def test_every_model_says_what_is_asked_of_an_entry() -> None:
+    for name, model in MODELS.items():
+        assert model.licence and model.megabytes, name
+        assert model.engine in ENGINES
+        assert model.hub or (model.packages and model.sha256), name
+        assert model.hub is None or len(model.hub[1]) == 40
+    for name, engine in ENGINES.items():
+        assert engine.needs or name == ATTENTION
+        assert (Path(__file__).parents[2] / f"{engine.module.replace('.', '/')}.py").is_file()
+
+
+def test_the_list_of_models_says_sizes_languages_and_licences_and_recommends_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from infra.settings import get_settings
+    from stenoflow.cli.models import command
+
+    monkeypatch.setenv("STENO_HOME", str(tmp_path))
+    get_settings.cache_clear()
+    plain = CliRunner().invoke(command, []).output
+    lines = {line.split()[0]: line.split() for line in plain.splitlines() if line.strip()}
+    assert lines["parakeet-tdt-0.6b-v3"][1:6] == ["--model", "no", "2550", "25", "CC-BY-4.0"]
+    assert lines["community-1"][1] == "--diarization-model"
+    assert lines["community-1"][-1] == "(gated)"
+    assert "For this machine: --model " in plain
+    rows = [json.loads(line) for line in CliRunner().invoke(command, ["--json"]).output.splitlines()]
+    assert {row["name"] for row in rows} == set(MODELS)
+    assert {row["step"] for row in rows} == {"asr", "diarize"}
+    get_settings.cache_clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from infra.artifacts import ArtifactRef
 from infra.settings import ComputeSettings, ModalSettings, StenoSettings, get_settings
+from speech.models import resolve_align, resolve_asr, resolve_diarization
+from speech.registry import Resolved
+from speech.runtime import arithmetic
 from speech.schema import StageName
 from tasks.calls import StageCall
+from tasks.models import pinned
 from tests.stage_double import ComputeDouble, recording
 
 MODEL: dict[str, str] = {
@@ -86,3 +92,54 @@ async def test_asking_for_another_type_computes_the_text_again(
     double.forget()
     await transcribe(request)
     assert double.ran == []
+
+
+@pytest.mark.parametrize(
+    ("resolved", "identity"),
+    [
+        (lambda here: resolve_asr("tiny", None, **here), "whisper:tiny@d90ca5fe260221311c53c58e660288d3deb8d356"),
+        (lambda here: resolve_asr("turbo", None, **here), "whisper:large-v3-turbo@0a363e9161cbc7ed1431c9597a8ceaf0c4f78fcf"),
+        (lambda here: resolve_asr("auto", None, **here), "whisper:large-v3-turbo@0a363e9161cbc7ed1431c9597a8ceaf0c4f78fcf"),
+        (lambda here: resolve_diarization("auto", **here), "diarization:community-1@3533c8cf8e369892e6b79ff1bf80f7b0286a54ee"),
+        (
+            lambda here: resolve_align("attention", "en", resolve_asr("tiny", None, **here), **here),
+            "attention:attention:tiny@d90ca5fe260221311c53c58e660288d3deb8d356",
+        ),
+        (
+            lambda here: resolve_align("wav2vec2", "ja", resolve_asr("tiny", None, **here), **here).model_copy(
+                update={"revision": "pinned"}
+            ),
+            "wav2vec2:jonatasgrosman/wav2vec2-large-xlsr-53-japanese@pinned",
+        ),
+    ],
+    ids=["tiny", "turbo", "auto", "community-1", "attention", "wav2vec2"],
+)
+def test_models_have_the_identities_that_keys_were_made_of_before_there_were_several_engines(
+    resolved: Callable[[dict[str, Any]], Resolved], identity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    japanese = "jonatasgrosman/wav2vec2-large-xlsr-53-japanese"
+    (tmp_path / "pins.json").write_text(json.dumps({japanese: "b" * 40}))
+    assert pinned(resolved({"models_dir": tmp_path, "offline": False})) == identity
+
+
+def test_what_a_gpu_computes_in_is_in_the_keys_as_before() -> None:
+    """Values, since keys of stores that there are were made of them."""
+    found = {
+        (engine, kind): arithmetic(engine, "cuda", kind)
+        for engine in ("whisper", "diarization", "wav2vec2", "attention")
+        for kind in ("auto", "float32")
+    }
+    assert found == {
+        ("whisper", "auto"): "cuda float16",
+        ("whisper", "float32"): "cuda float32",
+        ("diarization", "auto"): "cuda float16",
+        ("diarization", "float32"): "cuda float16",
+        ("wav2vec2", "auto"): "cuda float32",
+        ("wav2vec2", "float32"): "cuda float32",
+        ("attention", "auto"): "",
+        ("attention", "float32"): "",
+    }
+    assert arithmetic("whisper", "cpu", "float32") == "cpu float32"
+    assert arithmetic("nemo-transducer", "cuda", "auto") == "cuda float32"
