@@ -27,6 +27,7 @@ from infra.errors import ModalDenied, WorkerLost
 from infra.removal import remove_run
 from infra.settings import StenoSettings, get_settings
 from speech.errors import StenoError
+from tests import nemo
 from tests.deployed import Deployed
 from tests.modal_app import attempts, bursts, call, deployed, unfinished, until
 from tests.modal_server import ModalServer
@@ -96,6 +97,29 @@ async def test_the_transcript_is_byte_for_byte_that_of_this_machine(
     assert sum("/id/fc-" in line for line in said) == 3
     assert sum("began in container" in line for line in said) == 3
     assert not any("token" in line.lower() for line in said)
+
+
+async def test_a_second_engine_runs_in_the_containers_as_it_does_here(
+    server: ModalServer, home: StenoSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights, a folder of this machine, go to the volume."""
+    monkeypatch.setenv("STENO_MODAL__GPU", "[]")
+    get_settings.cache_clear()
+    weights = str(nemo.transducer(tmp_path / "stand-in"))
+    source, before = call(tmp_path / "call.wav", seed=31), len(server.calls)
+    asked = {"model": weights, "language": "en", "diarize": False}
+    on_modal = await transcribe(request(source, output_file="modal.json", **asked))
+    assert made(server, before) == {"Voices.segment": 1, "Speech.asr": 1}
+    monkeypatch.setenv("STENO_HOME", str(tmp_path / "another"))
+    get_settings.cache_clear()
+    await transcribe(request(source, output_file="local.json", compute="local", **asked))
+    assert made(server, before) == {"Voices.segment": 1, "Speech.asr": 1}
+    assert (tmp_path / "out/modal.json").read_bytes() == (tmp_path / "out/local.json").read_bytes()
+    assert on_modal.words > 0
+    assert {word["timing"] for word in json.loads((tmp_path / "out/modal.json").read_text())["word_segments"]} <= {
+        "tokens",
+        "interpolated",
+    }
 
 
 @pytest.mark.matrix
