@@ -168,8 +168,8 @@ def through_cli(cases: list[Mutant], folder: Path) -> Iterator[tuple[Mutant, Out
             yield case, Outcome("failed", f"nothing said; exit code {done.returncode}: {done.stderr[-300:]}")
 
 
-def _nearest(starts: list[float], due: list[float], reach: float = 0.2) -> list[float | None]:
-    """For each moment, how far the nearest word is; None where there is none within `reach`."""
+def _nearest(starts: list[float], due: list[float], reach: float = 0.25) -> list[float | None]:
+    """For each moment, how far the nearest word is; None where there is none within `reach`: half the way to the next mark."""
     heard = np.array(starts or [np.inf])
     shifts = [float(heard[np.argmin(np.abs(heard - moment))] - moment) for moment in due]
     return [shift if abs(shift) < reach else None for shift in shifts]
