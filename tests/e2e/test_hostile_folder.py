@@ -18,7 +18,7 @@ from tests.up import Up
 STENO = str(Path(sys.executable).with_name("steno"))
 OPTIONS = ("-m", "tiny.en", "-l", "en", "--no-diarize", "--no-align", "--json")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_", "PYTHONPATH"))}
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = """
 import flows_of_mine
@@ -39,7 +39,7 @@ except MediaError as error:
 def run(folder: Path, models: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     home = {"STENO_HOME": str(folder / "home"), "PREFECT_HOME": str(folder / "prefect"), "STENO_MODELS_DIR": str(models)}
     env = CLEAN | home | {"STENO_OFFLINE": "1"} | variables
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
 def test_a_command_and_a_batch_use_none_of_its_modules(tmp_path: Path, models_dir: Path) -> None:
@@ -64,7 +64,6 @@ def test_a_program_in_it_transcribes(tmp_path: Path, models_dir: Path) -> None:
     assert imported(tmp_path) == set()
 
 
-@pytest.mark.timeout(600)
 def test_up_and_its_runs_use_none_of_its_modules(tmp_path: Path, models_dir: Path) -> None:
     make_hostile(tmp_path)
     talk = make_case("speech", tmp_path)
