@@ -12,13 +12,12 @@ from uuid import UUID
 
 from api.batching import Batched
 from api.errors import JobNotFound, Unavailable
-from flows import webhooks
+from flows import upkeep, webhooks
 from flows.artifacts import PREFIX
 from flows.execution import create_run
 from flows.progress import NAME as PROGRESS
 from flows.progress import Progress
 from flows.request import TranscribeRequest
-from flows.upkeep import asking as upkeep
 from infra.api_settings import ApiSettings
 
 if TYPE_CHECKING:

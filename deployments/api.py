@@ -8,6 +8,7 @@ from typing import Any
 
 from deployments.changes import Change
 from flows.local_server.server import check_api, find_api, refusal, shown
+from flows.prefect_compat.client import log_errors_only
 from infra.errors import ApiUnreachable, NoApi
 from infra.settings import StenoSettings
 
@@ -93,11 +94,5 @@ def _quieten() -> None:
     Here, where Prefect has read the URL of its API, and not by an environment variable: the worker of `steno up` would inherit
     it, and through it every run, whose Logs tab would stay empty.
     """
-    if "PREFECT_LOGGING_LEVEL" in os.environ:
-        return
-    import logging
-
-    import prefect.main  # noqa: F401  makes the handlers
-
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.ERROR)
+    if "PREFECT_LOGGING_LEVEL" not in os.environ:
+        log_errors_only()

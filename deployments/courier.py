@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from deployments.worker import end_with_parent
@@ -43,8 +43,9 @@ from infra.settings import StenoSettings, get_settings
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
-    from prefect.workers.base import BaseWorker
 
+KIND = "stenoflow-courier"
+"""Of worker, as Prefect's pages show it."""
 GRACE = 20.0
 """Seconds that attempts under way have to come to their end."""
 _JUST_NOW = RESTARTS_WITHIN + timedelta(minutes=2)
@@ -132,51 +133,20 @@ class Watch:
         return any(not is_deleted(run) for run in runs)
 
 
-def make_courier(pool: str, name: str, limit: int, told: asyncio.Event) -> BaseWorker[Any, Any, Any]:
-    """A Prefect worker that executes its runs in this process, and once told to end takes no more.
-
-    Defined in here because importing Prefect's takes seconds.
-    """
-    import anyio
+async def deliver(run: FlowRun) -> None:
+    """One attempt: execute the run of `notify` here."""
     from prefect.exceptions import Abort, ObjectNotFound
-    from prefect.flow_engine import run_flow_async
-    from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
     from flows.notify import notify
+    from flows.prefect_compat.engine import execute
 
-    class Configuration(BaseJobConfiguration):
-        @classmethod
-        async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
-            """Nothing is started, so there is nothing that the pool, a deployment or a run could set."""
-            return cls()
-
-    class Courier(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
-        type = "stenoflow-courier"
-        job_configuration = Configuration
-
-        async def get_and_submit_flow_runs(self) -> Any:
-            return [] if told.is_set() else await super().get_and_submit_flow_runs()
-
-        async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[Any]:
-            # One that is due again while its last attempt still holds its slot; see `deployments.worker`.
-            held = self._limiter.statistics().borrowers if self._limiter else ()
-            free = [entry for entry in flow_run_response if entry.flow_run.id not in held]
-            return await super()._submit_scheduled_flow_runs(free)
-
-        async def run(
-            self, flow_run: FlowRun, configuration: BaseJobConfiguration, task_status: Any = anyio.TASK_STATUS_IGNORED
-        ) -> BaseWorkerResult:
-            task_status.started(os.getpid())
-            try:
-                await run_flow_async(notify, flow_run=flow_run, parameters=dict(flow_run.parameters), return_type="state")
-            except (Abort, ObjectNotFound):
-                _log.info("Run %s was cancelled or deleted meanwhile.", flow_run.id)
-            except Exception as error:
-                # Without a sign of life the run counts as crashed soon, and is started again.
-                _log.warning("Run %s could not be executed (%s).", flow_run.id, type(error).__name__)
-            return BaseWorkerResult(status_code=0, identifier=str(os.getpid()))
-
-    return Courier(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False, prefetch_seconds=1)
+    try:
+        await execute(notify, run)
+    except (Abort, ObjectNotFound):
+        _log.info("Run %s was cancelled or deleted meanwhile.", run.id)
+    except Exception as error:
+        # Without a sign of life the run counts as crashed soon, and is started again.
+        _log.warning("Run %s could not be executed (%s).", run.id, type(error).__name__)
 
 
 async def work(pool: str, name: str, told: asyncio.Event) -> None:
@@ -184,8 +154,10 @@ async def work(pool: str, name: str, told: asyncio.Event) -> None:
     from prefect.client.orchestration import get_client
     from prefect.context import AsyncClientContext
 
+    from flows.prefect_compat.worker import Serving, coroutine_worker
+
     settings = get_settings()
-    courier = make_courier(pool, name, settings.webhooks.at_once, told)
+    courier = coroutine_worker(KIND, pool, name, settings.webhooks.at_once, deliver, Serving(told))
     # One client for all runs: each would make one of its own otherwise.
     async with get_client() as client, AsyncClientContext.get_or_create():
         tasks = {
@@ -212,7 +184,7 @@ def main(pool: str, name: str) -> None:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
     failed: list[BaseException] = []
 
-    def deliver() -> None:
+    def serve() -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(work(pool, name, told))
@@ -221,7 +193,7 @@ def main(pool: str, name: str) -> None:
             _log.exception("The courier ended.")
 
     # Not on the main thread, where Prefect's engine would take the signals for itself: each run, in place of the others.
-    delivering = threading.Thread(target=deliver, name="courier")
+    delivering = threading.Thread(target=serve, name="courier")
     delivering.start()
     while delivering.is_alive():
         delivering.join(0.5)

@@ -7,10 +7,7 @@ else. Nor is a result loaded that a state in the API points to: Prefect would un
 
 from __future__ import annotations
 
-import asyncio
-import os
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from deployments.catalog import catalog
 from infra.settings import get_settings
@@ -55,24 +52,19 @@ async def refuse(run: FlowRun, why: str) -> None:
         await client.set_flow_run_state(run.id, Failed(message=f"Not executed. {why}"), force=True)
 
 
+async def flow_or_refusal(run: FlowRun) -> Flow[..., Any] | None:
+    """The flow of the run; None when the run was refused, and ended."""
+    try:
+        return await flow_of(run)
+    except Refused as refused:
+        await refuse(run, str(refused))
+        return None
+
+
 def main() -> None:
-    from prefect._internal.control_listener import configure_from_env
-    from prefect.engine import handle_engine_signals
+    from flows.prefect_compat.engine import execute_for_worker
 
-    run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
-    # As `prefect.engine` does: how the worker tells this process that it is cancelled, and learns how it ended.
-    configure_from_env()
-    with handle_engine_signals(run_id):
-        from prefect.flow_engine import load_flow_run, run_flow
-
-        run = load_flow_run(run_id)
-        try:
-            flow = asyncio.run(flow_of(run))
-        except Refused as refused:
-            asyncio.run(refuse(run, str(refused)))
-            return
-        executing: Any = run_flow(flow, flow_run=run, return_type="state")
-        asyncio.run(executing)  # on the main thread, where the engine takes SIGTERM for its own
+    execute_for_worker(flow_or_refusal)
 
 
 if __name__ == "__main__":

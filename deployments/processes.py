@@ -102,8 +102,8 @@ def server(
     listener: socket.socket, env: Mapping[str, str], log: Path, *, names: tuple[str, ...] = (), echo: bool = False
 ) -> Child:
     """Prefect's API, UI and services on that socket; `names` are hosts that it answers to besides its address."""
-    command = isolated.command("flows.local_server.server", str(listener.fileno()), *names)
-    return Child("server", command, {**env, "PREFECT__SERVER_FINAL": "1"}, log, echo=echo, pass_fds=(listener.fileno(),))
+    command = isolated.command("flows.local_server.server", "lasting", str(listener.fileno()), *names)
+    return Child("server", command, env, log, echo=echo, pass_fds=(listener.fileno(),))
 
 
 def worker(pool: str, name: str, limit: int, env: Mapping[str, str], log: Path, *, echo: bool = False) -> Child:

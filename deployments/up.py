@@ -108,7 +108,7 @@ def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # A run that waits for its turn is asked again this often; Prefect's 30 s are long beside a short recording.
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
-        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "deployments.ordering",
+        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "flows.prefect_compat.automations",
         # Kept in memory, as Prefect does by default, the places that running runs hold are lost with the server: they
         # stay taken for ever, and the runs are stopped when they cannot renew theirs.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",

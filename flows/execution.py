@@ -102,9 +102,9 @@ async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
     wants that, so that it is not set aside for what happened before.
     """
     from prefect.client.orchestration import get_client
-    from prefect.flow_engine import run_flow_async
     from prefect.states import Pending
 
+    from flows.prefect_compat.engine import execute
     from flows.transcribe import transcribe
 
     if by_hand or (run.state is not None and run.state.is_final()):
@@ -113,6 +113,4 @@ async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
             # Forced: without it Prefect refuses to run again what has no deployment. Not scheduled: a worker would take it.
             await client.set_flow_run_state(run.id, Pending(message=BY_HAND if by_hand else None), force=True)
             run = await client.read_flow_run(run.id)
-    # The parameters are JSON, as the API stores them; the engine validates them.
-    state: Any = await run_flow_async(transcribe, flow_run=run, parameters=dict(run.parameters), return_type="state")
-    return cast("State[Any]", state)
+    return await execute(transcribe, run)

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 
 from flows.doors import OPERATORS, Option, option
 from flows.served import served
-from flows.upkeep.collecting import collected_everywhere
+from flows.upkeep import collected_everywhere
 from infra.collect import DAY, Limits
 from infra.collected import Collected, lines
 from infra.settings import get_settings

@@ -8,11 +8,9 @@ and duration that `fetch` returned). So the calls are quoted, and each task run 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import State, StateDetails, StateType
-from prefect.context import FlowRunContext
 
 STAGES_IN_ORDER = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
 
@@ -52,24 +50,6 @@ def edges(stage: str, task_runs: Mapping[str, UUID]) -> list[State[bool]]:
         State(type=StateType.COMPLETED, data=True, state_details=StateDetails(task_run_id=task_runs[one]))
         for one in upstream(stage, task_runs)
     ]
-
-
-class _Forgetful(dict[int, Any]):
-    """Keeps nothing."""
-
-    def __setitem__(self, key: int, value: Any) -> None:
-        pass
-
-
-def no_chance_edges() -> None:
-    """Have Prefect draw no edges of its own in the flow run that is executed here.
-
-    It remembers each result by its address, and takes whatever comes to lie there later for the result: an arrow that
-    means nothing (https://github.com/PrefectHQ/prefect/issues/20558).
-    """
-    context = FlowRunContext.get()
-    if context is not None and not isinstance(context.run_results, _Forgetful):
-        context.run_results = _Forgetful()
 
 
 def _nearest(stage: str, ran: set[str]) -> set[str]:

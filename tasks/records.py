@@ -10,8 +10,7 @@ import asyncio
 import re
 from contextvars import ContextVar
 
-from prefect.filesystems import WritableFileSystem
-
+from flows.prefect_compat.engine import KeyedStorage
 from infra import headstart
 from infra.compute import get_store
 from tasks.outcomes import outcome_in, record_of
@@ -22,14 +21,11 @@ _seen: ContextVar[tuple[str, bytes | None] | None] = ContextVar("steno_record", 
 """What `look_up` found last in this task: Prefect asks twice more for the same record, under the same lock."""
 
 
-class RecordStorage(WritableFileSystem):
+class RecordStorage(KeyedStorage):
     """Prefect's result storage on `infra.store`: one class for a folder and for an object store, writes are atomic."""
 
     _block_type_name = "Stenoflow records"
     _block_type_slug = "steno-records"
-
-    def _resolve_path(self, path: str) -> None:
-        """None: keys are names in the store, not paths of this machine (`ResultStore._resolved_key_path`)."""
 
     async def read_path(self, path: str) -> bytes:
         """The record. FileNotFoundError when there is none, or when it leads to an artifact that is gone.

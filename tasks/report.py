@@ -16,6 +16,7 @@ from prefect import Task, get_run_logger
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.annotations import quote
 
+from flows.prefect_compat.engine import no_chance_edges
 from infra.artifacts import StageOutcome
 from infra.errors import ArtifactMissing, StageFailed
 from infra.jobs import ProgressSink
@@ -24,7 +25,7 @@ from infra.settings import get_settings
 from speech.errors import Retry, StageCancelled, StenoError, TransientError
 from speech.schema import USUAL_BATCH, Frozen
 from tasks.costs import Costs
-from tasks.graph import STAGES_IN_ORDER, after, edges, no_chance_edges
+from tasks.graph import STAGES_IN_ORDER, after, edges
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
 

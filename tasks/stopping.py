@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
-from prefect.transactions import get_transaction
+
+from flows.prefect_compat.engine import keep_no_result
 
 _ASKING = 3.0
 """Seconds that a process which is being ended waits for Prefect's API."""
@@ -51,8 +52,7 @@ def ends_cancelled(stage: Callable[[C], Awaitable[dict[str, Any]]]) -> Callable[
         except asyncio.CancelledError:
             if not await stop_was_asked_for():
                 raise
-            if (transaction := get_transaction()) is not None:
-                transaction.write_on_commit = False  # or the state would be cached as the stage's result
+            keep_no_result()
             return Cancelled(message="The run was cancelled while the stage was at work.")
 
     return body

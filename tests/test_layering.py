@@ -44,7 +44,7 @@ PUBLIC = {"stenoflow.errors", "stenoflow.isolated", "stenoflow.jobs", "stenoflow
 MAY_IMPORT = {
     "speech": {"speech", *PUBLIC},
     "infra": {"infra", "speech", *PUBLIC},
-    "tasks": {"tasks", "infra", *CONTRACT, *PUBLIC},
+    "tasks": {"tasks", "flows.prefect_compat.engine", "infra", *CONTRACT, *PUBLIC},
     "flows": {"flows", "tasks", "infra", *CONTRACT, *PUBLIC},
     "deployments": {"deployments", "flows", "infra", *CONTRACT, *PUBLIC},
     "api": {"api", "flows", "infra", *CONTRACT, *PUBLIC},
@@ -197,6 +197,77 @@ def test_every_stage_has_the_function_that_its_entry_names() -> None:
         path = path if (ROOT / path).is_file() else f"{module.replace('.', '/')}/__init__.py"
         defined = {node.name for node in tree_of(path).body if isinstance(node, ast.FunctionDef)}
         assert function in defined, spec.entry
+
+
+# -- Prefect's private parts --------------------------------------------------------------------------------------------
+
+PREFECT_ROOM = "flows/prefect_compat/"
+PUBLIC_PREFECT = {
+    *("prefect", "prefect.artifacts", "prefect.blocks", "prefect.cache_policies", "prefect.client", "prefect.context"),
+    *("prefect.events", "prefect.exceptions", "prefect.filesystems", "prefect.runtime", "prefect.settings", "prefect.states"),
+    *("prefect.transactions", "prefect.utilities.annotations", "prefect.utilities.callables"),
+}
+"""Of these Prefect's guides speak. What else there is moves without notice, also between patch releases."""
+PUBLIC_NAMES = {"prefect.logging.handlers:PrefectConsoleHandler"}
+PUBLIC_UNDERSCORES = {"os._exit", "_asdict", "_replace"}
+
+
+def is_public_part(module: str, name: str) -> bool:
+    """Whether Prefect's guides speak of the name in that module; submodules of the package itself are no names of it."""
+    if name.startswith("_") or "._" in module:
+        return False
+    if f"{module}:{name}" in PUBLIC_NAMES:
+        return True
+    if module == "prefect":
+        import prefect
+
+        return not name or name in prefect.__all__
+    return any(module == public or module.startswith(f"{public}.") for public in PUBLIC_PREFECT - {"prefect"})
+
+
+def private_imports(tree: ast.AST) -> Iterator[str]:
+    """What is imported of Prefect that its guides do not speak of, as `module:name`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and _within(node.module, {"prefect"}):
+            yield from (f"{node.module}:{alias.name}" for alias in node.names if not is_public_part(node.module, alias.name))
+        elif isinstance(node, ast.Import):
+            yield from (
+                f"{alias.name}:"
+                for alias in node.names
+                if _within(alias.name, {"prefect"}) and not is_public_part(alias.name, "")
+            )
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if not path.startswith(PREFECT_ROOM)])
+def test_private_parts_are_touched_in_one_room(path: str) -> None:
+    tree = tree_of(path)
+    wrong = [*private_imports(tree)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("PREFECT__"):
+            wrong.append(node.value)
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+            owner = ast.unparse(node.value)
+            own = owner.split(".")[0] in ("self", "cls") or owner in _classes_of(tree)
+            if not own and node.attr not in PUBLIC_UNDERSCORES and f"{owner}.{node.attr}" not in PUBLIC_UNDERSCORES:
+                wrong.append(f"{owner}.{node.attr}")
+    assert not wrong, f"{path} uses {wrong}; {PREFECT_ROOM} is the room for it"
+
+
+def _classes_of(tree: ast.Module) -> set[str]:
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)} | {"super()"}
+
+
+def test_the_room_of_private_parts_stands_below_the_others() -> None:
+    """Tasks import it, so it may not import what imports tasks."""
+    may = {"flows.prefect_compat", "flows.upkeep", "flows.artifacts", "infra", *CONTRACT}
+    wrong = [
+        f"{path} imports {found.name}"
+        for path in modules()
+        if path.startswith(PREFECT_ROOM)
+        for found in imports_of(path)
+        if found.name.split(".")[0] in ROOMS and not _within(found.name, may)
+    ]
+    assert not wrong, wrong
 
 
 # -- errors -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from infra.progress import StageEvent, publish
@@ -125,5 +124,6 @@ def _environment() -> dict[str, str]:
     """This process's, with the Prefect API that its code talks to, and without what says which flow run it is."""
     from prefect.settings import get_current_settings
 
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT__FLOW", "PREFECT__CONTROL"))}
-    return kept | get_current_settings().to_environment_variables(exclude_unset=True)
+    from flows.prefect_compat.engine import environment_of_no_run
+
+    return environment_of_no_run() | get_current_settings().to_environment_variables(exclude_unset=True)

@@ -1,6 +1,9 @@
 """The database of Prefect's server: brought up to date by one process at a time, and what is or goes wrong with it in a sentence.
 
 Without a lock, several commands that come first on a machine migrate one SQLite file at once, and most of them fail.
+
+Checking for migrations takes alembic half a second, and finds something once per version of Prefect. So a server that has
+started notes which revision that left; while the database is still at it, and Prefect the same, the next need not check.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.local_server.schema import KnownSchema, sqlite_path
 from infra.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull
+from infra.storage.aside import write_file
 from speech.errors import StenoError
 
 LEAST_FREE = 16 * 2**20
@@ -32,6 +35,53 @@ _SAID = {
     OutputNotWritable: ("readonly database", "unable to open database file", "permission denied"),
 }
 """What SQLite says, in lower case."""
+_SCHEME = "sqlite+aiosqlite:///"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite database; None for one in memory, and for any other."""
+    path = url.removeprefix(_SCHEME).partition("?")[0]
+    return Path(path) if url.startswith(_SCHEME) and path != ":memory:" else None
+
+
+class KnownSchema:
+    """The note about one database, kept beside it; nothing is known of one that is no SQLite file."""
+
+    def __init__(self, url: str, version: str) -> None:
+        path = self.database = sqlite_path(url)
+        self._note = path.with_name(f"{path.name}.steno.json") if path is not None else None
+        self._version = version
+
+    def current(self) -> bool:
+        """Whether this version of Prefect has brought the database to where it is now."""
+        if self._note is None:
+            return False
+        try:
+            noted = json.loads(self._note.read_bytes())
+        except (OSError, ValueError):
+            return False
+        revision = self._revision()
+        return revision is not None and noted == {"prefect": self._version, "revision": revision}
+
+    def note(self) -> None:
+        """Remember that it has; a folder that cannot be written to costs the next start its check."""
+        revision = self._revision()
+        if revision is None or self._note is None or self.current():
+            return
+        with contextlib.suppress(OSError):
+            write_file(self._note, json.dumps({"prefect": self._version, "revision": revision}).encode())
+
+    def _revision(self) -> str | None:
+        if self.database is None:
+            return None
+        address = f"{self.database.absolute().as_uri()}?mode=ro"
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(address, uri=True)) as database,
+        ):
+            rows = database.execute("SELECT version_num FROM alembic_version").fetchall()
+            return str(rows[0][0]) if len(rows) == 1 else None
+        return None
 
 
 def default_path() -> Path | None:
@@ -71,23 +121,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _migrate(path: Path) -> None:
-    import asyncio
-
-    from prefect.server.database import provide_database_interface
     from prefect.settings import PREFECT_API_DATABASE_MIGRATE_ON_START
 
-    interface = provide_database_interface()
-    refuse(path, _revisions(Path(interface.orm.versions_dir)))
+    from flows.prefect_compat.database import known_revisions, migrate
+
+    refuse(path, known_revisions())
     if not PREFECT_API_DATABASE_MIGRATE_ON_START.value():
         return
     with _explained(path):
-        asyncio.run(interface.create_db())
-
-
-def _revisions(folder: Path) -> frozenset[str]:
-    """The revisions that this version of Prefect knows: a module each, which alembic would take a second to import."""
-    lines = (line for module in folder.glob("*.py") for line in module.read_text(encoding="utf-8").splitlines())
-    return frozenset(line.partition("=")[2].strip(" \"'") for line in lines if line.startswith("revision ="))
+        migrate()
 
 
 def refuse(path: Path, revisions: frozenset[str]) -> None:

@@ -11,12 +11,13 @@ import fcntl
 import json
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from flows.prefect_compat.client import settings_changed
 
 AUTH = "PREFECT_API_AUTH_STRING"
 """What Prefect's clients send; servers ask for PREFECT_SERVER_API_AUTH_STRING."""
@@ -95,6 +96,4 @@ def use(url: str, auth: str | None) -> None:
         os.environ[AUTH] = auth
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), urlsplit(url).hostname)))
-    if context := sys.modules.get("prefect.context"):
-        # Imported to read a profile: what it has read of the environment is out of date.
-        context.refresh_global_settings_context()
+    settings_changed()

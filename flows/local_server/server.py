@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from flows.local_server import database, running
-from flows.local_server.schema import KnownSchema
+from flows.local_server.database import KnownSchema
 from infra.errors import ApiDenied, ApiRefused, ApiUnreachable
 from speech.errors import StenoError
 from stenoflow import isolated
@@ -134,19 +134,13 @@ class TemporaryServer:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
         with listener:
             self._process = subprocess.Popen(
-                isolated.command("flows.local_server.server", str(listener.fileno())),
+                isolated.command("flows.local_server.server", "ephemeral", str(listener.fileno())),
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=None if verbose else self._log,
                 pass_fds=(listener.fileno(),),
                 start_new_session=True,
-                env=os.environ
-                | {
-                    "PREFECT_UI_ENABLED": "0",
-                    "PREFECT__SERVER_EPHEMERAL": "1",
-                    "PREFECT__SERVER_FINAL": "1",
-                    "PREFECT_SERVER_API_AUTH_STRING": self.auth,
-                },
+                env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_API_AUTH_STRING": self.auth},
             )
         # Prefect drains its log and event workers before atexit functions run, so the server outlives them.
         atexit.register(self.stop)
@@ -202,28 +196,20 @@ def start(*, verbose: bool = False) -> TemporaryServer | None:
     return server
 
 
-def _serve(descriptor: int, *names: str) -> None:
+def _serve(kind: str, descriptor: int, *names: str) -> None:
     """The child: serve Prefect's API on the inherited socket until standard input, held by the parent, closes.
 
-    It answers to its address, to `names` and to the settings' `deploy.allowed_hosts`.
+    `kind` is `ephemeral` for the server of one command, or `lasting`. It answers to its address, to `names` and to the settings' `deploy.allowed_hosts`.
     """
     # Importing Prefect's server makes a million objects that stay: looking for garbage among them is a tenth of the start.
     gc.disable()
     import uvicorn
 
-    from flows.prefect_compat.asleep import forgive_sleep
-    from flows.prefect_compat.sqlite import write_in_turn
+    from flows.prefect_compat.server import make_app
 
-    write_in_turn()
-    forgive_sleep()
-    from prefect.server.api.server import create_app
-
-    from flows.upkeep.routes import add_to
-
+    app = make_app(ephemeral=kind == "ephemeral")
     schema = _schema()
     listener = socket.socket(fileno=descriptor)
-    app: Any = create_app()
-    add_to(app)
     if schema.database is not None:
         database.answer_with_trouble(app.api_app, schema.database)
     config = uvicorn.Config(_guarded(app, listener, names), log_level="error", lifespan="on")
@@ -287,4 +273,4 @@ def _unchecked(schema: KnownSchema, *, current: bool) -> contextlib.AbstractCont
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), *sys.argv[2:])
+    _serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

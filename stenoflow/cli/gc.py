@@ -80,7 +80,7 @@ def command(older_than: float | None, max_size: float | None, dry_run: bool, as_
 async def _collected(limits: Limits, *, known: bool) -> Collected:
     """With the Prefect server that is configured or runs here, else with one on this user's database, if it is `known`."""
     from flows.local_server import server
-    from flows.upkeep.collecting import PROGRESS, collected_everywhere
+    from flows.upkeep import PROGRESS, collected_everywhere
     from infra.errors import ApiUnreachable
     from infra.settings import get_settings
 

@@ -126,10 +126,10 @@ async def mark_cancelled(run_id: str) -> None:
 def leave_unfinished_stages(session: Session) -> None:
     """End now: Python would wait for the threads of stages that have not reached their next batch in the time given."""
     if session.ledger is not None:
-        from prefect.logging.handlers import APILogWorker
+        from flows.prefect_compat.engine import send_logs
 
         with contextlib.suppress(Exception):
-            APILogWorker.drain_all(timeout=3)
+            send_logs(timeout=3)
     if session.server is not None:
         session.server.stop()
     sys.stdout.flush()
@@ -153,6 +153,8 @@ async def ready(
         if session.server is not None and request is not None:
             await asyncio.to_thread(begin_ahead, session, request)
         await asyncio.to_thread(import_flow)
+        from flows.prefect_compat.engine import keep_signals
+
         keep_signals()
         if session.server is not None:
             table.note = "starting Prefect (the first time, its database is made)"
@@ -190,17 +192,6 @@ async def end_orphans() -> None:
     with contextlib.suppress(Exception):  # the next command tries again
         async with get_client() as client:
             await orphans.end_orphans(client)
-
-
-def keep_signals() -> None:
-    """Have SIGTERM end a command in order, as `interruptible` does.
-
-    A flow run in the main thread would install a handler that raises TerminationSignal wherever the event loop is, and so out of it:
-    a traceback (`prefect.flow_engine`, 3.8 and 3.9). What it does for Prefect's own runner has no use in a command.
-    """
-    from prefect import flow_engine
-
-    vars(flow_engine)["capture_sigterm"] = contextlib.nullcontext
 
 
 def import_flow() -> Flow[[TranscribeRequest], Awaitable[TranscribeResult]]:

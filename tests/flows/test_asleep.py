@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.prefect_compat.asleep import ASLEEP, Watch
+from flows.prefect_compat.automations import ASLEEP, Watch
 
 
 class Clock:

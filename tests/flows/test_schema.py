@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from flows.local_server.schema import KnownSchema
+from flows.local_server.database import KnownSchema
 
 
 def database(path: Path, revision: str) -> str:

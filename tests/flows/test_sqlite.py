@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from flows.prefect_compat import sqlite
-from flows.prefect_compat.sqlite import turn
+from flows.prefect_compat import database
+from flows.prefect_compat.database import turn
 
 
 async def test_blocks_follow_one_another_in_the_order_they_came() -> None:
@@ -31,7 +31,7 @@ async def test_a_block_inside_ones_own_does_not_wait() -> None:
 
 
 async def test_one_that_never_ends_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "PATIENCE", 0.05)
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
     never = asyncio.Event()
 
     async def stuck() -> None:

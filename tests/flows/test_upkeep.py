@@ -14,10 +14,10 @@ from prefect.server.events.schemas.events import ReceivedEvent, RelatedResource
 
 from api.runs import Runs
 from flows.artifacts import read_artifacts
+from flows.prefect_compat.erasing import StoredEvents
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
-from flows.upkeep.asking import Ages, prune
-from flows.upkeep.events import forget, wanted
+from flows.upkeep import Ages, prune
 from infra.settings import RetentionSettings, StenoSettings
 from tests.stage_double import ComputeDouble, recording
 
@@ -41,12 +41,12 @@ def event(name: str, flow: str, resource_name: str = "fetch talk.wav") -> Receiv
     ],
 )
 def test_events_of_ours_are_stored_where_nothing_else_says_the_same(name: str, flow: str, stored: bool) -> None:
-    assert wanted(event(name, flow)) is stored
+    assert StoredEvents().wanted(event(name, flow)) is stored
 
 
 def test_the_latest_report_is_no_event_and_other_people_s_artifacts_are() -> None:
-    assert not wanted(event("prefect.artifact-collection.updated", "", "transcription-report"))
-    assert wanted(event("prefect.artifact-collection.updated", "", "sales"))
+    assert not StoredEvents().wanted(event("prefect.artifact-collection.updated", "", "transcription-report"))
+    assert StoredEvents().wanted(event("prefect.artifact-collection.updated", "", "sales"))
 
 
 def test_retention_can_be_switched_off() -> None:
@@ -72,9 +72,10 @@ def test_no_event_is_stored_of_a_run_that_was_erased() -> None:
         one.related.append(
             RelatedResource({"prefect.resource.id": f"prefect.flow-run.{kept}", "prefect.resource.role": "flow-run"})
         )
-    assert wanted(late)
-    forget([run])
-    assert (wanted(late), wanted(other)) == (False, True)
+    stored = StoredEvents()
+    assert stored.wanted(late)
+    stored.forget([run])
+    assert (stored.wanted(late), stored.wanted(other)) == (False, True)
 
 
 @pytest.mark.usefixtures("prefect_server")

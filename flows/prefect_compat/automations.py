@@ -1,11 +1,15 @@
-"""Prefect's server on a machine that slept: time in which nothing could happen is not silence.
+"""Automations of Prefect's server, on a machine that slept and after a restart: time in which nothing could happen is not silence.
 
 An automation that expects a sign of life within 90 s compares it with the clock on the wall. A laptop that slept for two
 minutes wakes up late for all of them: the first look, and even the first sign of life that arrives, has running runs crashed
 and started a second time beside themselves. The server notices that it was not executed for a while (asleep, or stopped), and
-moves the end of every open period on by that much before anything is judged.
+moves the end of every open period on by that much before anything is judged. Prefect has no such setting, so the two entrances of
+`prefect.server.events.triggers` are replaced (https://github.com/PrefectHQ/prefect/issues/16459 is of the same kind).
 
-Prefect has no such setting (`prefect/server/events/triggers.py`, where its two entrances are replaced).
+A run's change of state is an event that follows the change before it. Automations set such an event aside until they have seen
+the one it follows, for up to 15 minutes, and what they have seen is in memory: after a restart of the server they wait for events
+that the server before has handled. A run that crashes then would be restarted a quarter of an hour later. So events from before
+this server's start are not waited for (`CausalOrdering`, whose module PREFECT_SERVER_EVENTS_CAUSAL_ORDERING names).
 """
 
 from __future__ import annotations
@@ -16,6 +20,10 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
+
+from prefect.server.events.ordering import memory
+from prefect.server.events.schemas.events import ReceivedEvent
 
 TICK = 1.0
 """Seconds between two looks at the clock."""
@@ -87,3 +95,19 @@ async def give_back(last: datetime, lost: timedelta) -> None:
     async with automations_session(begin_transaction=True) as session:
         for period in await session.scalars(sqlalchemy.select(bucket).where(bucket.end >= last)):
             period.end = period.end + lost
+
+
+STARTED = time.time()
+
+
+class CausalOrdering(memory.CausalOrdering):
+    """Prefect's own, which waits for no event from before this server's start."""
+
+    async def wait_for_leader(self, event: ReceivedEvent) -> None:
+        if event.follows is None or _made_at(event.follows) >= STARTED:
+            await super().wait_for_leader(event)
+
+
+def _made_at(id_: UUID) -> float:
+    """When an id was made, in seconds since 1970: ids of version 7, as those of states are, begin with it. Others: now."""
+    return (id_.int >> 80) / 1000 if id_.version == 7 else time.time()

@@ -1,9 +1,9 @@
-"""Prefect's server on SQLite, without losing events: transactions that will write say so when they begin, and take turns.
+"""The database of Prefect's server. On SQLite without losing events: transactions that will write say so, and take turns.
 
 Prefect begins them deferred: one that reads first and then writes while another has written in between fails at once with
 "database is locked", whatever the time-out (SQLite can only refuse it). Prefect's consumers of events then try again three
 times without a pause, and drop the event: an automation misses that a run crashed, a task run stays as it was. Begun
-immediate, they wait for each other instead.
+immediate, they wait for each other instead (https://github.com/PrefectHQ/prefect/issues/18934).
 
 They wait in here, first come, first served. Waiting for SQLite is polling, in no order, with one of the pool's few connections
 in hand: after a restart, when everybody has something to write, some waited longer than SQLite's busy time-out of a minute,
@@ -17,7 +17,11 @@ import contextlib
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 PATIENCE = 60.0
 """Seconds to wait for one's turn; after that SQLite decides. No transaction is meant to last nearly as long."""
@@ -95,3 +99,48 @@ def _skip_known_events() -> None:
             await write(session, new)
 
     database._write_sqlite_events = write_new
+
+
+# -- at the start, and while it runs ------------------------------------------------------------------------------------
+
+
+def known_revisions() -> frozenset[str]:
+    """The revisions of the database that this version of Prefect knows: a module each, which alembic would take a second to import."""
+    from prefect.server.database import provide_database_interface
+
+    folder = Path(provide_database_interface().orm.versions_dir)
+    lines = (line for module in folder.glob("*.py") for line in module.read_text(encoding="utf-8").splitlines())
+    return frozenset(line.partition("=")[2].strip(" \"'") for line in lines if line.startswith("revision ="))
+
+
+def migrate() -> None:
+    """Bring the database of this process's settings to this version of Prefect. Raises what SQLAlchemy and alembic raise."""
+    from prefect.server.database import provide_database_interface
+
+    asyncio.run(provide_database_interface().create_db())
+
+
+@contextlib.asynccontextmanager
+async def transaction() -> AsyncIterator[AsyncSession]:
+    """A session that writes, and commits behind the block."""
+    from prefect.server.database import provide_database_interface
+
+    async with provide_database_interface().session_context(begin_transaction=True, with_for_update=True) as session:
+        yield session
+
+
+async def on_sqlite(*statements: str) -> list[Any]:
+    """Execute these outside a transaction, in turn; the first value that each gave. Nothing on another database."""
+    import sqlalchemy
+    from prefect.server.database import provide_database_interface
+
+    interface = provide_database_interface()
+    if interface.dialect.name != "sqlite":
+        return []
+    session: Any = await interface.session()
+    async with turn(), session:
+        return [_first(await session.execute(sqlalchemy.text(statement))) for statement in statements]
+
+
+def _first(result: Any) -> Any:
+    return result.scalar() if result.returns_rows else None

@@ -3,20 +3,31 @@
 Runs in the server's process, on Prefect's own tables (`prefect.server.database.orm_models`), so that SQLite and PostgreSQL are
 one. Prefect 3.8 deletes a run's states, task runs and logs with the run, and never its events, which hold its name, its tags,
 and what its reports say.
+
+Three of four of our events are not even stored: they tell nobody anything that is not in a table of its own. Prefect records task
+runs and evaluates automations from its message bus, not from what is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from prefect.server.database import orm_models as orm
+from prefect.server.events.services import event_persister
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from flows.artifacts import PREFIX
+from flows.upkeep import OURS
 
 _AT_ONCE = 500
 """Ids in one statement; SQLite takes 32,766 parameters."""
+_SHOWN_ELSEWHERE = ("prefect.task-run.", "prefect.artifact.", "prefect.artifact-collection.", "prefect.flow-run.heartbeat")
+"""Of these an hour has hundreds."""
+_REMEMBERED = 10_000
 
 
 async def erase(session: AsyncSession, runs: Sequence[UUID]) -> int:
@@ -110,3 +121,43 @@ async def rows_of(session: AsyncSession, statement: Any) -> int:
     """Execute it; how many rows it changed."""
     result: Any = await session.execute(statement.execution_options(synchronize_session=False))
     return int(result.rowcount)
+
+
+# -- what is not stored -------------------------------------------------------------------------------------------------
+
+
+class StoredEvents:
+    """Which events the server of this process stores."""
+
+    def __init__(self) -> None:
+        self._erased: OrderedDict[str, None] = OrderedDict()
+        """The runs erased last, by the name that events have for them."""
+
+    def forget(self, runs: Iterable[UUID]) -> None:
+        """Store no event of these runs that is still on its way: Prefect gathers them for some seconds before it writes."""
+        self._erased.update((f"prefect.flow-run.{run}", None) for run in runs)
+        while len(self._erased) > _REMEMBERED:
+            self._erased.popitem(last=False)
+
+    def wanted(self, event: Any) -> bool:
+        """Whether it is stored: all of other people's flows, and of ours what is nowhere else and was not erased."""
+        if any(resource.id in self._erased for resource in event.involved_resources):
+            return False
+        if not event.event.startswith(_SHOWN_ELSEWHERE):
+            return True
+        if any(resource.role == "flow" and resource.get("prefect.resource.name") in OURS for resource in event.related):
+            return False
+        return not str(event.resource.get("prefect.resource.name")).startswith(f"{PREFIX}-")
+
+
+def store_fewer_events() -> StoredEvents:
+    """Have the server of this process store no others. Before its services start."""
+    persister: Any = event_persister
+    write: Any = persister.write_events
+    stored = StoredEvents()
+
+    async def write_wanted(session: Any, events: Sequence[Any]) -> None:
+        await write(session=session, events=[event for event in events if stored.wanted(event)])
+
+    persister.write_events = write_wanted
+    return stored

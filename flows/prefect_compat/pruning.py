@@ -1,22 +1,22 @@
-"""Old runs of ours out of Prefect's database, in the server's process. Runs of other people's flows are left alone."""
+"""What our server answers beyond Prefect's API: old runs of ours leave its database, and what a run left is erased.
+
+The routes are on Prefect's API app, behind the same authentication; private to our clients (`flows.upkeep`), and in no schema. Runs
+of other people's flows are left alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from prefect.server.database import orm_models as orm
-from prefect.server.database import provide_database_interface
 from prefect.server.schemas.states import TERMINAL_STATES
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from flows.upkeep.asking import OURS, Ages, Pruned
-from flows.upkeep.events import forget
-from flows.upkeep.rows import erase, erase_events, rows_of
+from flows.prefect_compat.database import on_sqlite, transaction
+from flows.prefect_compat.erasing import StoredEvents, erase, erase_events, rows_of
+from flows.upkeep import ERASE, OURS, PRUNE, Ages, Erasure, Pruned
 
 _RUNS = 50
 """In one transaction: nobody else writes to SQLite meanwhile."""
@@ -25,29 +25,39 @@ _WORTH_IT = 0.1
 """Share of SQLite's pages that are free from which on the file is written anew; until then they are used again."""
 
 
-@asynccontextmanager
-async def transaction() -> AsyncIterator[AsyncSession]:
-    """A session that writes, and commits behind the block."""
-    async with provide_database_interface().session_context(begin_transaction=True, with_for_update=True) as session:
-        yield session
+def add_to(app: Any, stored: StoredEvents) -> None:
+    """Add the routes to what `prefect.server.api.server.create_app` made; its `api_app` is what is served under `/api`."""
+
+    async def erased(erasure: Erasure) -> dict[str, int]:
+        stored.forget(erasure.runs)
+        async with transaction() as session:
+            count = await erase(session, erasure.runs)
+        await _forget_log()
+        return {"rows": count}
+
+    async def pruned(ages: Ages) -> Pruned:
+        return await _prune(ages, stored)
+
+    app.api_app.add_api_route(ERASE, erased, methods=["POST"], include_in_schema=False)
+    app.api_app.add_api_route(PRUNE, pruned, methods=["POST"], include_in_schema=False)
 
 
-async def prune(ages: Ages) -> Pruned:
+async def _prune(ages: Ages, stored: StoredEvents) -> Pruned:
     """Delete what is older, in many short transactions; what that was."""
     runs: list[UUID] = []
     if ages.run_days is not None:
-        runs += await _prune_runs(orm.FlowRun.state_timestamp < _ago(ages.run_days), dry_run=ages.dry_run)
+        runs += await _prune_runs(orm.FlowRun.state_timestamp < _ago(ages.run_days), stored, dry_run=ages.dry_run)
     for start in range(0, len(ages.runs), _RUNS):
         these = [run for run in ages.runs[start : start + _RUNS] if run not in runs]
-        runs += await _prune_runs(orm.FlowRun.id.in_(these), dry_run=ages.dry_run)
+        runs += await _prune_runs(orm.FlowRun.id.in_(these), stored, dry_run=ages.dry_run)
     events = await _prune_events(_ago(ages.event_days), ages.dry_run) if ages.event_days is not None else 0
     logs = await _prune_logs(_ago(ages.log_days), ages.dry_run) if ages.log_days is not None else 0
     if not ages.dry_run:
-        await shrink()
+        await _shrink()
     return Pruned(runs=tuple(map(str, runs)), events=events, logs=logs)
 
 
-async def _prune_runs(which: Any, *, dry_run: bool) -> list[UUID]:
+async def _prune_runs(which: Any, stored: StoredEvents, *, dry_run: bool) -> list[UUID]:
     """Delete our ended runs of which that is true, with all that they left; their ids."""
     run, pruned = orm.FlowRun, list[UUID]()
     chosen = sa.select(run.id).where(run.state_type.in_(TERMINAL_STATES), run.flow_id.in_(_flows()), which)
@@ -56,7 +66,7 @@ async def _prune_runs(which: Any, *, dry_run: bool) -> list[UUID]:
             if dry_run:
                 return list(await session.scalars(chosen))
             found = list(await session.scalars(chosen.limit(_RUNS)))
-            forget(found)
+            stored.forget(found)
             await erase(session, found)
             await rows_of(session, sa.delete(run).where(run.id.in_(found)))
         pruned += found
@@ -92,33 +102,17 @@ async def _prune_logs(before: datetime, dry_run: bool) -> int:
         return await rows_of(session, sa.delete(log).where(old))
 
 
-async def shrink() -> None:
+async def _shrink() -> None:
     """Give the space of deleted rows back, and keep nothing of them in the write-ahead log. PostgreSQL does so by itself."""
-    session: Any = await provide_database_interface().session()
-    async with session:
-        if provide_database_interface().dialect.name != "sqlite":
-            return
-        free, pages = [await session.scalar(sa.text(f"PRAGMA {name}")) for name in ("freelist_count", "page_count")]
-    if free > _WORTH_IT * pages:
-        await _on_sqlite("VACUUM")
-    await forget_log()
+    counts = await on_sqlite("PRAGMA freelist_count", "PRAGMA page_count")
+    if counts and counts[0] > _WORTH_IT * counts[1]:
+        await on_sqlite("VACUUM")
+    await _forget_log()
 
 
-async def forget_log() -> None:
+async def _forget_log() -> None:
     """Keep nothing of what was deleted in SQLite's write-ahead log; where somebody reads just now, the next time."""
-    await _on_sqlite("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-async def _on_sqlite(*statements: str) -> None:
-    database = provide_database_interface()
-    if database.dialect.name != "sqlite":
-        return
-    from flows.prefect_compat.sqlite import turn
-
-    session: Any = await database.session()
-    async with turn(), session:
-        for statement in statements:
-            await session.execute(sa.text(statement))
+    await on_sqlite("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _flows() -> Any:

@@ -1,0 +1,116 @@
+"""What executes our runs, where Prefect's documented interface does not reach: runs made elsewhere, signals, edges, records.
+
+Imported by the tasks as well, so nothing of ours is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from prefect.filesystems import WritableFileSystem
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun, State
+
+# -- executing a run that there is already ------------------------------------------------------------------------------
+
+
+async def execute(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
+    """Execute the run in this event loop, with the parameters that it was made with; how it ended. A flow's own call makes a new run."""
+    from prefect.flow_engine import run_flow_async
+
+    # The parameters are JSON, as the API stores them; the flow validates them.
+    state: Any = await run_flow_async(flow, flow_run=run, parameters=dict(run.parameters), return_type="state")
+    return cast("State[Any]", state)
+
+
+def execute_for_worker(flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | None]]) -> None:
+    """Execute the run that the worker started this process for, as `python -m prefect.engine` does, but for what it loads.
+
+    `flow_of` names the flow; None where the run is not to be executed.
+    """
+    from prefect._internal.control_listener import configure_from_env
+    from prefect.engine import handle_engine_signals
+
+    run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
+    configure_from_env()  # how the worker tells this process that it is cancelled, and learns how it ended
+    with handle_engine_signals(run_id):
+        from prefect.flow_engine import load_flow_run, run_flow
+
+        run = load_flow_run(run_id)
+        flow = asyncio.run(cast(Any, flow_of(run)))
+        if flow is None:
+            return
+        executing: Any = run_flow(flow, flow_run=run, return_type="state")
+        asyncio.run(executing)  # on the main thread, where the engine takes SIGTERM for its own
+
+
+def environment_of_no_run() -> dict[str, str]:
+    """This process's environment, without what says which flow run it executes and which worker watches it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT__FLOW", "PREFECT__CONTROL"))}
+
+
+# -- ending it ----------------------------------------------------------------------------------------------------------
+
+
+def keep_signals() -> None:
+    """Have SIGTERM end this command in order, as its own handler does.
+
+    A flow run in the main thread would install a handler that raises TerminationSignal wherever the event loop is, and so out of
+    it: a traceback (https://github.com/PrefectHQ/prefect/issues/23025 is of the same handler). What it does for Prefect's own runner
+    has no use in a command.
+    """
+    from prefect import flow_engine
+
+    vars(flow_engine)["capture_sigterm"] = contextlib.nullcontext
+
+
+def send_logs(timeout: float) -> None:
+    """Have the API told what was logged, for so many seconds at most; Prefect does so when Python ends, which may never be."""
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=timeout)
+
+
+def keep_no_result() -> None:
+    """Leave out the record of the task run around this: the state that it returns would be cached as the stage's result."""
+    from prefect.transactions import get_transaction
+
+    if (transaction := get_transaction()) is not None:
+        transaction.write_on_commit = False
+
+
+# -- what is drawn and kept ---------------------------------------------------------------------------------------------
+
+
+class _Forgetful(dict[int, Any]):
+    """Keeps nothing."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        pass
+
+
+def no_chance_edges() -> None:
+    """Have Prefect draw no edges of its own in the flow run that is executed here.
+
+    It remembers each result by its address, and takes whatever comes to lie there later for the result: an arrow that
+    means nothing (https://github.com/PrefectHQ/prefect/issues/20558).
+    """
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is not None and not isinstance(context.run_results, _Forgetful):
+        context.run_results = _Forgetful()
+
+
+class KeyedStorage(WritableFileSystem):
+    """Result storage whose keys are names in it, not paths of this machine."""
+
+    def _resolve_path(self, path: str) -> None:
+        """None: Prefect would ask for a path's absolute form, and take that for the key (`ResultStore._resolved_key_path`)."""

@@ -1,0 +1,192 @@
+"""Prefect's workers as ours need them: they take no more once told to end, and never die of a run that is due again at once.
+
+A run that is retried the moment it ended still holds its slot, and asking for another ends Prefect's worker with a RuntimeError
+(https://github.com/PrefectHQ/prefect/issues/16806; mended in 3.9). A worker that is stopped leaves its runs Crashed or Running
+(https://github.com/PrefectHQ/prefect/issues/16746); only `prefect flow-run execute` puts them back into the queue, and
+`put_back` does the same (`prefect/cli/flow_run.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import anyio
+from prefect.runner._control_channel import ControlSignalStatus
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
+from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.states import AwaitingRetry
+from prefect.utilities.engine import propose_state
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+
+@dataclass
+class Serving:
+    """What a worker and whoever stops it share."""
+
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the worker is to end: from then on it takes no more."""
+    at_work: dict[UUID, FlowRunExecutorContext] = field(default_factory=dict)
+    """What the runs that have processes are stopped by."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a run's process is started with. No pool, deployment or run can set any of it: whoever may call the API may write these."""
+
+    command: str
+    env: Mapping[str, str]
+    folder: Callable[[], Path]
+    """It works there; made when it does not exist."""
+
+
+class NoHooks:
+    """Our flows have none. Prefect would load the code that the deployment names, in the worker, to look for them."""
+
+    async def run_cancellation_hooks(self, flow_run: Any, state: Any) -> None:
+        pass
+
+    async def run_crashed_hooks(self, flow_run: Any, state: Any) -> None:
+        pass
+
+
+def process_worker(pool: str, name: str, limit: int | None, launch: Launch, serving: Serving) -> ProcessWorker:
+    """Prefect's process worker, which starts every run as `launch` says, and keeps in `serving` what they are stopped by."""
+
+    class Configuration(ProcessJobConfiguration):
+        @classmethod
+        async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
+            return cls(command=launch.command, env=dict(launch.env), working_dir=launch.folder(), stream_output=True)
+
+    class Worker(ProcessWorker):
+        job_configuration = Configuration
+
+        async def get_and_submit_flow_runs(self) -> Any:
+            return [] if serving.told.is_set() else await super().get_and_submit_flow_runs()
+
+        async def _get_scheduled_flow_runs(self) -> Any:
+            """Not those whose last process has only just died."""
+            held = {*serving.at_work, *_holders(self)}
+            return [found for found in await super()._get_scheduled_flow_runs() if found.flow_run.id not in held]
+
+        async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[Any]:
+            return await super()._submit_scheduled_flow_runs(_free(self, flow_run_response))
+
+        async def run(self, flow_run: Any, configuration: Any, task_status: Any = anyio.TASK_STATUS_IGNORED) -> Any:
+            """As Prefect's, for a command that is known; and the working directory need not exist yet.
+
+            Prefect's overlooks a run that is cancelled between its submission and the start of its process: it would stay
+            Cancelling, and keep its place among the deployment's concurrent runs.
+            """
+            if await self._cancelled_meanwhile(flow_run):
+                task_status.started(None)
+                return ProcessWorkerResult(status_code=0, identifier="none")
+            workdir = configuration.working_dir or Path.cwd()
+            workdir.mkdir(parents=True, exist_ok=True)
+            results = []
+            async with FlowRunExecutorContext() as context:
+                starter = EngineCommandStarter(
+                    command=configuration.command,
+                    cwd=workdir,
+                    env=configuration.env,
+                    stream_output=configuration.stream_output,
+                    control_channel=context.control_channel,
+                )
+                executor = context.create_executor(flow_run, starter, hook_runner=NoHooks(), propose_submitting=False)
+
+                async def execute(*, task_status: Any) -> None:
+                    results.append(await executor.submit(task_status=task_status))
+
+                serving.at_work[flow_run.id] = context
+                try:
+                    async with anyio.create_task_group() as group:
+                        handle = await group.start(execute)
+                        task_status.started(handle.pid)
+                finally:
+                    del serving.at_work[flow_run.id]
+            if await self._cancelled_meanwhile(flow_run):
+                return ProcessWorkerResult(status_code=0, identifier=str(handle.pid))
+            if not results or results[0] is None or results[0].status_code is None:
+                raise RuntimeError("The run's process could not be started.")
+            # The executor has reported the crash of a process that died. Prefect's worker reports it once more when it
+            # reads so here, by which time the run may be back in the queue.
+            return ProcessWorkerResult(status_code=0, identifier=str(handle.pid))
+
+        async def _cancelled_meanwhile(self, flow_run: Any) -> bool:
+            """Whether the run, which has no process, was to be cancelled; it is then."""
+            state = (await self.client.read_flow_run(flow_run.id)).state
+            if state is None or not (state.is_cancelling() or state.is_cancelled()):
+                return False
+            if state.is_cancelling():
+                await self._mark_flow_run_as_cancelled(flow_run, {"message": "Cancelled before it began."})
+            return True
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*existing type will be overridden")  # which is what ours is for
+        return Worker(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
+
+
+def coroutine_worker(
+    kind: str, pool: str, name: str, limit: int, execute: Callable[[FlowRun], Awaitable[None]], serving: Serving
+) -> BaseWorker[Any, Any, Any]:
+    """A worker whose runs are coroutines of its own process: `execute` each, and raise nothing."""
+
+    class Configuration(BaseJobConfiguration):
+        @classmethod
+        async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
+            """Nothing is started, so there is nothing that the pool, a deployment or a run could set."""
+            return cls()
+
+    class Worker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
+        type = kind
+        job_configuration = Configuration
+
+        async def get_and_submit_flow_runs(self) -> Any:
+            return [] if serving.told.is_set() else await super().get_and_submit_flow_runs()
+
+        async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[Any]:
+            return await super()._submit_scheduled_flow_runs(_free(self, flow_run_response))
+
+        async def run(
+            self, flow_run: FlowRun, configuration: BaseJobConfiguration, task_status: Any = anyio.TASK_STATUS_IGNORED
+        ) -> BaseWorkerResult:
+            task_status.started(os.getpid())
+            await execute(flow_run)
+            return BaseWorkerResult(status_code=0, identifier=str(os.getpid()))
+
+    return Worker(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False, prefetch_seconds=1)
+
+
+def _holders(worker: BaseWorker[Any, Any, Any]) -> tuple[Any, ...]:
+    """The runs that hold a slot."""
+    return tuple(worker._limiter.statistics().borrowers) if worker._limiter else ()
+
+
+def _free(worker: BaseWorker[Any, Any, Any], found: list[Any]) -> list[Any]:
+    """Those that hold no slot; the others are taken at the next poll."""
+    held = _holders(worker)
+    return [entry for entry in found if entry.flow_run.id not in held]
+
+
+async def put_back(run: UUID, context: FlowRunExecutorContext, message: str, *, grace: float, report: float) -> None:
+    """End the run's process within `grace` seconds, and have the run started again by the next worker; harmless for one that has just
+    ended. The server, which may be gone, is waited for `report` seconds."""
+    told = await context.control_channel.signal(run, "reschedule")
+    if told is ControlSignalStatus.ALREADY_CONCLUDED:
+        return
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(report):
+            await propose_state(context.client, AwaitingRetry(message=message), flow_run_id=run)
+    # One that does not know why it is ended may not report anything: it would say Crashed.
+    await context.process_manager.kill(run, grace, force=told is not ControlSignalStatus.ACKNOWLEDGED)
