@@ -27,7 +27,7 @@ class Part(NamedTuple):
     """Upstream, where there is one."""
 
 
-def _parts() -> Iterator[Part]:
+def _parts() -> Iterator[Part]:  # noqa: PLR0915  a table
     def used(name: str, why: str, takes: str = "", issue: int | None = None) -> Part:
         return Part(name, why, takes, issue=issue)
 
@@ -74,6 +74,8 @@ def _parts() -> Iterator[Part]:
     yield replaced(f"{base}._get_scheduled_flow_runs", soon, "self", 16806)
     yield replaced(f"{base}._submit_scheduled_flow_runs", soon, "self flow_run_response", 16806)
     yield replaced(f"{base}.run", ours, "self flow_run configuration task_status")
+    yield used("prefect.workers.base:BaseVariables", "the courier's runs have no variables")
+    yield used("prefect.workers.base:BaseWorkerResult", "the courier's runs are no processes", "identifier status_code")
     early = "a run that is cancelled before its process starts would stay Cancelling"
     yield used(f"{base}._mark_flow_run_as_cancelled", early, "flow_run state_updates")
     yield replaced("prefect.workers.process:ProcessWorker.run", early, "self flow_run configuration task_status")
@@ -157,4 +159,4 @@ def _find(name: str) -> Any:
 
 
 def _is_field(owner: type, name: str) -> bool:
-    return not hasattr(owner, name) and any(name in base.__dict__.get("__annotations__", {}) for base in owner.__mro__)
+    return not hasattr(owner, name) and any(name in inspect.get_annotations(base) for base in owner.__mro__)
