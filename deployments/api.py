@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from deployments.changes import Change
+from flows import orphans
 from flows.local_server.server import check_api, find_api, refusal, shown
 from flows.prefect_compat.client import log_errors_only
 from infra.errors import ApiUnreachable, NoApi
@@ -56,15 +57,7 @@ def registered(settings: StenoSettings, url: str) -> bool:
 
 def end_orphans(url: str) -> int:
     """End the runs of this machine whose process is gone; how many there were. Raises as `deploy` does."""
-    from flows import orphans
-
-    async def ended() -> int:
-        from prefect.client.orchestration import get_client
-
-        async with get_client() as client:
-            return await orphans.end_orphans(client)
-
-    return int(asyncio.run(_told(ended(), url)))
+    return int(asyncio.run(_told(orphans.end_orphans(), url)))
 
 
 async def _told(work: Any, url: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from flows.attempts import BY_HAND
@@ -79,7 +79,8 @@ async def run_here(flow: Flow[[R], Awaitable[T]], request: R) -> T:
     """
     from prefect.client.schemas.objects import FlowRun
     from prefect.context import AsyncClientContext
-    from prefect.flow_engine import run_flow_async
+
+    from flows.prefect_compat.engine import result_of
 
     parameters: dict[str, Any] = {"request": request}
     async with AsyncClientContext.get_or_create() as context:
@@ -92,7 +93,7 @@ async def run_here(flow: Flow[[R], Awaitable[T]], request: R) -> T:
         response = await context.client.request("POST", "/flow_runs/", json=body)
         response.raise_for_status()
         run = FlowRun.model_validate(response.json())
-        return cast("T", await run_flow_async(flow, flow_run=run, parameters=parameters))
+        return await result_of(flow, run, parameters)
 
 
 async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:

@@ -66,15 +66,18 @@ def marked() -> Iterator[None]:
             path.unlink()
 
 
-async def end_orphans(client: PrefectClient) -> int:
+async def end_orphans() -> int:
     """End the runs of this machine whose process is gone; how many there were. Raises what Prefect's client raises."""
+    from prefect.client.orchestration import get_client
+
     ended = 0
-    for mark in _left():
-        ended += await _end_if_orphan(client, mark)
-    for run in await _unfinished(client):
-        if await _lost_its_command(client, run):
-            await _end(client, run, NEVER_BEGUN if _is_pending(run) else GONE)
-            ended += 1
+    async with get_client() as client:
+        for mark in _left():
+            ended += await _end_if_orphan(client, mark)
+        for run in await _unfinished(client):
+            if await _lost_its_command(client, run):
+                await _end(client, run, NEVER_BEGUN if _is_pending(run) else GONE)
+                ended += 1
     return ended
 
 

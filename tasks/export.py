@@ -27,8 +27,8 @@ from speech.errors import StenoError, TransientError
 from speech.schema import Frozen, Transcript
 from speech.stored import read_json
 from tasks.recording import Recording
-from tasks.report import RunLog, current_attempts, defects_contained, progress_of, started
-from tasks.stage import retry_condition, with_retries
+from tasks.report import RunLog, defects_contained, progress_of, started
+from tasks.retrying import current_attempts, retry_condition, with_retries
 from tasks.stopping import ends_cancelled
 
 

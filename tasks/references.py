@@ -21,8 +21,8 @@ from infra.truths import COLUMN, truth_files
 from speech.errors import InvalidReference, StenoError
 from speech.schema import Frozen
 from speech.scoring.references import SUFFIXES, Reference, read_reference
-from tasks.report import current_attempts, defects_contained
-from tasks.stage import retry_condition, with_retries
+from tasks.report import defects_contained
+from tasks.retrying import current_attempts, retry_condition, with_retries
 
 _AT_ONCE = 8
 """Recordings whose truth is fetched at the same time: an object store takes tens of milliseconds to answer."""

@@ -7,7 +7,6 @@ import contextlib
 import time
 import traceback
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
@@ -18,14 +17,15 @@ from prefect.utilities.annotations import quote
 
 from flows.prefect_compat.engine import no_chance_edges
 from infra.artifacts import StageOutcome
-from infra.errors import ArtifactMissing, StageFailed
+from infra.errors import StageFailed
 from infra.jobs import ProgressSink
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
-from speech.errors import Retry, StageCancelled, StenoError, TransientError
-from speech.schema import USUAL_BATCH, Frozen
+from speech.errors import StageCancelled, StenoError, TransientError
+from speech.schema import Frozen
 from tasks.costs import Costs
 from tasks.graph import STAGES_IN_ORDER, after, edges
+from tasks.retrying import counted
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
 
@@ -61,69 +61,9 @@ class StageReport(Frozen):
     """Why the stage was skipped or failed; never transcript text."""
 
 
-_HALVINGS_BEFORE_A_LARGER_GPU = 2
-
-
-@dataclass
-class Attempts:
-    """The executions of one task run, and what the next one may be."""
-
-    count: int = 0
-    transient: int = 0
-    batch_size: int | None = None
-    halved: int = 0
-    larger: int = 0
-    """Steps up to a larger GPU."""
-    larger_steps: int = 0
-    """How many there are where the stage is computed."""
-
-    def begin(self, batch_size: int | None) -> int | None:
-        """Count an execution; the batch size to run it with, None where the stage finds one."""
-        self.count += 1
-        self.batch_size = self.batch_size or batch_size
-        return self.batch_size
-
-    def again_after(self, error: object) -> bool:
-        """Whether to try again, by what the error says of itself."""
-        if isinstance(error, ArtifactMissing):
-            return False  # the stage that makes it has to run first: the flow's business
-        retry = error.retry if isinstance(error, StenoError) else Retry.NEVER
-        if retry is Retry.SMALLER:
-            return self._with_less()
-        if retry is Retry.LATER:
-            self.transient += 1
-            return self.transient <= get_settings().retry.attempts
-        return False
-
-    def _with_less(self) -> bool:
-        """Halve the batch, down to one; where there are larger GPUs only twice, and then take the next. False at the end."""
-        halve = not self.larger_steps or self.halved < _HALVINGS_BEFORE_A_LARGER_GPU
-        tried = self.batch_size or USUAL_BATCH
-        if halve and tried > 1:
-            self.batch_size = tried // 2
-            self.halved += 1
-            return True
-        if self.larger >= self.larger_steps:
-            return False
-        self.larger += 1
-        return True
-
-
 def redone_from(stage: str | None) -> frozenset[str]:
     """The stages to compute again when the user asks for that from `stage` on."""
     return frozenset(after(stage)) if stage else frozenset()
-
-
-_attempts: ContextVar[Attempts | None] = ContextVar("steno_attempts", default=None)
-
-
-def current_attempts() -> Attempts:
-    """Those of the task run that is executing in this context."""
-    attempts = _attempts.get()
-    if attempts is None:
-        attempts = Attempts()
-        _attempts.set(attempts)
-    return attempts
 
 
 def run_id() -> str:
@@ -189,23 +129,20 @@ class RunLog:
 
     async def perform(self, stage: str, task: Task[Any, Any], call: Any) -> Any:
         """Run the task and return its value, or raise its error; either way its report is kept."""
-        attempts = Attempts()
-        token = _attempts.set(attempts)
         began = time.perf_counter()
         no_chance_edges()
-        try:
-            state = await task(quote(call), wait_for=edges(stage, self.task_runs), return_state=True)
-            if state.state_details.task_run_id:
-                self.task_runs[stage] = state.state_details.task_run_id
-            if state.is_cancelled():
-                raise asyncio.CancelledError
-            value = await state.aresult()
-        except BaseException as error:
-            self._costs.failed(stage, began, self.backend or get_settings().compute.backend)
-            self._keep(_failed(stage, error, getattr(call, "label", ""), _since(began), attempts.count))
-            raise
-        finally:
-            _attempts.reset(token)
+        with counted() as attempts:
+            try:
+                state = await task(quote(call), wait_for=edges(stage, self.task_runs), return_state=True)
+                if state.state_details.task_run_id:
+                    self.task_runs[stage] = state.state_details.task_run_id
+                if state.is_cancelled():
+                    raise asyncio.CancelledError
+                value = await state.aresult()
+            except BaseException as error:
+                self._costs.failed(stage, began, self.backend or get_settings().compute.backend)
+                self._keep(_failed(stage, error, getattr(call, "label", ""), _since(began), attempts.count))
+                raise
         cached = state.name == "Cached" or bool(isinstance(value, dict) and value.get("reused"))
         outcome = _outcome(value)
         if not cached:

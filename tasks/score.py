@@ -20,8 +20,8 @@ from speech.scoring import Scores, ScoringOptions, score
 from speech.scoring.references import Reference
 from speech.stored import read_json
 from tasks.outcomes import outcome_in
-from tasks.report import StageReport, current_attempts, defects_contained
-from tasks.stage import retry_condition, with_retries
+from tasks.report import StageReport, defects_contained
+from tasks.retrying import current_attempts, retry_condition, with_retries
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.transactions import IsolationLevel
 
@@ -17,7 +15,7 @@ from infra import compute
 from infra.artifacts import StageOutcome
 from infra.compute import get_store, runtime_of
 from infra.progress import logging_to
-from infra.settings import RetrySettings, get_settings
+from infra.settings import get_settings
 from infra.usage import in_use, noted
 from speech.schema import StageName
 from tasks.calls import SHOWN_AS, StageCall
@@ -25,11 +23,9 @@ from tasks.locking import StageLocks
 from tasks.outcomes import outcome_in
 from tasks.patience import Patience
 from tasks.records import RecordStorage
-from tasks.report import RunLog, current_attempts, defects_contained, progress_of, run_id, started
+from tasks.report import RunLog, defects_contained, progress_of, run_id, started
+from tasks.retrying import current_attempts, retry_condition, with_retries
 from tasks.stopping import ends_cancelled
-
-_MAX_HALVINGS = 8
-"""A batch is at most 256."""
 
 
 @dataclass
@@ -59,11 +55,6 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
         async with patience.limits():
             outcome = await backend.run(job, patience.watching(progress_of(call.shown_as)))
     return outcome.model_copy(update={"run": run_id()}).model_dump(mode="json")
-
-
-def retry_condition(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Ask the error itself whether trying again can help."""
-    return current_attempts().again_after(state.data)
 
 
 def stage_task(stage: StageName) -> Task[Any, Any]:
@@ -97,20 +88,6 @@ async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> Stage
     return outcome
 
 
-def with_retries(task: Task[Any, Any], *, again: bool = False) -> Task[Any, Any]:
-    """The task with the pauses that the settings ask for. `retry_condition` decides; the count here only bounds it.
-
-    With `again` it is executed although its result is cached, and its result takes the place of the cached one.
-    """
-    retry = get_settings().retry
-    task = copy(task)
-    task.refresh_cache = again
-    task.retries = retry.attempts + _MAX_HALVINGS
-    task.retry_delay_seconds = pauses(retry)
-    task.retry_jitter_factor = 0.5
-    return task
-
-
 def _computed_by(run: str, key: str) -> bool:
     """Whether the record under `key` is of the flow run `run`, which then need not do it again after an interruption."""
     content = get_store().read_record(key)
@@ -118,11 +95,6 @@ def _computed_by(run: str, key: str) -> bool:
         return content is not None and outcome_in(content, key).run == run
     except ValueError:
         return False
-
-
-def pauses(retry: RetrySettings) -> list[float]:
-    """Seconds before each retry: 2, 6, 18 … by default, up to the longest allowed."""
-    return [min(retry.delay * 3**step, retry.max_delay) for step in range(max(retry.attempts, 1))]
 
 
 def _attempt_detail(count: int, batch_size: int | None, asked: int | None) -> str:

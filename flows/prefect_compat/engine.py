@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from prefect.filesystems import WritableFileSystem
@@ -17,6 +17,8 @@ from prefect.filesystems import WritableFileSystem
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
+
+T = TypeVar("T")
 
 # -- executing a run that there is already ------------------------------------------------------------------------------
 
@@ -28,6 +30,14 @@ async def execute(flow: Flow[..., Any], run: FlowRun) -> State[Any]:
     # The parameters are JSON, as the API stores them; the flow validates them.
     state: Any = await run_flow_async(flow, flow_run=run, parameters=dict(run.parameters), return_type="state")
     return cast("State[Any]", state)
+
+
+async def result_of(flow: Flow[..., Awaitable[T]], run: FlowRun, parameters: dict[str, Any]) -> T:
+    """Execute the run as `execute` does, with parameters of this process; its result. Raises what the flow raises."""
+    from prefect.flow_engine import run_flow_async
+
+    result: Any = await run_flow_async(flow, flow_run=run, parameters=parameters)
+    return cast("T", result)
 
 
 def execute_for_worker(flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | None]]) -> None:

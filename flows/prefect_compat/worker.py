@@ -63,7 +63,13 @@ class NoHooks:
 
 def process_worker(pool: str, name: str, limit: int | None, launch: Launch, serving: Serving) -> ProcessWorker:
     """Prefect's process worker, which starts every run as `launch` says, and keeps in `serving` what they are stopped by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*existing type will be overridden")  # which is what ours is for
+        kind = _process_worker(launch, serving)
+    return kind(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
 
+
+def _process_worker(launch: Launch, serving: Serving) -> type[ProcessWorker]:
     class Configuration(ProcessJobConfiguration):
         @classmethod
         async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
@@ -132,9 +138,7 @@ def process_worker(pool: str, name: str, limit: int | None, launch: Launch, serv
                 await self._mark_flow_run_as_cancelled(flow_run, {"message": "Cancelled before it began."})
             return True
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*existing type will be overridden")  # which is what ours is for
-        return Worker(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
+    return Worker
 
 
 def coroutine_worker(

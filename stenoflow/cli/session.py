@@ -185,13 +185,10 @@ async def settled(session: Session) -> None:
 
 async def end_orphans() -> None:
     """End what killed commands of this machine left running in Prefect's views, beside the work of this one."""
-    from prefect import get_client
-
     from flows import orphans
 
     with contextlib.suppress(Exception):  # the next command tries again
-        async with get_client() as client:
-            await orphans.end_orphans(client)
+        await orphans.end_orphans()
 
 
 def import_flow() -> Flow[[TranscribeRequest], Awaitable[TranscribeResult]]:

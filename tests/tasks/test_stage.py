@@ -13,8 +13,7 @@ from infra.settings import RetrySettings, TimeoutSettings
 from speech.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall
 from tasks.patience import time_limit
-from tasks.report import Attempts
-from tasks.stage import pauses
+from tasks.retrying import Attempts, pauses
 
 AUDIO = ArtifactRef(kind="audio", path="artifacts/audio/aa/aa.flac", sha256="aa", bytes=1, meta={"duration": 1.0})
 
