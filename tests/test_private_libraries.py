@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from infra.storage.s3_files import PatientS3
 from s3fs import S3FileSystem
 from uvicorn import Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.protocol import PatientProtocol
+from infra.storage.s3_files import PatientS3
 
 
 @pytest.mark.parametrize(
