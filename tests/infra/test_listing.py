@@ -607,7 +607,7 @@ def test_objects_keep_their_folder_and_change_with_their_content(
 def test_a_bucket_is_listed_page_by_page(
     objects: StenoSettings, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.listing.objects._PAGE", 3)
+    monkeypatch.setattr("infra.storage.s3._PAGE", 3)
     client = s3_client(moto_endpoint)
     for number in range(10):
         client.put_object(Bucket=bucket, Key=f"many/{number}.mp3", Body=b"x")
