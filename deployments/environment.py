@@ -17,7 +17,7 @@ def flow_environment() -> dict[str, str]:
         # The one request whose failure ends a run, and which nothing needs: the worker has made it already.
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "deployments.console.ConsoleHandler",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "stenoflow.console.ConsoleHandler",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
