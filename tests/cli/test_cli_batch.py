@@ -16,12 +16,13 @@ from flows.batching.drive import BatchEvent
 from flows.batching.ended import Ended
 from flows.batching.request import BatchRequest
 from flows.batching.table import BatchResult, Table
+from flows.doors import GROUPS
 from flows.options import TranscribeOptions
 from infra.progress import StageEvent
 from infra.settings import StenoSettings
-from stenoflow.cli.batch import BatchCommand, command, print_batch, print_ended
+from stenoflow.cli.batch import command, print_batch, print_ended
 from stenoflow.cli.batch_progress import BatchTable
-from stenoflow.cli.options import option_name, with_option_names
+from stenoflow.cli.options import GroupedOption, option_name, with_option_names
 from stenoflow.cli.session import Display
 from tests.cli.test_cli import steno
 
@@ -37,8 +38,9 @@ def test_every_field_is_an_option_with_its_description_and_a_section() -> None:
             if name not in ("source", "options"):
                 assert option_name(name) in text
                 assert " ".join(with_option_names(str(field.description)).split()) in text
-    options = {str(option.name) for option in command.get_params(context) if isinstance(option, click.Option)}
-    assert options <= {name for names in BatchCommand.sections.values() for name in names}
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option) and not option.is_eager]
+    assert {option.group for option in options if isinstance(option, GroupedOption)} <= set(GROUPS)
+    assert not [option.name for option in options if not isinstance(option, GroupedOption)]
 
 
 def test_help_loads_nothing_heavy() -> None:
