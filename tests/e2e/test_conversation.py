@@ -121,6 +121,7 @@ def test_every_format_is_written(run: dict[str, Any]) -> None:
     assert sorted(path.suffix for path in run["folder"].iterdir()) == [
         ".aud",
         ".json",
+        ".lrc",
         ".rttm",
         ".srt",
         ".tsv",
