@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from speech import clustering
+from speech.diarize import clustering
 from speech.diarize.clustering import Clusters, cluster
 from speech.schema import ClusterParams
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from faster_whisper import WhisperModel
 
-from speech import memory, runtime
+from speech import runtime
+from speech.asr import memory
 from speech.asr.memory import MOST, chunks_at_once, chunks_that_fit, model_width
 from speech.asr.whisper import load_whisper
 from speech.models import resolve_asr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from speech import networks
+from speech.diarize import networks
 from speech.diarize.campplus import load_campplus
 from speech.diarize.networks import Embedder, OnnxNetwork, Segmenter, diarization_weights
 from speech.errors import StenoError

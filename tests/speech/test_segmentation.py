@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech import segmentation as segmenting
 from speech.audio import Recording
 from speech.diarize import _frame_support
+from speech.diarize import segmentation as segmenting
 from speech.diarize.networks import WINDOW, Segmenter, diarization_weights
 from speech.diarize.segmentation import STEP, Segmentation, chunk_count, segment
 from speech.models import resolve_diarization

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speech import embedding, segmentation, whisper
+from speech.asr import whisper
+from speech.diarize import embedding, segmentation
 from speech.schema import RuntimeOptions, Shard
 from speech.shards import part_of
 from speech.stages import combine_shards, run_stage
