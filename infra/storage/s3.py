@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from infra.errors import SourceNotFound
 from infra.remote_errors import remote_status
 from infra.settings import S3Settings
 from infra.storage.leases import Leases, Seen
@@ -59,7 +60,11 @@ class S3(Remote):
                 break
             request["ContinuationToken"] = token
         if not found and key:
-            yield Found(f"{bucket}/{key}", ask(fs.info, f"{bucket}/{key}"))
+            try:
+                info = ask(fs.info, f"{bucket}/{key}")
+            except SourceNotFound:
+                return  # the caller says that nothing is there
+            yield Found(f"{bucket}/{key}", info)
 
     def put(self, source: Path, path: str) -> None:
         try:

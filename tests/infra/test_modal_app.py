@@ -68,7 +68,7 @@ def test_classes_have_the_gpus_and_limits_of_the_settings(defined: dict[str, Any
     functions = defined["functions"]
     assert set(functions) == {"Speech.*", "Voices.*", "smoke", "warm", "tidy"}
     assert (functions["Speech.*"]["gpu"], functions["Speech.*"]["methods"]) == (["H100", "A100-80GB"], ["align", "asr"])
-    assert (functions["Voices.*"]["gpu"], functions["Voices.*"]["methods"]) == (["T4"], ["embed", "segment"])
+    assert (functions["Voices.*"]["gpu"], functions["Voices.*"]["methods"]) == (["T4"], ["diarize", "embed", "segment"])
     assert (functions["smoke"]["gpu"], functions["warm"]["gpu"]) == (["H100", "A100-80GB"], [])
     expected = {
         "cpu": 2.5,
