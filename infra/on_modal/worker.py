@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import StageOutcome
@@ -18,6 +19,7 @@ from infra.jobs import StageJob
 from infra.local import LocalCompute
 from infra.on_modal.channel import Channel
 from infra.on_modal.contract import (
+    WEIGHTS_PATH,
     RemoteAnswer,
     RemoteCall,
     RemoteError,
@@ -27,6 +29,7 @@ from infra.on_modal.contract import (
     claim,
     code_fingerprint,
     events_name,
+    weights_name,
 )
 from infra.on_modal.gpus import modal_name
 from infra.on_modal.volume_store import VolumeStore
@@ -78,6 +81,7 @@ async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
     gpu, again = await asyncio.to_thread(gpu_name), f", execution {execution}" if execution > 1 else ""
     channel.log(f"{call.job.stage} began in container {os.environ.get('MODAL_TASK_ID', '?')} on {gpu or 'CPUs'}{again}")
     settings = get_settings()
+    await _see_weights(call.job.params, settings)
     store = _url_store(call.store) if call.store else _volume_store()
     outcome = await LocalCompute(store, grace=GRACE).run(_here(call, settings), channel.progress)
     channel.log(f"{call.job.stage} ended after {outcome.seconds:.1f} s, {outcome.load_seconds:.1f} s of them loading models")
@@ -89,6 +93,20 @@ async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
         "price_factor": region_factor(settings.modal.region),
     }
     return outcome.model_copy(update={"backend": "modal", "device": gpu or outcome.device, **rented})
+
+
+async def _see_weights(params: dict[str, Any], settings: StenoSettings) -> None:
+    """Have this container see the folders of weights that the call names: they may have been uploaded after it started."""
+    named = [Path(value) for value in params.values() if isinstance(value, str) and value.startswith(f"{WEIGHTS_PATH}/")]
+    if all(path.exists() for path in named):
+        return
+    import modal
+
+    try:
+        await modal.Volume.from_name(weights_name(settings.modal)).reload.aio()
+    except Exception as error:
+        # Volumes cannot be reloaded while a file of theirs is open: another call of this container is loading its model.
+        raise WorkerLost("A container could not look for weights that were uploaded after it had started.") from error
 
 
 def _here(call: RemoteCall, settings: StenoSettings) -> StageJob:
