@@ -48,7 +48,8 @@ async def leased(key: str, run: str) -> AsyncIterator[str]:
     lease = await _acquire(key, run)
     holder = asyncio.current_task()
     assert holder is not None
-    renewing = asyncio.create_task(_renew(key, lease, holder))
+    ended = asyncio.Event()
+    renewing = asyncio.create_task(_renew(key, lease, holder, ended))
     finished = False
     try:
         yield lease.campaign
@@ -59,11 +60,9 @@ async def leased(key: str, run: str) -> AsyncIterator[str]:
         holder.uncancel()
         raise _busy("") from None
     finally:
-        lost = renewing.done()
-        renewing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewing
-        if not lost:
+        ended.set()
+        # Not cancelled: a renewal that is being written would bring back what is given back.
+        if not await renewing:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(_give_back, key, lease, finished)
 
@@ -118,16 +117,19 @@ def _free(lease: Lease, run: str) -> bool:
     return lease.until <= time.time() or lease.run == run or is_gone(lease.process)
 
 
-async def _renew(key: str, lease: Lease, holder: asyncio.Task[object]) -> None:
-    """Renew the lease for ever, or cancel its holder and return: the machine slept, and another batch has taken over."""
+async def _renew(key: str, lease: Lease, holder: asyncio.Task[object], ended: asyncio.Event) -> bool:
+    """Renew the lease until it has `ended`; or cancel its holder: the machine slept, and another batch has taken over. Whether it has."""
     seconds = get_settings().batch.lease_seconds
     while True:
-        await asyncio.sleep(seconds / 4)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds / 4)
+            return False
         with contextlib.suppress(Exception):  # a store that is away is asked again; the lease lasts for three more tries
             now = await asyncio.to_thread(_read, key)
             if now is not None and now.process != lease.process:
-                holder.cancel()
-                return
+                if not ended.is_set():
+                    holder.cancel()
+                return True
             await asyncio.to_thread(_write, key, lease.model_copy(update={"until": time.time() + seconds}))
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ from prefect.context import FlowRunContext
 
 from bench import batch as bench
 from flows.batch import BatchIncomplete, BatchRequest, BatchResult, batch
+from flows.batching import lease
 from flows.batching.drive import BatchEvent, watching
 from flows.batching.lease import BatchBusy, Lease, leased
 from flows.options import TranscribeOptions
@@ -208,6 +210,25 @@ async def test_the_lease_of_a_batch_that_died_is_taken_over(steno: StenoSettings
             assert taken == "before"
     async with leased("key", "mine") as fresh:
         assert fresh != "before"  # the last one ended well and gave it back
+
+
+async def test_a_lease_that_is_given_back_while_it_is_renewed_is_gone(
+    steno: StenoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STENO_BATCH__LEASE_SECONDS", "5")
+    get_settings.cache_clear()
+    write, writing = lease._write, threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        writing.set()
+        time.sleep(0.5)
+        write(*arguments)
+
+    async with leased("key", "mine"):
+        monkeypatch.setattr(lease, "_write", slowly)
+        await asyncio.to_thread(writing.wait, 60)
+    await asyncio.sleep(0.7)
+    assert lease._read("key") is None
 
 
 async def test_a_batch_whose_lease_another_has_taken_over_stops(place: Place) -> None:
