@@ -103,7 +103,7 @@ async def _see_weights(params: dict[str, Any], settings: StenoSettings) -> None:
     import modal
 
     try:
-        await modal.Volume.from_name(weights_name(settings.modal)).reload.aio()
+        await asyncio.to_thread(modal.Volume.from_name(weights_name(settings.modal)).reload)
     except Exception as error:
         # Volumes cannot be reloaded while a file of theirs is open: another call of this container is loading its model.
         raise WorkerLost("A container could not look for weights that were uploaded after it had started.") from error
