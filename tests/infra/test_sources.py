@@ -343,7 +343,7 @@ def test_a_protocol_whose_package_is_missing_says_which(url: str, tmp_path: Path
     for package in ("gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, package, None)
     for protocol in ("gs", "abfs"):  # of classes that an earlier test has loaded
-        monkeypatch.delitem(fsspec.registry._registry, protocol, raising=False)
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
     with pytest.raises(SourceError, match=r"gcsfs|adlfs"):
         fetch_source(url, tmp_path / "in", make_settings(tmp_path))
 
