@@ -16,7 +16,7 @@ from flows.doors import OPERATORS, Door, options_of
 from flows.options import MANIFEST_OPTIONS, NEUTRAL, RENDERED, TranscribeOptions, echoed
 from flows.request import TranscribeRequest
 from speech.formats import RenderOptions
-from speech.schema import AsrParams, ClusterParams, SegmentParams
+from speech.schema import AsrParams, DiarizeParams, SegmentParams
 from tasks.decoding import FetchCall, record_of
 
 ROOT = Path(__file__).parents[2]
@@ -135,9 +135,10 @@ def test_callers_may_neither_spend_money_nor_overwrite_files() -> None:
 
 def test_an_option_stands_in_the_keys_that_it_declares() -> None:
     declared = {name: set(option.key) for name, option in options_of(TranscribeOptions).items()}
-    params = {"asr": AsrParams, "diarize": ClusterParams, "segment": SegmentParams}
+    params = {"asr": AsrParams, "diarize": DiarizeParams, "segment": SegmentParams}
     for stage, model in params.items():
-        taken = (set(model.model_fields) & set(declared)) - ({"model"} if stage != "asr" else set())
+        model_option = "model" if stage == "asr" else "diarization_model"
+        taken = {model_option if name == "model" else name for name in model.model_fields} & set(declared)
         assert {name for name, stages in declared.items() if stage in stages} == taken, stage
     plain = FetchCall(source="a.wav", label="a.wav")
     changed = {"track": "2", "allow_truncated": True, "max_duration": 1.0, "language": "fr"}

@@ -16,8 +16,7 @@ from prefect.flow_engine import run_flow_async
 from prefect.states import Scheduled, State
 
 import flows.result
-import infra.errors
-import speech.errors
+import stenoflow.errors
 from flows.report.advice import ADVICE, HELPS, kinds, retry_of
 from flows.report.contents import beginning
 from flows.report.timeline import Span, timeline
@@ -204,7 +203,7 @@ async def test_artifacts_that_prefect_refuses_do_not_fail_a_run(
 
 
 def test_every_error_of_the_drawn_trees_has_its_advice() -> None:
-    modules = (speech.errors, infra.errors, flows.result)
+    modules = (stenoflow.errors, flows.result)
     codes = {kind.code for kind in kinds() if kind.__module__ in {module.__name__ for module in modules}}
     assert codes - set(ADVICE) == set(), "say in flows/report/advice.py what a person can do about it"
     assert set(ADVICE) - codes == {"unexpected"}
