@@ -88,25 +88,13 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _end_with_parent() -> None:
-    """Standard input is held open by `steno up`: when it closes, however that ended, so does this process."""
-    import signal
-    import threading
-
-    def watch() -> None:
-        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main() -> int:
     """The child of `steno up`: its exit code. The last line on standard error says what was wrong."""
+    from infra.processes import end_with_parent
     from infra.settings import get_settings
     from speech.errors import StenoError
 
-    _end_with_parent()
+    end_with_parent()
     quieten()
     try:
         check_orchestrator()

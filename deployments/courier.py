@@ -23,7 +23,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from deployments.worker import end_with_parent
 from flows.attempts import RESTARTS_WITHIN
 from flows.webhooks import (
     DEPLOYMENT,
@@ -38,6 +37,7 @@ from flows.webhooks import (
 )
 from infra import webhooks
 from infra.compute import get_store
+from infra.processes import end_with_parent
 from infra.settings import StenoSettings, get_settings
 
 if TYPE_CHECKING:

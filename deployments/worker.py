@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
 import signal
 import sys
-import threading
 
 from deployments.environment import flow_environment
+from infra.processes import end_with_parent
 from infra.settings import get_settings
 from stenoflow import isolated
 
@@ -50,17 +49,6 @@ async def work(pool: str, name: str, limit: int | None) -> None:
     working.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait_for(working, REPORT)
-
-
-def end_with_parent() -> None:
-    """Standard input is held open by the parent: when it closes, however the parent ended, so does the worker."""
-
-    def watch() -> None:
-        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(pool: str, name: str, limit: str) -> None:

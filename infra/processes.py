@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -36,6 +38,20 @@ def write_nowhere() -> None:
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def end_with_parent(end: Callable[[], object] | None = None) -> None:
+    """Call `end`, in a thread, once standard input closes: the parent holds it open, and it closes however the parent ended.
+
+    Without `end` this process is sent SIGTERM.
+    """
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
+            pass
+        os.kill(os.getpid(), signal.SIGTERM) if end is None else end()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _machine() -> tuple[str, str, str]:

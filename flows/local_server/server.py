@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from flows.local_server import database, running
 from flows.local_server.database import KnownSchema
 from infra.errors import ApiDenied, ApiRefused, ApiUnreachable
+from infra.processes import end_with_parent
 from speech.errors import StenoError
 from stenoflow import isolated
 
@@ -224,7 +224,7 @@ def _serve(kind: str, descriptor: int, *names: str) -> None:
             locked.close()
 
     server = Noting(config)
-    threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
+    end_with_parent(lambda: _end(server))
     try:
         current = locked.enter_context(database.prepared(schema))
     except StenoError as error:
@@ -244,9 +244,8 @@ def _guarded(app: Any, listener: socket.socket, names: tuple[str, ...]) -> Any:
     return Origins(app, hosts=hosts, origins=deploy.allowed_origins, setting="STENO_DEPLOY")
 
 
-def _end_with_parent(server: uvicorn.Server) -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread may not hold when Python ends
-        pass
+def _end(server: uvicorn.Server) -> None:
+    """In order; after a quarter of a minute whatever is in the way."""
     server.should_exit = True
     time.sleep(15)
     os._exit(1)
