@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Self
 
 from infra.settings import S3Settings
-from infra.storage.aside import move_in, write_file
+from infra.storage.aside import move_in, stale_parts, write_file
 from infra.storage.base import Lock, StoredFile
-from infra.storage.leases import LOCKS, NoLock, is_part, warn_once
+from infra.storage.leases import LOCKS, NoLock, warn_once
 
 _URL = ("file://", "local://")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -77,8 +77,7 @@ class Folder:
         return FileLocks(Path(self.root, LOCKS))
 
     def stale_parts(self, folders: Collection[str], before: float) -> list[str]:
-        files = (file for folder in folders for file in self.files(folder, parts=True))
-        return [file.path for file in files if is_part(file) and file.modified < before]
+        return stale_parts(self, folders, before)
 
     def abort_uploads(self, folders: Collection[str], before: float, *, dry_run: bool) -> int:
         return 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 import time
 import uuid
@@ -26,7 +25,6 @@ LOCKS = "locks"
 """The folder of a store's locks."""
 _SAFE = 0.7
 """Share of the lease after its renewal within which nobody else can have taken the lock, slow requests included."""
-_PART = re.compile(r"\..*\.part")
 
 _log = logging.getLogger(__name__)
 
@@ -166,11 +164,6 @@ class NoLocks:
 class NoLock:
     def release(self) -> None:
         pass
-
-
-def is_part(file: StoredFile) -> bool:
-    """Whether it is named as what is being written aside is, and of a known age."""
-    return _PART.fullmatch(file.path.rpartition("/")[2]) is not None and file.modified > 0
 
 
 def _body() -> bytes:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import uuid
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+from infra.storage.aside import part_name, stale_parts
 from infra.storage.base import Locking, StoredFile
-from infra.storage.leases import NoLocks, is_part
+from infra.storage.leases import NoLocks
 
 if TYPE_CHECKING:
     from infra.settings import S3Settings
@@ -96,7 +96,7 @@ class Remote:
             self.fs.put_file(str(source), full)
             return
         folder, _, name = full.rpartition("/")
-        aside = f"{folder}/.{name}.{uuid.uuid4().hex}.part"
+        aside = f"{folder}/{part_name(name)}"
         try:
             self.fs.put_file(str(source), aside)
             self.fs.mv(aside, full)
@@ -157,10 +157,7 @@ class Remote:
         return NoLocks()
 
     def stale_parts(self, folders: Collection[str], before: float) -> list[str]:
-        if self.whole:
-            return []
-        files = (file for folder in folders for file in self.files(folder, parts=True))
-        return [file.path for file in files if is_part(file) and file.modified < before]
+        return [] if self.whole else stale_parts(self, folders, before)
 
     def abort_uploads(self, folders: Collection[str], before: float, *, dry_run: bool) -> int:
         return 0
