@@ -77,7 +77,7 @@ class WebhookDeliveries(BaseModel):
 class WebhookData(BaseModel):
     job_id: str
     status: JobEnd
-    url: str = Field(description="Where the job is to be had; relative to this service.")
+    url: str = Field(description="Where to fetch the job; relative to this service.")
     metadata: dict[str, str]
 
 

@@ -239,7 +239,7 @@ class TranscribeOptions(Frozen):
             at={
                 Door.API: At(
                     "nothing is written: every format is rendered when it is fetched, and these are linked",
-                    help="The files to write: `links` names them; every format is to be had in any case.",
+                    help="The files to write: `links` names them; every format is available in any case.",
                     bounds=(MinLen(1), MaxLen(len(FORMATS))),
                 )
             },

@@ -136,7 +136,7 @@ class Job(BaseModel):
     metadata: dict[str, str] = {}
     tags: list[str] = []
     webhook: WebhookDelivery | None = Field(None, description="There once `webhook_url` is to be told that the job has ended.")
-    links: dict[str, str] = Field({}, description="Where the transcript is to be had, by format; relative to this service.")
+    links: dict[str, str] = Field({}, description="Where to fetch the transcript, by format; relative to this service.")
 
 
 class JobSummary(BaseModel):

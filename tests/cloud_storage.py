@@ -1,5 +1,6 @@
 """Google's and Azure's object stores on loopback: fake-gcs-server, and a server that speaks the part of Azure's blob protocol
-that adlfs and the store use, conditions included (what it answers was compared with Azurite's).
+that adlfs and the store use, conditions included. The store was tried on Azurite by hand; the answers
+of this server were not compared one by one.
 
 As fixtures: `google_storage` and `azure_storage` are functions that make a new bucket and return its URL. They set the environment
 that gcsfs and adlfs read, in this process and in its children.

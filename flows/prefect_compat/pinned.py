@@ -70,7 +70,7 @@ def _parts() -> Iterator[Part]:  # noqa: PLR0915  a table
     )
     base = "prefect.workers.base:BaseWorker"
     soon = "a run that is due again while it holds its slot ends the worker"
-    yield replaced(f"{base}.get_and_submit_flow_runs", "one that is told to end takes no more", "self")
+    yield replaced(f"{base}.get_and_submit_flow_runs", "a worker that is shutting down takes no more runs", "self")
     yield replaced(f"{base}._get_scheduled_flow_runs", soon, "self", 16806)
     yield replaced(f"{base}._submit_scheduled_flow_runs", soon, "self flow_run_response", 16806)
     yield replaced(f"{base}.run", ours, "self flow_run configuration task_status")

@@ -20,7 +20,7 @@ def import_libraries() -> None:
 
 
 def load_speech() -> None:
-    """The ASR model that the settings name. What cannot be had is met by the call that asks for it, in a sentence."""
+    """The ASR model that the settings name. If it is unavailable, the call that needs it reports so."""
     _load(lambda: ahead.load_speech(get_settings().model, runtime_here()))
 
 

@@ -50,7 +50,7 @@ class Options(ChunkOptions, total=False):
     on_diarization_failure: Literal["fail", "degrade"]
     """What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails."""
     formats: Sequence[Format]
-    """The files to write: `links` names them; every format is to be had in any case."""
+    """The files to write: `links` names them; every format is available in any case."""
     highlight_words: bool
     """Underline each word as it is spoken, in srt and vtt; give each its time, in lrc."""
     max_line_width: int | None
