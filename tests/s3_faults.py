@@ -1,6 +1,6 @@
 """A real S3 service (moto's, in a process of its own) behind a proxy with fault switches.
 
-As a fixture: `from tests.s3_faults import faulty_s3` (in a conftest or the test module), then::
+As a fixture, `faulty_s3`::
 
     bucket = faulty_s3.bucket()                       # a new, empty one
     faulty_s3.set({"fault": "error", "rate": 0.05})   # 5 % of all requests answer 500 or 503 SlowDown

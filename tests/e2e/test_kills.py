@@ -24,10 +24,8 @@ from typing import Any
 import pytest
 
 from tests.deployed import Deployed
-from tests.s3_faults import FaultyS3, s3_service
+from tests.s3_faults import FaultyS3
 from tests.stage_double import TEXT, recording
-
-__all__ = ["s3_service"]
 
 STAGES = ("segment", "asr", "align", "embed", "cluster", "merge")
 MIDDLES = tuple(f"in {stage}" for stage in ("fetch", *STAGES))

@@ -19,10 +19,8 @@ from infra.errors import ArtifactMissing, OutputNotWritable
 from infra.settings import get_settings
 from infra.store import Store
 from stenoflow.cli.main import run as steno_command
-from tests.s3_faults import FaultyS3, faulty_s3, s3_service
+from tests.s3_faults import FaultyS3
 from tests.stage_double import TEXT, ComputeDouble, recording
-
-__all__ = ["faulty_s3", "s3_service"]
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
 

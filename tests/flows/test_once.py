@@ -29,10 +29,8 @@ from infra.settings import StenoSettings, get_settings
 from speech.errors import GatedModel
 from tasks.locking import WAITING, claimed
 from tests import stub_compute
-from tests.s3_faults import FaultyS3, faulty_s3, s3_service
+from tests.s3_faults import FaultyS3
 from tests.stage_double import ComputeDouble, recording
-
-__all__ = ["faulty_s3", "s3_service"]
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]
 

@@ -22,11 +22,9 @@ from infra.storage.remote import Remote
 from infra.storage.s3 import S3
 from infra.store import Store
 from infra.usage import RunUse, Use
-from tests.s3_faults import FaultyS3, faulty_s3, s3_service
+from tests.s3_faults import FaultyS3
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["faulty_s3", "s3_service"]
 
 EVERYTHING = Limits(older_than=0)
 SIZE = 1000

@@ -14,12 +14,9 @@ import pytest
 from infra import processes
 from infra.locks import Lock, Locks
 from infra.store import Store
-from tests.cloud_storage import azure_storage, google_storage
-from tests.s3_faults import FaultyS3, faulty_s3, s3_service
+from tests.s3_faults import FaultyS3
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["azure_storage", "faulty_s3", "google_storage", "s3_service"]
 
 LEASE = 2.0
 

@@ -18,11 +18,9 @@ from infra.errors import ArtifactMissing
 from infra.settings import S3Settings
 from infra.store import Store
 from speech.errors import Retry, TransientError
-from tests.s3_faults import FaultyS3, faulty_s3, s3_service
+from tests.s3_faults import FaultyS3
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["faulty_s3", "s3_service"]
 
 SMALL = random.Random(1).randbytes(3_000)
 LARGE = random.Random(2).randbytes(33 << 20)

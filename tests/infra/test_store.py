@@ -22,11 +22,8 @@ from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
 from infra.settings import S3Settings
 from infra.store import Store
 from speech.errors import Retry, TransientError
-from tests.cloud_storage import azure_storage, google_storage
 from tests.damage import flac
 from tests.infra.conftest import BODY, SHA256, FaultServer, make_settings, s3_client
-
-__all__ = ["azure_storage", "google_storage"]
 
 
 @pytest.fixture(params=["folder", "s3", "memory", "google_storage", "azure_storage"])
@@ -136,7 +133,7 @@ def test_another_machines_writes_are_seen(store: Store, output: Path, tmp_path: 
     assert not store.exists(path)
 
 
-@pytest.mark.parametrize("store", ["folder", "s3", "azure_storage"], indirect=True)
+@pytest.mark.parametrize("store", ["folder", "s3", "google_storage", "azure_storage"], indirect=True)
 def test_threads_share_a_store(store: Store, tmp_path: Path) -> None:
     def work(number: int) -> bytes:
         path = tmp_path / f"{number}"
