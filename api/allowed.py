@@ -10,7 +10,7 @@ import contextlib
 from api import cures
 from api.errors import Unprocessable
 from infra.settings import StenoSettings
-from speech.errors import AccessError, InputError
+from stenoflow.errors import AccessError, InputError
 
 ANY = "*"
 """In a setting's list: no limit."""

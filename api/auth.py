@@ -24,7 +24,7 @@ from infra.listening import is_loopback
 from infra.origins import is_local_name
 from infra.settings import StenoSettings, get_settings
 from infra.webhooks import SERVICE
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 
 _declared = HTTPBearer(
     auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"

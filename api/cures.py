@@ -7,7 +7,7 @@ CURES           "`GET /v1/models` lists …"       said here
 
 from __future__ import annotations
 
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 
 CURES: dict[str, str] = {
     "unknown_model": "`GET /v1/models` lists those that can be named.",

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 from api.allowed import may_read, within
 from api.errors import Unprocessable
 from infra.addresses import AddressGuard
-from infra.errors import DownloadFailed, SourceForbidden, SourceNotFound
 from infra.names import scheme_of
 from infra.net import Location, parse
 from infra.settings import StenoSettings, get_settings
+from stenoflow.errors import DownloadFailed, SourceForbidden, SourceNotFound
 
 _LOOK_UP = 5.0
 """Seconds that a name may take to resolve; what takes longer is left to the worker."""

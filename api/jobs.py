@@ -29,10 +29,10 @@ from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from flows.webhooks import WANTED
-from infra.errors import SourceNotFound
 from infra.handles import revealed
 from infra.names import scheme_of
 from infra.settings import StenoSettings
+from stenoflow.errors import SourceNotFound
 from stenoflow.jobs import JobStatus, JobSummary
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from infra.locks import get_locks
 from infra.names import file_suffix
 from infra.settings import get_settings
 from infra.storage import Lock
-from speech.errors import TransientError
+from stenoflow.errors import TransientError
 
 UPLOADS = "uploads"
 _HOLDS = "holds"

@@ -15,7 +15,7 @@ from pathlib import Path
 from api import keys
 from api.keys import ApiKey
 from infra.store import Store
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 
 FRESH = 2.0
 """Seconds after which the kept keys are looked at again: how long a revoked key may still work."""

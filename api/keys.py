@@ -23,9 +23,9 @@ from pydantic import Field
 
 from infra.store import Store
 from infra.webhooks import SERVICE
-from speech.errors import InvalidOption
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import InvalidOption
+from stenoflow.types import Frozen
 
 PREFIX = "sk-steno-"
 MARK = "access/keys-required"

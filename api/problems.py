@@ -17,7 +17,7 @@ from api import cures
 from api.errors import ApiError, Unprocessable
 from api.openai import envelope
 from api.schemas import Problem, RefusedField
-from speech.errors import AccessError, InputError, StenoError, TransientError
+from stenoflow.errors import AccessError, InputError, StenoError, TransientError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -22,7 +22,7 @@ from flows import webhooks
 from infra.compute import get_store
 from infra.removal import remove_run
 from infra.settings import StenoSettings
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -13,10 +13,10 @@ from flows.options import LAYOUT
 from flows.result import TranscribeResult
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
-from infra.errors import ArtifactMissing
 from infra.names import output_stem
-from speech.schema import Transcript
 from speech.stored import read_json
+from stenoflow.errors import ArtifactMissing
+from stenoflow.types import Transcript
 
 
 async def rendered(result: TranscribeResult, format_: str, options: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def application() -> FastAPI:
 def check_orchestrator() -> None:
     """Raise NoApi unless a Prefect API is configured, ApiUnreachable unless it answers."""
     from flows.local_server.server import check_api, find_api
-    from infra.errors import NoApi
+    from stenoflow.errors import NoApi
 
     url = find_api()
     if not url:
@@ -92,7 +92,7 @@ def main() -> int:
     """The child of `steno up`: its exit code. The last line on standard error says what was wrong."""
     from infra.processes import end_with_parent
     from infra.settings import get_settings
-    from speech.errors import StenoError
+    from stenoflow.errors import StenoError
 
     end_with_parent()
     quieten()

@@ -19,9 +19,9 @@ from api.schemas import JobRequest
 from api.submissions import Uploaded
 from infra.api_settings import ApiSettings
 from infra.compute import get_store
-from infra.errors import SourceTooLarge
 from infra.names import display_name
 from infra.partfile import PartFile
+from stenoflow.errors import SourceTooLarge
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -35,7 +35,7 @@ from infra.compute import get_store
 from infra.jobs import ProgressSink, StageJob
 from infra.local import LocalCompute
 from infra.settings import StenoSettings
-from speech.errors import TransientError
+from stenoflow.errors import TransientError
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 1.0

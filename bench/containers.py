@@ -30,8 +30,9 @@ from infra.jobs import ProgressSink, StageJob
 from infra.local import LocalCompute
 from infra.settings import StenoSettings
 from speech.audio import Recording, normalise
-from speech.errors import MediaError
-from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Region, Segment, Word
+from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Region
+from stenoflow.errors import MediaError
+from stenoflow.types import Segment, Word
 from tests.media import bursts, marks
 from tests.stage_double import MODEL, leave, stand_in
 

@@ -28,7 +28,7 @@ from infra.compute import get_store
 from infra.jobs import ProgressSink, StageJob
 from infra.local import LocalCompute
 from infra.settings import StenoSettings
-from speech.errors import TransientError
+from stenoflow.errors import TransientError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

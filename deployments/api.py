@@ -10,8 +10,8 @@ from deployments.changes import Change
 from flows import orphans
 from flows.local_server.server import check_api, find_api, refusal, shown
 from flows.prefect_compat.client import log_errors_only
-from infra.errors import ApiUnreachable, NoApi
 from infra.settings import StenoSettings
+from stenoflow.errors import ApiUnreachable, NoApi
 
 
 def target() -> str:

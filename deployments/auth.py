@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.local_server.server import configured
 from infra.listening import is_loopback
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 
 SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"
 """What Prefect's server asks for; its clients send PREFECT_API_AUTH_STRING."""

@@ -15,7 +15,7 @@ from deployments.catalog import CHILD_TAG, TAG, WEBHOOK_TAG
 from deployments.changes import Change
 from flows.attempts import RESTARTED
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 
 if TYPE_CHECKING:
     from uuid import UUID

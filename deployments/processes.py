@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from flows.local_server import database
-from infra.errors import ApiUnreachable
 from infra.listening import listen
 from stenoflow import isolated
+from stenoflow.errors import ApiUnreachable
 
 __all__ = ["Child", "api", "listen", "server", "wait_healthy", "worker"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 
 from deployments.processes import Child
-from infra.errors import ProcessKeepsEnding
 from infra.processes import ending_signals
+from stenoflow.errors import ProcessKeepsEnding
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0

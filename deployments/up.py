@@ -23,7 +23,7 @@ from deployments.welcome import Served, reachable, welcome
 from flows.local_server import running
 from flows.local_server.server import START_TIMEOUT
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 
 LOG_BYTES = 20 * 2**20
 """Above this a log of the last start is put aside, and the one before dropped."""

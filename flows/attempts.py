@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from infra.errors import Quarantined
 from infra.settings import get_settings
+from stenoflow.errors import Quarantined
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -19,7 +19,7 @@ from flows.cancellation import cancelled_from_outside
 from flows.served import asked, served
 from infra.names import display_name
 from infra.settings import get_settings
-from speech.errors import InvalidOption, StenoError
+from stenoflow.errors import InvalidOption, StenoError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

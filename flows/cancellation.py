@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from infra.settings import get_settings
-from speech.errors import StageCancelled
+from stenoflow.errors import StageCancelled
 from tasks.stopping import Stop, stoppable
 
 if TYPE_CHECKING:

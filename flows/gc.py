@@ -10,7 +10,7 @@ from flows.upkeep import collected_everywhere
 from infra.collect import DAY, Limits
 from infra.collected import Collected, lines
 from infra.settings import get_settings
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 
 class GcRequest(Frozen):

@@ -14,11 +14,11 @@ from annotated_types import MaxLen, MinLen
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from flows.doors import CALLERS, CHUNKS, OPERATORS, At, Door, Option, option, options_of
-from speech.errors import InvalidOption
 from speech.formats import FORMATS as KNOWN_FORMATS
 from speech.formats import RenderOptions
 from speech.languages import LANGUAGES, language_code, language_of_tag
-from speech.schema import Frozen
+from stenoflow.errors import InvalidOption
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     Format = str

@@ -11,10 +11,9 @@ from typing import Literal
 
 from flows.result import DiarizationFailed, StageReport, TranscribeResult
 from infra.compute import get_store
-from infra.errors import OutputNotWritable, StorageFull
-from speech.errors import Retry, StenoError
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import OutputNotWritable, Retry, StenoError, StorageFull
+from stenoflow.types import Frozen
 
 _log = logging.getLogger(__name__)
 

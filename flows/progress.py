@@ -13,8 +13,8 @@ from uuid import UUID
 from flows.artifacts import RunArtifacts, flow_run_here, read_artifacts
 from infra.progress import StageEvent, listening
 from infra.settings import get_settings
-from speech.errors import StageCancelled
-from speech.schema import Frozen
+from stenoflow.errors import StageCancelled
+from stenoflow.types import Frozen
 from tasks.graph import STAGES_IN_ORDER
 
 if TYPE_CHECKING:

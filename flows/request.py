@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from flows.doors import OPERATORS, At, Door, Option, option
 from flows.options import FORMATS, NO_TEXT, TranscribeOptions, only_text
 from infra.names import display_name, portable, readable, scheme_of
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 
 def portable_source(value: Any) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from infra.artifacts import ArtifactRef
-from speech.errors import StenoError
-from speech.schema import Frozen
+from stenoflow.errors import StenoError
+from stenoflow.types import Frozen
 from tasks.report import StageReport
 
 __all__ = ["DiarizationFailed", "StageReport", "TranscribeResult"]

@@ -11,8 +11,7 @@ from uuid import UUID
 from flows.execution import create_run
 from flows.outcome import read_outcome
 from flows.request import TranscribeRequest
-from infra.errors import SourceError
-from speech.errors import InputError, StenoError
+from stenoflow.errors import InputError, SourceError, StenoError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -13,7 +13,7 @@ from flows.progress import progress_shown
 from flows.report import publish_failure
 from flows.request import TranscribeRequest
 from flows.usage import artifacts_in_use
-from speech.errors import StageCancelled
+from stenoflow.errors import StageCancelled
 from tasks.report import RunLog, redone_from, run_id
 
 

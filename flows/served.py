@@ -14,8 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.orphans import marked
 from flows.report.advice import advice_for
-from infra.errors import Quarantined
-from speech.errors import InvalidOption, StageCancelled, StenoError
+from stenoflow.errors import InvalidOption, Quarantined, StageCancelled, StenoError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -19,10 +19,9 @@ from flows.served import asked, served
 from flows.usage import recomputing_what_is_lost
 from infra import headstart
 from infra.artifacts import ArtifactRef
-from infra.errors import ArtifactMissing
 from infra.names import display_name
 from infra.prices import total_cost
-from speech.errors import StenoError
+from stenoflow.errors import ArtifactMissing, StenoError
 from tasks.align import align
 from tasks.asr import asr
 from tasks.calls import asr_call
@@ -46,7 +45,7 @@ def _run_name() -> str:
 async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     """Turn one recording into a speaker-attributed, word-timed transcript.
 
-    Raises the errors of `speech.errors` and `infra.errors`, and DiarizationFailed when the transcript could be written
+    Raises the errors of `stenoflow.errors` and `stenoflow.errors`, and DiarizationFailed when the transcript could be written
     without speakers only.
 
     Args:

@@ -21,7 +21,7 @@ from infra.collected import Collected
 from infra.compute import get_store
 from infra.settings import StenoSettings
 from infra.store import Store
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -11,10 +11,10 @@ from typing import TypeVar
 from prefect import get_run_logger
 
 from infra.compute import get_store
-from infra.errors import ArtifactMissing
 from infra.names import STDIN
 from infra.settings import get_settings
 from infra.usage import RunUse, enter, leave
+from stenoflow.errors import ArtifactMissing
 from tasks.report import run_id
 
 _TIMES_LOST = 2

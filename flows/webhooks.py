@@ -16,8 +16,8 @@ from uuid import UUID
 from pydantic import Field
 
 from flows.attempts import RESTARTED, RESTARTS_WITHIN, STATE_BY_AUTOMATION
-from speech.schema import Frozen
 from stenoflow.jobs import WebhookType
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from infra.errors import DownloadFailed, SourceForbidden, SourceNotFound
-from speech.errors import InvalidOption
+from stenoflow.errors import DownloadFailed, InvalidOption, SourceForbidden, SourceNotFound
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

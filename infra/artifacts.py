@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 Kind = Literal["audio", "segmentation", "asr", "alignment", "embeddings", "diarization", "transcript", "shard"]
 

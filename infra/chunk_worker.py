@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from infra.chunk_messages import Garbled, Message, packed, read
 from infra.jobs import engine_required
 from infra.telemetry import hush
-from speech.errors import InputError, Retry, StenoError
 from speech.schema import RuntimeOptions
+from stenoflow.errors import InputError, Retry, StenoError
 
 if TYPE_CHECKING:
     from speech.streaming import Answer
@@ -119,7 +119,7 @@ def _rendered(answer: Answer) -> bytes:
     """As jobs render a transcript: `language`, `segments`, `word_segments`."""
     from speech.formats.options import RenderOptions
     from speech.formats.whisperx_json import json as rendered
-    from speech.schema import Transcript
+    from stenoflow.types import Transcript
 
     language, duration = answer.session.language or "", answer.session.elapsed
     whole = rendered(

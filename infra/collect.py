@@ -24,7 +24,7 @@ from infra.settings import StenoSettings
 from infra.storage import StoredFile
 from infra.store import Store
 from infra.usage import Use
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 DAY = 86_400.0
 _AT_ONCE = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 
 class Collected(Frozen):

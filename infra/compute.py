@@ -13,9 +13,9 @@ from infra.jobs import Compute
 from infra.local import LocalCompute
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from speech.errors import EngineMissing
 from speech.registry import ENGINES, Resolved
 from speech.schema import RuntimeOptions, StageName
+from stenoflow.errors import EngineMissing
 
 if TYPE_CHECKING:
     from speech.models import Machine

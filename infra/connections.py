@@ -11,8 +11,8 @@ from typing import Any
 import httpcore
 
 from infra.addresses import AddressGuard
-from infra.errors import DownloadFailed, SourceError
 from infra.settings import NetSettings
+from stenoflow.errors import DownloadFailed, SourceError
 
 Report = Callable[[int, int | None], None]
 """Told the bytes done and the total, if known; also while nothing arrives. It may raise, which ends the download."""

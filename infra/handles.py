@@ -16,9 +16,9 @@ import uuid
 from pathlib import Path
 
 from infra.compute import get_store
-from infra.errors import SourceNotFound
 from infra.names import WEB, display_name, scheme_of
 from infra.settings import StenoSettings
+from stenoflow.errors import SourceNotFound
 
 KEPT_DAYS = 7.0
 _HANDLE = re.compile(r"secret://([0-9a-f]{32})/")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
-from speech.errors import StageCancelled
+from stenoflow.errors import StageCancelled
 
 T = TypeVar("T")
 

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from infra.artifacts import ArtifactRef, Kind, StageOutcome
-from speech.errors import EngineMissing, StageCancelled
-from speech.schema import Frozen, RuntimeOptions, Shard, StageName
+from speech.schema import RuntimeOptions, Shard, StageName
 from speech.shards import WHOLE
 from speech.stages import STAGES
+from stenoflow.errors import EngineMissing, StageCancelled
+from stenoflow.types import Frozen
 
 ProgressSink = Callable[[float], None]
 """Told the fraction done, 0…1; called from worker threads."""

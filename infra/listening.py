@@ -6,8 +6,7 @@ import errno
 import ipaddress
 import socket
 
-from infra.errors import PortTaken
-from speech.errors import InputError
+from stenoflow.errors import InputError, PortTaken
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -22,10 +22,10 @@ import httpx
 from infra.addresses import AddressGuard, canonical_host
 from infra.connections import Broken, GuardedBackend, Pace, Report, Surplus, back_off
 from infra.disposition import served_name
-from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
 from infra.names import full_address
 from infra.partfile import PartFile
 from infra.settings import NetSettings
+from stenoflow.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from infra.errors import SourceError, SourceTooLarge, StorageFull
 from infra.storage_errors import storage_errors
+from stenoflow.errors import SourceError, SourceTooLarge, StorageFull
 
 BLOCK = 1 << 20
 

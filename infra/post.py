@@ -18,9 +18,9 @@ import httpcore
 
 from infra.addresses import AddressGuard
 from infra.connections import Broken, GuardedBackend, Pace
-from infra.errors import DownloadFailed, SourceError, SourceForbidden, SourceNotFound
 from infra.net import Location, parse
 from infra.settings import NetSettings
+from stenoflow.errors import DownloadFailed, SourceError, SourceForbidden, SourceNotFound
 
 READ_BYTES = 4096
 """Of an answer, so that one who sends more than that gains nothing and one who sends little is not cut off."""

@@ -23,11 +23,11 @@ from infra.on_modal import copies
 from infra.settings import ShardSettings
 from infra.store import Store
 from infra.usage import claim_of, noted, paths_in
-from speech.errors import Retry, StenoError
 from speech.runtime import cpu_threads
 from speech.schema import RuntimeOptions, Shard
 from speech.stages import STAGES, combine_shards
 from speech.stored import parsed
+from stenoflow.errors import Retry, StenoError
 
 CHUNK_SECONDS = 28.0
 """About the longest that one segment of ASR's spans."""

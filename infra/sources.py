@@ -18,14 +18,13 @@ from typing import IO, BinaryIO
 from urllib.parse import urlsplit
 
 from infra.connections import TICK_SECONDS, Report
-from infra.errors import SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
 from infra.names import STDIN, display_name, expanded, file_suffix, full_address, output_stem, path_of, readable, scheme_of
 from infra.net import Served, download
 from infra.objects import fetch_object
 from infra.partfile import BLOCK, PartFile
 from infra.settings import StenoSettings
-from speech.errors import EmptyMedia
-from speech.schema import Frozen
+from stenoflow.errors import EmptyMedia, SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
+from stenoflow.types import Frozen
 
 __all__ = ["Fetched", "display_name", "fetch_source", "output_stem"]
 

@@ -6,9 +6,8 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from infra.errors import OutputNotWritable, StorageFull
 from infra.remote_errors import RemoteFault, remote_fault
-from speech.errors import StenoError, TransientError
+from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError
 
 _UNWRITABLE = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from infra import usage
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind, artifact_path
-from infra.errors import ArtifactMissing
 from infra.integrity import FILE_SHA256, Version, file_sha256, is_content, judged, sealed, unsealed
 from infra.scratch import own_folder
 from infra.storage import StoredFile, open_storage
 from infra.storage_errors import missing_is_unwritable, storage_errors
-from speech.errors import UnreadableArtifact
+from stenoflow.errors import ArtifactMissing, UnreadableArtifact
 
 if TYPE_CHECKING:
     from infra.settings import S3Settings, StenoSettings

@@ -6,13 +6,12 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from infra.errors import SourceForbidden, SourceNotFound
 from infra.listing.entry import Item
 from infra.names import display_name, expanded, path_of, scheme_of
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
 from infra.storage import SOURCES
-from speech.errors import EmptyMedia
+from stenoflow.errors import EmptyMedia, SourceForbidden, SourceNotFound
 
 COLUMN = "reference"
 """Of a manifest: one or more paths or addresses, separated by semicolons."""

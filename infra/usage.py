@@ -19,10 +19,9 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Protocol
 
-from infra.errors import OutputNotWritable, StorageFull
-from speech.errors import TransientError
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import OutputNotWritable, StorageFull, TransientError
+from stenoflow.types import Frozen
 
 USES = "uses"
 CLAIM = "claim-"

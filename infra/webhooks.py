@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 
 from infra.net import parse
 from infra.store import Store
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.types import Frozen
 
 PREFIX = "whsec_"
 SERVICE = "anybody"

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from infra import outputs
 from infra.compute import get_store
-from infra.errors import OutputExists, OutputIsRecording, OutputNotWritable, StorageFull
 from infra.names import STDIN, WEB, path_of, scheme_of, without_secrets
 from infra.settings import StenoSettings
 from infra.storage import canonical
-from speech.schema import Frozen
 from speech.sniff import HEAD, looks_like_media
+from stenoflow.errors import OutputExists, OutputIsRecording, OutputNotWritable, StorageFull
+from stenoflow.types import Frozen
 
 _ELSEWHERE = "choose another --output-dir or --name"
 _LARGEST = 256 << 20

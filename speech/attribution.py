@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speech.schema import Segment, SpeakerSource, Turn, Word
+from stenoflow.types import Segment, SpeakerSource, Turn, Word
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

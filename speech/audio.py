@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from speech.decode import Tally, mono, too_long
-from speech.errors import CorruptMedia, EmptyMedia, MediaError, UnreadableMedia, UnsuitableMedia
 from speech.flac import flac_writer
 from speech.mixdown import PLAIN, Floats, Int16, Levels, Mixer, Mixing
 from speech.probe import Media, check_sound, open_media
@@ -24,6 +23,7 @@ from speech.schema import SAMPLE_RATE, AudioInfo
 from speech.stored import reading
 from speech.tracks import Asked, Track
 from speech.verdict import chosen, judge, several_tracks
+from stenoflow.errors import CorruptMedia, EmptyMedia, MediaError, UnreadableMedia, UnsuitableMedia
 
 if TYPE_CHECKING:
     import soundfile
@@ -52,7 +52,7 @@ def normalise(
     language, else the first that decodes, is not silent and, if there is one, is tagged with the `language`. `name` is what messages call the recording. `progress` is told the fraction of the file's bytes that were
     decoded; what it raises ends the work.
 
-    Raises the MediaErrors of `speech.errors`, and OSError when a file cannot be read or written. `target` is written
+    Raises the MediaErrors of `stenoflow.errors`, and OSError when a file cannot be read or written. `target` is written
     aside and moved, so that it is whole or not there.
     """
     job = _Job(source, target, max_duration, allow_truncated, Asked(track, language), name, progress)

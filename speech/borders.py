@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from speech.languages import WITHOUT_SPACES
-from speech.schema import AsrSegment, AsrWord, Region, Word
+from speech.schema import AsrSegment, AsrWord, Region
 from speech.session import SaidWord
+from stenoflow.types import Word
 
 SAME_TIME = 1.0
 """Seconds by which the same word's time may differ between two hearings."""

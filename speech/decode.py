@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from speech.clock import STEP, Clock, Gap, most_stretched
-from speech.errors import MediaTooLong
 from speech.frames import Packer, Pending, silence
 from speech.mixdown import Block, Int16, Mixer, Resampler, stretched
 from speech.probe import Media, capitalised, is_sound
+from stenoflow.errors import MediaTooLong
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from speech.errors import GatedModel, ModelUnavailable, StenoError, TransientError, UnknownModel
 from speech.files import file_lock, replaced
 from speech.registry import ENGINES, MODELS, Resolved, Seam
+from stenoflow.errors import GatedModel, ModelUnavailable, StenoError, TransientError, UnknownModel
 
 _PIN = re.compile(r"([\w.-]+:)?[0-9a-f]{40}")
 

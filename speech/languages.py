@@ -143,7 +143,7 @@ _BY_NAME = {name: code for code, name in LANGUAGES.items()} | ALIASES
 
 def language_code(value: str) -> str:
     """The code for a code or an English name, whatever its case. Raises InvalidOption for anything else."""
-    from speech.errors import InvalidOption
+    from stenoflow.errors import InvalidOption
 
     text = value.strip().lower()
     if text in LANGUAGES:

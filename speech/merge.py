@@ -13,19 +13,9 @@ import numpy as np
 
 from speech.attribution import attributed
 from speech.registry import ENGINES
-from speech.schema import (
-    AlignResult,
-    AsrResult,
-    Diarization,
-    MergeParams,
-    ModelInfo,
-    RuntimeOptions,
-    Segment,
-    Transcript,
-    Turn,
-    Word,
-)
+from speech.schema import AlignResult, AsrResult, Diarization, MergeParams, RuntimeOptions
 from speech.sentences import join_words, separators
+from stenoflow.types import ModelInfo, Segment, Transcript, Turn, Word
 
 if TYPE_CHECKING:
     from speech.stages import Progress

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from speech.errors import EngineMissing, InvalidOption, ModelUnavailable, UnknownModel
 from speech.hub import engine_of, files_in, hub_folder, hub_token, missing, pinned
 from speech.registry import (
     ALIASES,
@@ -35,7 +34,8 @@ from speech.registry import (
     Seam,
     names,
 )
-from speech.schema import Frozen
+from stenoflow.errors import EngineMissing, InvalidOption, ModelUnavailable, UnknownModel
+from stenoflow.types import Frozen
 
 ENGLISH_ONLY = re.compile(r"\.en$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")

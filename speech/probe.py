@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from speech.containers import Promise, read_promise
-from speech.errors import (
+from speech.schema import Probe
+from speech.sizes import Repair, repair
+from speech.sniff import HEAD, document_kind, has_header, headerless, lacks_a_rate
+from speech.tracks import Asked, Track, ranked, tracks_of
+from stenoflow.errors import (
     CorruptMedia,
     EmptyMedia,
     ForbiddenMedia,
@@ -21,10 +25,6 @@ from speech.errors import (
     UnreadableMedia,
     UnsuitableMedia,
 )
-from speech.schema import Probe
-from speech.sizes import Repair, repair
-from speech.sniff import HEAD, document_kind, has_header, headerless, lacks_a_rate
-from speech.tracks import Asked, Track, ranked, tracks_of
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

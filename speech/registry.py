@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from speech.schema import Frozen, ModelInfo, Timing
+from stenoflow.types import Frozen, ModelInfo, Timing
 
 Seam = Literal["asr", "align", "diarize"]
 Origin = Literal["package", "hub", "folder"]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from speech.errors import EngineMissing, OutOfMemory, StenoError
 from speech.registry import ENGINES
 from speech.schema import RuntimeOptions
+from stenoflow.errors import EngineMissing, OutOfMemory, StenoError
 
 Model = TypeVar("Model")
 

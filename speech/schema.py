@@ -11,14 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stenoflow.types import Frozen as Frozen
-from stenoflow.types import ModelInfo as ModelInfo
-from stenoflow.types import Segment as Segment
-from stenoflow.types import SpeakerSource as SpeakerSource
-from stenoflow.types import Timing as Timing
-from stenoflow.types import Transcript as Transcript
-from stenoflow.types import Turn as Turn
-from stenoflow.types import Word as Word
+from stenoflow.types import Frozen, ModelInfo, Segment, Timing, Turn
 
 SAMPLE_RATE = 16_000
 """Samples per second of every normalised recording."""

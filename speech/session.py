@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.errors import InvalidOption
-from speech.schema import SAMPLE_RATE, Frozen
+from speech.schema import SAMPLE_RATE
+from stenoflow.errors import InvalidOption
+from stenoflow.types import Frozen
 
 VERSION = 1
 """Raised when the state changes shape or meaning."""

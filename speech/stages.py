@@ -16,7 +16,6 @@ from speech.schema import (
     ClusterParams,
     DiarizeParams,
     EmbedParams,
-    Frozen,
     MergeParams,
     RuntimeOptions,
     SegmentParams,
@@ -24,6 +23,7 @@ from speech.schema import (
     StageName,
 )
 from speech.shards import WHOLE
+from stenoflow.types import Frozen
 
 Progress = Callable[[float], None]
 """Told the fraction done, 0…1, at every batch. It may raise StageCancelled, which ends the stage."""
@@ -90,7 +90,7 @@ def run_stage(
     """Run one stage, or one shard of it, on local files, write `output`, and return its small facts (the artifact's `meta`).
 
     `meta` may carry `load_seconds`, `device` and `batch_size`, which describe the run rather than the result. Raises
-    the errors of `speech.errors`; running out of memory arrives as OutOfMemory whatever library noticed it.
+    the errors of `stenoflow.errors`; running out of memory arrives as OutOfMemory whatever library noticed it.
     """
     from speech.runtime import memory_errors_translated
 

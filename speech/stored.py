@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from speech.errors import UnreadableArtifact
+from stenoflow.errors import UnreadableArtifact
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -23,7 +23,6 @@ from speech.diarize import labelled_turns
 from speech.diarize.embedding import embed
 from speech.diarize.networks import WINDOW, load_embedder, load_segmenter
 from speech.diarize.segmentation import STEP, Segmentation, segment
-from speech.errors import InvalidOption, ModelUnavailable
 from speech.merge import merge
 from speech.models import resolve_asr, resolve_diarization
 from speech.registry import PACKAGED_DIARIZATION, Resolved
@@ -38,13 +37,12 @@ from speech.schema import (
     ClusterParams,
     Diarization,
     RuntimeOptions,
-    Segment,
-    Turn,
-    Word,
 )
 from speech.sentences import join_words, separators
 from speech.session import TAIL_SECONDS, WORDS, ChunkParams, SaidWord, Session
 from speech.voices import recognised
+from stenoflow.errors import InvalidOption, ModelUnavailable
+from stenoflow.types import Segment, Turn, Word
 
 LOUDEST = 2.0
 """Samples beyond this are no floats of -1…1 but integers cast to float; those between are clipped."""

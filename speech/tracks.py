@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from speech.errors import NoSuchTrack
 from speech.languages import LANGUAGES, language_of_tag
+from stenoflow.errors import NoSuchTrack
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

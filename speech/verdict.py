@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from speech.clock import GAP
 from speech.decode import Tally, spell
-from speech.errors import CorruptMedia, EmptyMedia, TruncatedMedia
 from speech.mixdown import Mixer
 from speech.probe import Media, capitalised
 from speech.schema import ChosenTrack
 from speech.tracks import Track
+from stenoflow.errors import CorruptMedia, EmptyMedia, TruncatedMedia
 
 _LOSS = 0.05
 """The part of a recording that may fail to decode, with a warning, before it is refused."""

@@ -15,10 +15,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from speech.errors import ChecksumMismatch, ModelUnavailable, StenoError
 from speech.files import file_lock, replaced
 from speech.hub import hub_download
 from speech.registry import MODELS, Resolved
+from stenoflow.errors import ChecksumMismatch, ModelUnavailable, StenoError
 
 _GIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

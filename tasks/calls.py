@@ -9,8 +9,9 @@ from infra.artifacts import ArtifactRef
 from infra.jobs import StageJob
 from infra.keys import stage_key
 from infra.settings import StenoSettings
-from speech.schema import AsrParams, Frozen, RuntimeOptions, SegmentParams, StageName
+from speech.schema import AsrParams, RuntimeOptions, SegmentParams, StageName
 from speech.stages import STAGES
+from stenoflow.types import Frozen
 from tasks.models import Models, argument, pinned
 from tasks.recording import Recording
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
-from infra.errors import StorageFull
 from infra.jobs import ProgressSink, engine_required
 from infra.names import output_stem
 from infra.settings import get_settings
-from speech.errors import MediaTooLong
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import MediaTooLong, StorageFull
+from stenoflow.types import Frozen
 from tasks.recording import Recording
 
 if TYPE_CHECKING:

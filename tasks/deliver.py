@@ -13,7 +13,7 @@ from infra.compute import get_store
 from infra.post import Answer, posted
 from infra.settings import get_settings
 from infra.webhooks import signed, subscription
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 from tasks.records import RecordStorage
 
 _NOBODY = Answer(None, "The address is not kept any more")

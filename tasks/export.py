@@ -16,16 +16,15 @@ from prefect.cache_policies import NO_CACHE
 from infra import outputs
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
-from infra.errors import OutputNotWritable, StorageFull
 from infra.handles import revealed
 from infra.jobs import ProgressSink, in_thread
 from infra.names import output_stem, without_secrets
 from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
 from infra.written import known_as, refuse_others, refuse_source, write_for
-from speech.errors import StenoError, TransientError
-from speech.schema import Frozen, Transcript
 from speech.stored import read_json
+from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError
+from stenoflow.types import Frozen, Transcript
 from tasks.recording import Recording
 from tasks.report import RunLog, defects_contained, progress_of, started
 from tasks.retrying import current_attempts, retry_condition, with_retries

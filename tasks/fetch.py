@@ -47,7 +47,7 @@ async def fetch(
     gives it a file name. Of several audio tracks, `track` is taken
     (a number or a language), or else the first that decodes, is not silent and is tagged with the `language`.
 
-    Raises the errors of `infra.errors` for sources, and MediaError and its kinds for what they hold.
+    Raises the errors of `stenoflow.errors` for sources, and MediaError and its kinds for what they hold.
     """
     call = FetchCall(
         source=source,

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from infra.errors import StageNotBegun, StageTimeout
 from infra.jobs import ProgressSink
 from infra.settings import TimeoutSettings
+from stenoflow.errors import StageNotBegun, StageTimeout
 
 CHUNK = 30.0
 """Seconds of audio in one chunk of a batch, at most."""

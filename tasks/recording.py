@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from infra.artifacts import ArtifactRef
-from speech.schema import ChosenTrack, Frozen
+from speech.schema import ChosenTrack
+from stenoflow.types import Frozen
 
 
 class Recording(Frozen):

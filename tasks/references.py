@@ -18,9 +18,9 @@ from infra.listing.manifests import OWN_COLUMNS
 from infra.names import output_stem
 from infra.settings import StenoSettings, get_settings
 from infra.truths import COLUMN, truth_files
-from speech.errors import InvalidReference, StenoError
-from speech.schema import Frozen
 from speech.scoring.references import SUFFIXES, Reference, read_reference
+from stenoflow.errors import InvalidReference, StenoError
+from stenoflow.types import Frozen
 from tasks.report import defects_contained
 from tasks.retrying import current_attempts, retry_condition, with_retries
 

@@ -17,12 +17,11 @@ from prefect.utilities.annotations import quote
 
 from flows.prefect_compat.engine import no_chance_edges
 from infra.artifacts import StageOutcome
-from infra.errors import StageFailed
 from infra.jobs import ProgressSink
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
-from speech.errors import StageCancelled, StenoError, TransientError
-from speech.schema import Frozen
+from stenoflow.errors import StageCancelled, StageFailed, StenoError, TransientError
+from stenoflow.types import Frozen
 from tasks.costs import Costs
 from tasks.graph import STAGES_IN_ORDER, after, edges
 from tasks.retrying import counted

@@ -1,6 +1,6 @@
 """Whether a task is tried again, after how long, and with what: the one place of it.
 
-The error says of itself whether trying again can help (`speech.errors.Retry`). `Attempts.again_after` is the rule; Prefect asks it after
+The error says of itself whether trying again can help (`stenoflow.errors.Retry`). `Attempts.again_after` is the rule; Prefect asks it after
 each failure (`retry_condition`), and only bounds the count.
 """
 
@@ -16,10 +16,9 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from infra.errors import ArtifactMissing
 from infra.settings import RetrySettings, get_settings
-from speech.errors import Retry, StenoError
 from speech.schema import USUAL_BATCH
+from stenoflow.errors import ArtifactMissing, Retry, StenoError
 
 _MAX_HALVINGS = 8
 """A batch is at most 256."""

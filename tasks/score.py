@@ -15,10 +15,10 @@ from infra.compute import get_store
 from infra.jobs import ProgressSink, engine_required, in_thread
 from infra.prices import Rented, own_cost, rented_cost, total_cost
 from infra.settings import StenoSettings, get_settings
-from speech.schema import Frozen, Transcript
 from speech.scoring import Scores, ScoringOptions, score
 from speech.scoring.references import Reference
 from speech.stored import read_json
+from stenoflow.types import Frozen, Transcript
 from tasks.outcomes import outcome_in
 from tasks.report import StageReport, defects_contained
 from tasks.retrying import current_attempts, retry_condition, with_retries

@@ -22,8 +22,9 @@ from infra import compute
 from infra.artifacts import SUFFIXES, StageOutcome
 from infra.jobs import ProgressSink, StageJob
 from infra.local import LocalCompute
-from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Diarization, ModelInfo, Region, Segment, Turn, Word
+from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Diarization, Region
 from speech.stages import STAGES
+from stenoflow.types import ModelInfo, Segment, Turn, Word
 
 MODEL = ModelInfo(name="double", revision="1", origin="folder")
 TEXT = "good morning everyone"

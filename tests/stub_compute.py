@@ -9,7 +9,7 @@ What it does is in the JSON file that `STUB_PLAN` names, read anew at every stag
 - `writing`: stage → how long its artifact stays half written or half uploaded (see `tests.slow_writes`)
 - `runs`: flow run id → a plan that is put over this one for that run; where it has `hold` as well, `before`, `seconds` and
   `writing` last until it no longer has it
-- `fail`: stage → `{"error": "TransientError", "message": …, "cure": …, "times": n}`; the class is of `speech.errors` or `infra.errors`
+- `fail`: stage → `{"error": "TransientError", "message": …, "cure": …, "times": n}`; the class is of `stenoflow.errors` or `stenoflow.errors`
 - `poison`: a list of audio SHA-256; a stage that reads one of them kills its process (as running out of memory does)
 - `real`: true has every stage run the engine's own models
 
@@ -27,8 +27,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import infra.errors
-import speech.errors
+import stenoflow.errors
 from infra.artifacts import StageOutcome
 from infra.compute import get_store
 from infra.jobs import ProgressSink, StageJob
@@ -62,7 +61,7 @@ class StubCompute:
         if {ref.sha256 for ref in job.inputs.values()} & set(plan.get("poison", ())):
             os.kill(os.getpid(), signal.SIGKILL)
         if (failure := plan.get("fail", {}).get(job.stage)) and _nth(plan, job) <= failure.get("times", 10**9):
-            kind = getattr(speech.errors, failure["error"], None) or getattr(infra.errors, failure["error"])
+            kind = getattr(stenoflow.errors, failure["error"], None) or getattr(stenoflow.errors, failure["error"])
             said = failure.get("message", f"the {job.stage} stage was told to fail")
             raise kind(said, **({"cure": failure["cure"]} if "cure" in failure else {}))
         if plan.get("real"):

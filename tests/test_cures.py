@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import infra.errors
+import stenoflow.errors
 from api.cures import CURES, told
 from flows.result import DiarizationFailed
 from infra.compute import LocalCompute
-from speech.errors import OutOfMemory, StenoError, UnknownModel
+from stenoflow.errors import OutOfMemory, StenoError, UnknownModel
 
 ROOT = Path(__file__).parents[1]
-KNOWN = (infra.errors, DiarizationFailed, LocalCompute)
+KNOWN = (stenoflow.errors, DiarizationFailed, LocalCompute)
 """Imported, so that every class of errors is there."""
 ONE_DOORS = re.compile(
     r"(?<![\w-])--[a-z]|`steno |STENO_|PREFECT_|HF_TOKEN|AWS_|\bpip install|, or a folder|`modal |allow truncated"

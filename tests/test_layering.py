@@ -28,7 +28,7 @@ ENGINE = HEAVY | {"ctranslate2", "onnxruntime", "onnx", "av", "soundfile", "scip
 
 CONTRACT = {
     "speech.schema",
-    "speech.errors",
+    "stenoflow.errors",
     "speech.stages",
     "speech.models",
     "speech.registry",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
 
-import infra.errors  # noqa: F401  the codes of all errors are those of all classes
+import stenoflow.errors  # noqa: F401  the codes of all errors are those of all classes
 from api import held, states, tags
 from api.auth import Caller
 from api.errors import ApiError
@@ -22,8 +22,8 @@ from api.openai.schemas import AudioForm, TranscriptionForm
 from api.problems import status_of
 from api.results import transcript
 from api.submissions import Uploaded
-from speech.errors import MediaError, Retry, StenoError
-from speech.schema import Transcript
+from stenoflow.errors import MediaError, Retry, StenoError
+from stenoflow.types import Transcript
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -5,9 +5,9 @@ from __future__ import annotations
 from api.errors import Unprocessable
 from api.openai.schemas import Model
 from infra.settings import StenoSettings
-from speech.errors import StenoError
 from speech.models import resolve_asr
 from speech.registry import ALIASES, names
+from stenoflow.errors import StenoError
 
 DIARIZING = "gpt-4o-transcribe-diarize"
 STAND_INS = (

@@ -24,7 +24,7 @@ from api.openai.schemas import (
 )
 from speech.formats import render
 from speech.languages import LANGUAGES, WITHOUT_SPACES
-from speech.schema import Segment, Transcript
+from stenoflow.types import Segment, Transcript
 
 NOBODY = "unknown"
 

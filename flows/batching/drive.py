@@ -21,9 +21,8 @@ from flows.batching.request import BatchRequest
 from flows.batching.table import Table
 from flows.batching.workers import Pool
 from flows.outcome import error_of, read_outcome
-from infra.errors import SourceNotFound
 from infra.settings import get_settings
-from speech.errors import Retry, StenoError
+from stenoflow.errors import Retry, SourceNotFound, StenoError
 
 T = TypeVar("T")
 

@@ -12,13 +12,12 @@ from typing import Literal
 from flows.outcome import RunOutcome
 from infra import outputs
 from infra.compute import get_store
-from infra.errors import OutputExists
 from infra.names import readable
 from infra.prices import dollars
 from infra.settings import get_settings
-from speech.errors import Retry
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import OutputExists, Retry
+from stenoflow.types import Frozen
 
 State = Literal["done", "failed", "quarantined", "skipped", "left"]
 """`left`: no recording, found beside those that are listed."""

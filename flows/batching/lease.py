@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator
 from infra.compute import get_store
 from infra.processes import is_gone, this_process
 from infra.settings import get_settings
-from speech.errors import TransientError
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import TransientError
+from stenoflow.types import Frozen
 
 _SETTLE = 0.5
 """Seconds after which whoever wrote a lease looks whether it is still theirs: of two at the same moment the last one wins."""

@@ -24,7 +24,7 @@ from infra.listing import Entry, Item, Left, Refused, entries
 from infra.listing.manifests import OWN_COLUMNS
 from infra.names import WEB, output_stem, readable, scheme_of
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 
 PAGE = 100
 """Entries that are looked up together."""

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from flows.doors import OPERATORS, Option, option
 from flows.options import NEUTRAL, TranscribeOptions
 from flows.request import portable_source
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings

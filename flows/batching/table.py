@@ -18,10 +18,9 @@ from pydantic import Field
 
 from flows.batching.ended import Ended
 from infra import outputs
-from infra.errors import OutputNotWritable
 from infra.settings import get_settings
-from speech.errors import StenoError
-from speech.schema import Frozen
+from stenoflow.errors import OutputNotWritable, StenoError
+from stenoflow.types import Frozen
 from tasks.export import refusals
 
 SHOWN = 200

@@ -11,8 +11,8 @@ from flows.artifacts import flow_run_here
 from flows.evaluation.report import markdown, summary
 from flows.evaluation.result import Evaluation, Row
 from infra import outputs
-from infra.errors import OutputNotWritable
 from infra.settings import get_settings
+from stenoflow.errors import OutputNotWritable
 
 ARTIFACT = "evaluation"
 """What the artifacts' keys begin with; the evaluation's name follows, so that Prefect keeps their history."""

@@ -11,8 +11,8 @@ import asyncio
 from flows.evaluation.request import LAST, slug
 from flows.evaluation.result import Evaluation
 from infra.compute import get_store
-from speech.errors import InvalidOption
 from speech.stored import parsed
+from stenoflow.errors import InvalidOption
 
 _ROOT = "evaluations"
 

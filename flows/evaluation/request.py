@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from flows.doors import OPERATORS, Option, option
 from flows.options import TranscribeOptions
 from infra.names import display_name
-from speech.schema import Frozen
 from speech.scoring import ScoringOptions
+from stenoflow.types import Frozen
 
 LAST = "last"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")

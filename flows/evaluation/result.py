@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from speech.errors import StenoError
-from speech.schema import Frozen
 from speech.scoring import DiarizationErrors, Scores, ScoringOptions, WordErrors
+from stenoflow.errors import StenoError
+from stenoflow.types import Frozen
 
 Metric = Literal["wer", "cpwer", "der", "word_times"]
 

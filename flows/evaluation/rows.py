@@ -21,7 +21,7 @@ from infra.compute import get_store
 from infra.handles import concealed
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 from tasks.references import Case, ReferenceSet
 from tasks.report import run_id
 from tasks.score import ScoreCall, score_transcript

@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infra.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull
 from infra.storage.aside import write_file
-from speech.errors import StenoError
+from stenoflow.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StenoError, StorageFull
 
 LEAST_FREE = 16 * 2**20
 """Bytes; a new database takes two million, and its journal as many again."""

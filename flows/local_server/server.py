@@ -23,10 +23,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flows.local_server import database, running
 from flows.local_server.database import KnownSchema
-from infra.errors import ApiDenied, ApiRefused, ApiUnreachable
 from infra.processes import end_with_parent
-from speech.errors import StenoError
 from stenoflow import isolated
+from stenoflow.errors import ApiDenied, ApiRefused, ApiUnreachable, StenoError
 
 if TYPE_CHECKING:
     import uvicorn

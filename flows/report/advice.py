@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from speech.errors import Retry, StenoError
+from stenoflow.errors import Retry, StenoError
 
 ADVICE: dict[str, str] = {
     "error": "Read the message above; the log of this run says more.",

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from infra.errors import ListTooLong, SourceDenied, SourceForbidden, SourceNotFound, UnreadableList
 from infra.listing.entry import Entry, Item, Left, Refused
 from infra.listing.feeds import feed_entries
 from infra.listing.folders import folder_entries, glob_entries, has_wildcard, path_item
@@ -19,6 +18,7 @@ from infra.listing.manifests import is_manifest, manifest_entries
 from infra.listing.objects import object_entries
 from infra.names import STDIN, display_name, expanded, full_address, is_media, path_of, readable, scheme_of
 from infra.settings import StenoSettings
+from stenoflow.errors import ListTooLong, SourceDenied, SourceForbidden, SourceNotFound, UnreadableList
 
 __all__ = ["Entry", "Item", "Left", "Refused", "entries", "is_media"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 
 class Item(Frozen):

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from infra.errors import UnreadableList
 from infra.listing.entry import Entry, Item, Left, Refused
 from infra.names import OTHERS, display_name, file_suffix, is_media, readable, scheme_of
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
-from speech.errors import StenoError
 from speech.sniff import document_kind
+from stenoflow.errors import StenoError, UnreadableList
 
 _MAX_PAGES = 100
 _SUFFIXES = {"audio/mpeg": ".mp3", "audio/mp4": ".m4a", "audio/x-m4a": ".m4a", "audio/ogg": ".ogg", "video/mp4": ".mp4"}

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.errors import SourceDenied, SourceError, SourceNotFound
 from infra.listing.entry import Entry, Item, Left, Refused
 from infra.listing.looking import judged
 from infra.names import expanded, full_address, portable, readable
+from stenoflow.errors import SourceDenied, SourceError, SourceNotFound
 
 has_wildcard = glob.has_magic
 _GLANCE = 2.0

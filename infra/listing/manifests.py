@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from infra.connections import Broken
-from infra.errors import SourceForbidden, SourceNotFound
 from infra.listing.entry import Entry, Item, Refused
 from infra.listing.folders import path_item
 from infra.listing.rows import Row, csv_rows, json_rows
@@ -19,7 +18,7 @@ from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
 from infra.sources import fetch_source
 from infra.storage import SOURCES
-from speech.errors import StenoError
+from stenoflow.errors import SourceForbidden, SourceNotFound, StenoError
 
 OWN_COLUMNS = ("source", "id", "name")
 """What a row may say beside options. `id` names the recording where its address changes (a signed one)."""

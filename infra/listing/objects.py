@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from infra.connections import Broken, back_off
-from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceNotFound
 from infra.listing.entry import Entry, Item, Left, Refused
 from infra.listing.looking import known_otherwise, why_left
 from infra.names import display_name, full_address, is_media, scheme_of
@@ -16,6 +15,7 @@ from infra.objects import call, open_filesystem
 from infra.settings import StenoSettings
 from infra.storage import SOURCES, source_kind
 from speech.sniff import HEAD
+from stenoflow.errors import DownloadFailed, SourceDenied, SourceError, SourceNotFound
 
 _WILDCARD = re.compile(r"[*?\[]")
 

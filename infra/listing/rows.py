@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from infra.errors import UnreadableList
+from stenoflow.errors import UnreadableList
 
 Row = tuple[int, dict[str, Any] | str]
 """Line, and the row or why it is none."""

@@ -6,11 +6,11 @@ import asyncio
 import subprocess
 from typing import Any
 
-from infra.errors import ModalNotDeployed
 from infra.on_modal.contract import ROOT, code_fingerprint
 from infra.on_modal.errors import modal_errors
 from infra.settings import StenoSettings
 from stenoflow import isolated
+from stenoflow.errors import ModalNotDeployed
 
 CLASSES = {"Speech": "asr", "Voices": "segment"}
 """Class → one of its methods, which all share their containers."""

@@ -15,9 +15,9 @@ from infra.on_modal.errors import modal_errors
 from infra.progress import log_line
 from infra.settings import ModalSettings
 from infra.store import Store
-from speech.errors import TransientError
-from speech.schema import Frozen
 from speech.stored import parsed
+from stenoflow.errors import TransientError
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     import modal

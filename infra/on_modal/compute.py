@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import StageOutcome
-from infra.errors import ArtifactMissing
 from infra.jobs import Compute, ProgressSink, StageJob
 from infra.on_modal.calls import Calls
 from infra.on_modal.contract import METHODS, RemoteAnswer, RemoteCall, code_fingerprint
@@ -18,7 +17,7 @@ from infra.progress import log_line
 from infra.settings import StenoSettings
 from infra.storage import kind_of
 from infra.store import Store
-from speech.errors import TransientError
+from stenoflow.errors import ArtifactMissing, TransientError
 
 if TYPE_CHECKING:
     import modal

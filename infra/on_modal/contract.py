@@ -10,7 +10,8 @@ from typing import Any
 from infra.artifacts import StageOutcome
 from infra.jobs import StageJob
 from infra.settings import ModalSettings
-from speech.schema import Frozen, StageName
+from speech.schema import StageName
+from stenoflow.types import Frozen
 
 ROOT = Path(__file__).parents[2]
 """Of the packages: the checkout, site-packages, or `/root` in a container."""

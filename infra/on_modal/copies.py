@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from infra.on_modal.contract import artifacts_name
 from infra.settings import ModalSettings
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     from infra.store import Store

@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import infra.errors
-import speech.errors
-from infra.errors import ModalDenied, ModalNotDeployed, StageFailed, StageTimeout, WorkerLost
+import stenoflow.errors
 from infra.on_modal.contract import RemoteError
-from speech.errors import OutOfMemory, StenoError, TransientError
+from stenoflow.errors import (
+    ModalDenied,
+    ModalNotDeployed,
+    OutOfMemory,
+    StageFailed,
+    StageTimeout,
+    StenoError,
+    TransientError,
+    WorkerLost,
+)
 
 _OUT_OF_MEMORY = ("out of memory", "oom", "memory limit")
 
 
 def rebuilt(error: RemoteError) -> StenoError:
     """The error that a container met."""
-    kinds = [kind for module in (infra.errors, speech.errors) for kind in vars(module).values()]
+    kinds = [kind for module in (stenoflow.errors, stenoflow.errors) for kind in vars(module).values()]
     known = {kind.code: kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StenoError)}
     return known.get(error.code, StageFailed)(error.message, cure=error.cure)
 

@@ -9,7 +9,7 @@ from infra.on_modal.contract import code_fingerprint
 from infra.on_modal.weights import runtime_here
 from infra.on_modal.worker import gpu_name
 from infra.settings import get_settings
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 
 
 def smoke() -> dict[str, Any]:

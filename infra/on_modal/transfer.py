@@ -17,7 +17,7 @@ from infra.on_modal.contract import WEIGHTS_PATH, artifacts_name, weights_name
 from infra.on_modal.errors import modal_errors
 from infra.settings import ModalSettings
 from infra.store import Store
-from speech.errors import TransientError
+from stenoflow.errors import TransientError
 
 if TYPE_CHECKING:
     import modal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.on_modal.image import container_env, requirements, uv_version
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 
 if TYPE_CHECKING:
     import modal

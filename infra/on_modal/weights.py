@@ -10,8 +10,8 @@ from infra.compute import runtime_of
 from infra.on_modal.contract import weights_name
 from infra.settings import get_settings
 from speech import ahead
-from speech.errors import StenoError
 from speech.schema import RuntimeOptions
+from stenoflow.errors import StenoError
 
 
 def import_libraries() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import StageOutcome
-from infra.errors import ModalNotDeployed, WorkerLost
 from infra.jobs import StageJob
 from infra.local import LocalCompute
 from infra.on_modal.channel import Channel
@@ -36,7 +35,7 @@ from infra.on_modal.volume_store import VolumeStore
 from infra.prices import region_factor
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from speech.errors import OutOfMemory, StenoError
+from stenoflow.errors import ModalNotDeployed, OutOfMemory, StenoError, WorkerLost
 
 if TYPE_CHECKING:
     import modal

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from speech.registry import Resolved
-from speech.schema import AsrResult, AsrSegment, Region, RuntimeOptions, Timing, Word
+from speech.schema import AsrResult, AsrSegment, Region, RuntimeOptions
+from stenoflow.types import Timing, Word
 
 if TYPE_CHECKING:
     from speech.audio import Recording

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.audio import Recording
-from speech.errors import ModelUnavailable, UnknownModel
 from speech.files import file_lock
 from speech.languages import WITHOUT_SPACES
 from speech.models import torchaudio_folder
 from speech.registry import TORCHAUDIO_FILES, Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
-from speech.schema import SAMPLE_RATE, AsrResult, AsrSegment, RuntimeOptions, Word
+from speech.schema import SAMPLE_RATE, AsrResult, AsrSegment, RuntimeOptions
 from speech.weights import is_as_made, is_noted, note_hashes, weights_folder
+from stenoflow.errors import ModelUnavailable, UnknownModel
+from stenoflow.types import Word
 
 if TYPE_CHECKING:
     import torch

@@ -18,10 +18,11 @@ from speech.audio import Recording
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_asr
 from speech.registry import Resolved
-from speech.schema import AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, Frozen, ModelInfo, RuntimeOptions, Shard, Timing
+from speech.schema import AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
 from speech.shards import WHOLE
 from speech.stages import Progress
 from speech.stored import read_json
+from stenoflow.types import Frozen, ModelInfo, Timing
 
 UNDETERMINED = "und"
 """Language of a recording in which nobody speaks, or of which the model does not say it (ISO 639-2)."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speech.runtime import load_once
-from speech.schema import USUAL_BATCH, ModelInfo
+from speech.schema import USUAL_BATCH
+from stenoflow.types import ModelInfo
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel

@@ -16,7 +16,6 @@ import numpy as np
 
 from speech.asr import Transcribed, timed_words
 from speech.audio import Recording
-from speech.errors import EngineMissing, InvalidOption, UnknownModel
 from speech.hub import files_in
 from speech.registry import MODELS, Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
@@ -24,6 +23,7 @@ from speech.schema import SAMPLE_RATE, USUAL_BATCH, AsrParams, AsrSegment, Chunk
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 from speech.weights import weights_folder
+from stenoflow.errors import EngineMissing, InvalidOption, UnknownModel
 
 if TYPE_CHECKING:
     from onnx_asr.adapters import TimestampedResultsAsrAdapter

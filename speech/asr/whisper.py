@@ -25,20 +25,11 @@ from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device, whisper_compute_type
-from speech.schema import (
-    SAMPLE_RATE,
-    USUAL_BATCH,
-    AsrParams,
-    AsrSegment,
-    AsrWord,
-    Chunk,
-    ModelInfo,
-    RuntimeOptions,
-    Shard,
-)
+from speech.schema import SAMPLE_RATE, USUAL_BATCH, AsrParams, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 from speech.weights import weights_folder
+from stenoflow.types import ModelInfo
 
 if TYPE_CHECKING:
     from ctranslate2 import StorageView

@@ -24,8 +24,9 @@ from speech.diarize.networks import diarization_weights
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_diarization
 from speech.registry import Resolved
-from speech.schema import ClusterParams, Diarization, DiarizeParams, ModelInfo, RuntimeOptions, Turn
+from speech.schema import ClusterParams, Diarization, DiarizeParams, RuntimeOptions
 from speech.stages import Progress
+from stenoflow.types import ModelInfo, Turn
 
 
 class EndToEnd(Protocol):

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.errors import EngineMissing, StenoError
 from speech.features import FbankOptions
 from speech.files import replaced
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
-from speech.schema import SAMPLE_RATE, Frozen, RuntimeOptions
+from speech.schema import SAMPLE_RATE, RuntimeOptions
 from speech.weights import is_as_made, is_noted, made_once, packaged_files, refuse_code, weights_folder
+from stenoflow.errors import EngineMissing, StenoError
+from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     import torch

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from speech.errors import InvalidOption
 from speech.formats.lines import aud, tsv, txt
 from speech.formats.lrc import lrc
 from speech.formats.options import RenderOptions
 from speech.formats.rttm import rttm
 from speech.formats.subtitles import srt, vtt
 from speech.formats.whisperx_json import json
-from speech.schema import Transcript
+from stenoflow.errors import InvalidOption
+from stenoflow.types import Transcript
 
 __all__ = ["FORMATS", "Format", "RenderOptions", "render"]
 

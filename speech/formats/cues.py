@@ -13,8 +13,8 @@ from typing import NamedTuple
 from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
 from speech.languages import WITHOUT_SPACES
-from speech.schema import Segment, Transcript
 from speech.sentences import separators
+from stenoflow.types import Segment, Transcript
 
 LONG_PAUSE = 3.0
 """Seconds between two words' starts that end a subtitle, where subtitles are filled up to max_line_count."""

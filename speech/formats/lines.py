@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from speech.formats.options import RenderOptions
-from speech.schema import Transcript
+from stenoflow.types import Transcript
 
 _BREAKS = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from speech.formats.cues import LONG_PAUSE, Cue, Token, cues
 from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
-from speech.schema import Transcript
+from stenoflow.types import Transcript
 
 
 def lrc(transcript: Transcript, options: RenderOptions) -> str:

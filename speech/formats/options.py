@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 
 class RenderOptions(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from speech.formats.options import RenderOptions
-from speech.schema import Transcript
+from stenoflow.types import Transcript
 
 
 def rttm(transcript: Transcript, options: RenderOptions) -> str:

@@ -6,7 +6,7 @@ import re
 
 from speech.formats.cues import Cue, cues
 from speech.formats.options import RenderOptions
-from speech.schema import Transcript
+from stenoflow.types import Transcript
 
 
 def srt(transcript: Transcript, options: RenderOptions) -> str:

@@ -6,7 +6,7 @@ import json as _json
 from typing import Any
 
 from speech.formats.options import RenderOptions
-from speech.schema import Segment, Transcript, Word
+from stenoflow.types import Segment, Transcript, Word
 
 
 def json(transcript: Transcript, options: RenderOptions) -> str:

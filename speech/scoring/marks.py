@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from speech.errors import InvalidReference
 from speech.scoring.types import Activity, Span, Spoken
+from stenoflow.errors import InvalidReference
 
 _RTTM_TYPES = frozenset(
     {"SPEAKER", "SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "SU", "IP", "CB"}

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from speech.errors import InvalidReference
 from speech.scoring.marks import Utterance, read_ctm, read_rttm, read_stm, read_uem
 from speech.scoring.truth_json import JsonTruth, read_json
 from speech.scoring.types import Activity, Span, Spoken
+from stenoflow.errors import InvalidReference
 
 SUFFIXES = (".json", ".stm", ".ctm", ".rttm", ".uem", ".txt")
 """Of files that say what is true of a recording."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from speech.schema import Transcript
 from speech.scoring.normaliser import in_characters
 from speech.scoring.references import Reference
 from speech.scoring.times import time_errors
 from speech.scoring.turns import diarization_errors
 from speech.scoring.types import Activity, DiarizationErrors, Scores, ScoringOptions, Span, SpeakerCount, Spoken, WordErrors
 from speech.scoring.words import speaker_attributed_errors, texts_by_speaker, word_errors
+from stenoflow.types import Transcript
 
 
 def score(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from speech.errors import InvalidOption, InvalidReference
 from speech.languages import language_code
 from speech.scoring.marks import Utterance
 from speech.scoring.types import Activity, Spoken
+from stenoflow.errors import InvalidOption, InvalidReference
 
 
 class JsonTruth(NamedTuple):

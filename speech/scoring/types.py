@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from speech.schema import Frozen
+from stenoflow.types import Frozen
 
 SCORING_VERSION = 1
 """Raised when the same transcript and truth give other numbers, so that older evaluations are not compared with newer ones."""

@@ -100,9 +100,9 @@ def _check_listed(source: str) -> None:
     """Refuse at once what is not there. Raises SourceNotFound, SourceForbidden."""
     from pathlib import Path
 
-    from infra.errors import SourceForbidden, SourceNotFound
     from infra.listing.folders import has_wildcard
     from infra.names import scheme_of
+    from stenoflow.errors import SourceForbidden, SourceNotFound
 
     if Path(source).name == "-":
         raise SourceForbidden("A batch is not read from standard input; give a folder, a glob, a URL or a manifest.")
@@ -137,8 +137,8 @@ async def _run(session: Session, request: BatchRequest, table: BatchTable) -> in
     """The exit code of the batch."""
     from asyncio import CancelledError
 
-    from speech.errors import StageCancelled
     from stenoflow.cli.session import drawn
+    from stenoflow.errors import StageCancelled
 
     session.table = table
     with interruptible(session):

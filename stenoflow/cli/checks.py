@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.errors import OutputNotWritable, SourceDenied, SourceError, SourceNotFound
 from infra.names import expanded, output_stem, path_of, scheme_of
-from speech.errors import EmptyMedia, InvalidOption, StenoError
+from stenoflow.errors import EmptyMedia, InvalidOption, OutputNotWritable, SourceDenied, SourceError, SourceNotFound, StenoError
 
 if TYPE_CHECKING:
     from flows.request import TranscribeRequest

@@ -18,7 +18,7 @@ SECONDS = 3
 
 def check_run(settings: StenoSettings) -> Check:
     """Decode, segment, transcribe, align, embed, cluster and merge a few seconds of a tone, as a run would."""
-    from speech.errors import AccessError, EngineMissing, StenoError
+    from stenoflow.errors import AccessError, EngineMissing, StenoError
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="steno-doctor-") as folder:

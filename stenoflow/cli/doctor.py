@@ -104,8 +104,8 @@ def check_engine() -> Iterator[Check]:
 
 def check_models(settings: StenoSettings) -> Iterator[Check]:
     """The weights that a run without options would use, and the others that are here."""
-    from speech.errors import StenoError
     from speech.models import catalogue, resolve_asr, resolve_diarization
+    from stenoflow.errors import StenoError
 
     folder, offline = settings.models_path, settings.offline
     rows = catalogue(folder, offline)
@@ -138,8 +138,8 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
 def _damage(model: Resolved, folder: Path) -> Check | None:
     """What is wrong with the files of a model that is here; those that have not changed since they were hashed are not read again."""
     from speech.diarize.networks import damaged_conversions
-    from speech.errors import StenoError
     from speech.weights import packaged_files, weights_folder
+    from stenoflow.errors import StenoError
 
     try:
         if model.origin == "package" and model.engine.seam == "diarize":
@@ -156,9 +156,9 @@ def _damage(model: Resolved, folder: Path) -> Check | None:
 
 def check_device(settings: StenoSettings) -> Iterator[Check]:
     """CTranslate2 is asked for a GPU, as the engine does."""
-    from speech.errors import EngineMissing
     from speech.runtime import available_cores, resolve_device
     from speech.schema import RuntimeOptions
+    from stenoflow.errors import EngineMissing
 
     try:
         device = resolve_device(RuntimeOptions(device="auto"))
@@ -204,8 +204,8 @@ def check_storage(settings: StenoSettings) -> Iterator[Check]:
     """Where artifacts, downloads and the run history go: writable, and with space."""
     from infra.names import scheme_of
     from infra.store import Store
-    from speech.errors import StenoError
     from stenoflow.cli.checks import check_output
+    from stenoflow.errors import StenoError
 
     for subject, url, variable in (
         ("store", settings.store_url, "STENO_STORE"),
@@ -255,7 +255,7 @@ def check_prefect() -> Check:
     """The server that answers, or the database of the temporary ones, read whole."""
     from flows.local_server.database import default_path, examined
     from flows.local_server.server import check_api, find_api, shown
-    from infra.errors import ApiUnreachable
+    from stenoflow.errors import ApiUnreachable
 
     url = find_api()
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from speech.errors import StenoError
 from stenoflow.cli.options import option_name, with_option_names
+from stenoflow.errors import StenoError
 
 if TYPE_CHECKING:
     import httpx

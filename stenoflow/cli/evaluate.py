@@ -176,8 +176,8 @@ def _check_there(references: str) -> None:
     """Raise SourceNotFound at once for a folder or manifest of this machine that does not exist; globs are left to the run."""
     from glob import has_magic
 
-    from infra.errors import SourceNotFound
     from stenoflow.cli.checks import local_path
+    from stenoflow.errors import SourceNotFound
 
     path = local_path(references)
     if path is not None and not path.exists() and not has_magic(references):
@@ -188,7 +188,7 @@ async def _run(session: Session, request: EvaluateRequest, table: EvaluationTabl
     """The exit code of the evaluation."""
     from asyncio import CancelledError
 
-    from speech.errors import StageCancelled
+    from stenoflow.errors import StageCancelled
 
     session.table = table
     with interruptible(session):

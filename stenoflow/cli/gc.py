@@ -81,8 +81,8 @@ async def _collected(limits: Limits, *, known: bool) -> Collected:
     """With the Prefect server that is configured or runs here, else with one on this user's database, if it is `known`."""
     from flows.local_server import server
     from flows.upkeep import PROGRESS, collected_everywhere
-    from infra.errors import ApiUnreachable
     from infra.settings import get_settings
+    from stenoflow.errors import ApiUnreachable
 
     def say(line: str) -> None:
         if not line.startswith(PROGRESS):

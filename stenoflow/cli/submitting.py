@@ -19,7 +19,6 @@ import click
 from flows.options import LAYOUT
 from flows.request import TranscribeRequest
 from infra import outputs
-from infra.errors import OutputNotWritable
 from infra.names import STDIN, output_stem, scheme_of
 from infra.settings import get_settings
 from speech.formats import RenderOptions, render
@@ -38,6 +37,7 @@ from stenoflow.client import (
     Transcript,
     errors,
 )
+from stenoflow.errors import OutputNotWritable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -16,11 +16,10 @@ from fastapi import Depends, FastAPI
 from api import auth, keyring, keys, problems
 from api.auth import Caller
 from infra.compute import get_store
-from infra.errors import ApiUnreachable
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from speech.errors import InvalidOption
 from stenoflow.cli.main import run
+from stenoflow.errors import ApiUnreachable, InvalidOption
 
 Ask = Callable[..., httpx.Response]
 

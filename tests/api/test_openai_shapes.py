@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from api.openai import forms, shapes
 from api.openai.schemas import TranscriptionForm
-from speech.schema import Segment, Transcript, Word
+from stenoflow.types import Segment, Transcript, Word
 
 
 def spoken(*parts: tuple[str, str | None], language: str = "en", **fields: Any) -> Transcript:

@@ -27,15 +27,14 @@ from flows.options import FORMATS
 from flows.request import TranscribeRequest
 from flows.result import StageReport, TranscribeResult
 from infra.artifacts import ArtifactRef
-from infra.errors import DownloadFailed, StorageFull
 from infra.progress import StageEvent
 from infra.settings import ComputeSettings
-from speech.errors import GatedModel
 from stenoflow.cli.errors import describe, worst
 from stenoflow.cli.options import DEVICES, MACHINE, option_name, with_option_names
 from stenoflow.cli.progress import STAGES, StageTable
 from stenoflow.cli.report import duration, print_result, summary
 from stenoflow.cli.transcribe import command
+from stenoflow.errors import DownloadFailed, GatedModel, StorageFull
 from tests.media import make_case
 from tests.prefect_home import prefect_home
 

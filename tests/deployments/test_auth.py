@@ -26,7 +26,7 @@ from flows.local_server import running
 from flows.local_server.server import TemporaryServer
 from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption
 from tests import stub_compute
 from tests.cli.test_cli import steno
 from tests.deployments.test_doors import ended

@@ -23,9 +23,8 @@ from deployments import processes, supervisor
 from deployments.processes import Child, listen
 from deployments.supervisor import Supervisor
 from deployments.up import database_url, server_environment
-from infra.errors import PortTaken, ProcessKeepsEnding
 from infra.settings import StenoSettings
-from speech.errors import InvalidOption
+from stenoflow.errors import InvalidOption, PortTaken, ProcessKeepsEnding
 from tests.cli.test_cli import steno
 from tests.deployed import ROOT
 from tests.guides import commands, shell, spoken

@@ -23,10 +23,9 @@ from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from infra.collect import Limits, collect
 from infra.compute import get_store
-from infra.errors import ModalDenied, WorkerLost
 from infra.removal import remove_run
 from infra.settings import StenoSettings, get_settings
-from speech.errors import StenoError
+from stenoflow.errors import ModalDenied, StenoError, WorkerLost
 from tests import nemo
 from tests.deployed import Deployed
 from tests.modal_app import attempts, bursts, call, deployed, unfinished, until

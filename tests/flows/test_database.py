@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flows.local_server import database
-from infra.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull
+from stenoflow.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StorageFull
 from tests import stub_compute
 from tests.prefect_home import prefect_home
 from tests.stage_double import recording

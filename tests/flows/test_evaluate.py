@@ -24,8 +24,8 @@ from flows.evaluation import history
 from flows.evaluation.request import EvaluateRequest
 from flows.evaluation.result import Evaluation, EvaluationIncomplete, Row
 from infra.settings import StenoSettings, get_settings
-from speech.errors import InvalidOption, InvalidReference, UnknownModel
 from speech.scoring import ScoringOptions
+from stenoflow.errors import InvalidOption, InvalidReference, UnknownModel
 from tests.stage_double import TEXT, ComputeDouble, recording
 from tests.stub_compute import BACKEND, executions
 

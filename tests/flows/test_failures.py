@@ -17,10 +17,18 @@ from prefect.states import State
 from flows.request import TranscribeRequest
 from flows.result import DiarizationFailed, TranscribeResult
 from flows.transcribe import transcribe
-from infra.errors import DownloadFailed, OutputNotWritable, StageFailed, StageTimeout
 from infra.progress import StageEvent, listening
 from infra.settings import StenoSettings, get_settings
-from speech.errors import GatedModel, OutOfMemory, TransientError, UnknownModel
+from stenoflow.errors import (
+    DownloadFailed,
+    GatedModel,
+    OutOfMemory,
+    OutputNotWritable,
+    StageFailed,
+    StageTimeout,
+    TransientError,
+    UnknownModel,
+)
 from tests.stage_double import TEXT, ComputeDouble, recording
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]

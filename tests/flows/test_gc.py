@@ -15,10 +15,10 @@ from flows.result import TranscribeResult
 from flows.transcribe import transcribe
 from infra.collect import Limits, collect
 from infra.compute import get_store
-from infra.errors import ArtifactMissing, OutputNotWritable
 from infra.settings import get_settings
 from infra.store import Store
 from stenoflow.cli.main import run as steno_command
+from stenoflow.errors import ArtifactMissing, OutputNotWritable
 from tests.s3_faults import FaultyS3
 from tests.stage_double import TEXT, ComputeDouble, recording
 

@@ -17,7 +17,7 @@ from flows.evaluate import evaluate
 from flows.gc import gc
 from flows.transcribe import transcribe
 from infra.settings import get_settings
-from speech.errors import InvalidOption, StenoError
+from stenoflow.errors import InvalidOption, StenoError
 from tests.prefect_views import logs, run_of
 from tests.stage_double import ComputeDouble, recording
 

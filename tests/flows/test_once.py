@@ -26,7 +26,7 @@ from infra.compute import get_store
 from infra.locks import Claim, Locks
 from infra.progress import StageEvent, listening
 from infra.settings import StenoSettings, get_settings
-from speech.errors import GatedModel
+from stenoflow.errors import GatedModel
 from tasks.locking import WAITING, claimed
 from tests import stub_compute
 from tests.s3_faults import FaultyS3

@@ -20,9 +20,8 @@ from flows.outcome import read_outcome
 from flows.request import TranscribeRequest
 from flows.retry import NothingToRetry, RunAmbiguous, RunNotFound, RunUnderWay, find_run, new_run, planned
 from flows.transcribe import transcribe
-from infra.errors import Quarantined, SourceError
 from infra.settings import StenoSettings, get_settings
-from speech.errors import GatedModel, StageCancelled
+from stenoflow.errors import GatedModel, Quarantined, SourceError, StageCancelled
 from tests.stage_double import ComputeDouble, recording
 
 pytestmark = [pytest.mark.usefixtures("prefect_server", "steno"), pytest.mark.slow]

@@ -22,8 +22,8 @@ from infra import usage, webhooks
 from infra.collect import Limits, collect
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
-from speech.schema import Transcript
 from speech.stored import parsed
+from stenoflow.types import Transcript
 from tasks.decoding import FetchCall, known_audio
 from tasks.outcomes import outcome_in
 from tests.stage_double import ComputeDouble

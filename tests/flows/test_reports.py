@@ -25,7 +25,7 @@ from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from infra.handles import concealed
 from infra.settings import S3Settings, StenoSettings, get_settings
-from speech.errors import GatedModel, Retry, TransientError
+from stenoflow.errors import GatedModel, Retry, TransientError
 from tests.prefect_views import artifacts, everything, logs, run_of
 from tests.stage_double import TEXT, ComputeDouble, recording
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import SourceNotFound
 from infra.handles import concealed, revealed
 from infra.names import display_name
 from infra.settings import StenoSettings
+from stenoflow.errors import SourceNotFound
 
 SIGNED = "https://media.example.org/calls/monday.mp3?X-Amz-Signature=f00&Expires=9"
 

@@ -17,8 +17,8 @@ from infra.jobs import StageJob
 from infra.local import LocalCompute
 from infra.progress import logging_to
 from infra.store import Store
-from speech.errors import StageCancelled
 from speech.schema import RuntimeOptions
+from stenoflow.errors import StageCancelled
 
 Report = Callable[[float], None]
 

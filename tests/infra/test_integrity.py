@@ -9,12 +9,12 @@ import pytest
 
 from infra import integrity
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind
-from infra.errors import ArtifactMissing
 from infra.integrity import DAMAGED
 from infra.settings import S3Settings
 from infra.store import Store
-from speech.schema import Frozen
 from speech.stored import parsed, reading
+from stenoflow.errors import ArtifactMissing
+from stenoflow.types import Frozen
 from tests.damage import WAYS, flac
 
 

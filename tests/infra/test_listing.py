@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from infra.errors import ListTooLong, SourceForbidden, SourceNotFound, SourceTooLarge, UnreadableList
 from infra.listing import Item, Left, Refused, entries
 from infra.names import output_stem
 from infra.settings import BatchSettings, S3Settings, StenoSettings
 from infra.sources import fetch_source
-from speech.errors import InputError
+from stenoflow.errors import InputError, ListTooLong, SourceForbidden, SourceNotFound, SourceTooLarge, UnreadableList
 from tests.infra.conftest import FaultServer, make_settings, s3_client
 from tests.stage_double import recording
 

@@ -16,14 +16,22 @@ import httpx
 import modal
 import pytest
 
-from infra.errors import ModalDenied, ModalNotDeployed, StageFailed, StageTimeout, WorkerLost
 from infra.on_modal import libraries
 from infra.on_modal.contract import RemoteError, code_fingerprint
 from infra.on_modal.errors import modal_errors, rebuilt
 from infra.on_modal.gpus import larger_gpu, larger_steps, modal_name
 from infra.on_modal.image import LIBRARIES
 from infra.settings import ModalSettings
-from speech.errors import GatedModel, OutOfMemory, TransientError
+from stenoflow.errors import (
+    GatedModel,
+    ModalDenied,
+    ModalNotDeployed,
+    OutOfMemory,
+    StageFailed,
+    StageTimeout,
+    TransientError,
+    WorkerLost,
+)
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import forget_client, use
 

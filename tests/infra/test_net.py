@@ -15,17 +15,20 @@ from typing import Any
 import pytest
 
 from infra.addresses import AddressGuard
-from infra.errors import (
+from infra.sources import fetch_source
+from stenoflow.errors import (
     DownloadFailed,
+    EmptyMedia,
+    InvalidOption,
+    Retry,
     SourceDenied,
     SourceError,
     SourceForbidden,
     SourceNotFound,
     SourceTooLarge,
+    StageCancelled,
     StorageFull,
 )
-from infra.sources import fetch_source
-from speech.errors import EmptyMedia, InvalidOption, Retry, StageCancelled
 from tests.infra.conftest import BODY, SHA256, FaultServer, Handler, make_settings
 
 PUBLIC = "93.184.216.34"

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from infra.artifacts import ArtifactRef
-from infra.errors import ArtifactMissing
 from infra.settings import S3Settings
 from infra.store import Store
-from speech.errors import Retry, TransientError
+from stenoflow.errors import ArtifactMissing, Retry, TransientError
 from tests.s3_faults import FaultyS3
 
 pytestmark = pytest.mark.slow

@@ -22,8 +22,9 @@ from infra.sharding import ShardedCompute, shard_count
 from infra.store import Store
 from infra.usage import RunUse
 from speech.asr import Transcribed
-from speech.errors import OutOfMemory, StenoError, TransientError, UnknownModel
-from speech.schema import AsrResult, ModelInfo, RuntimeOptions
+from speech.schema import AsrResult, RuntimeOptions
+from stenoflow.errors import OutOfMemory, StenoError, TransientError, UnknownModel
+from stenoflow.types import ModelInfo
 
 X = hashlib.sha256(b"x").hexdigest()
 MODEL = ModelInfo(name="double", revision="1", origin="folder")

@@ -18,10 +18,20 @@ import fsspec
 import pytest
 
 from infra import objects
-from infra.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge, StorageFull
 from infra.settings import S3Settings
 from infra.sources import display_name, fetch_source, output_stem
-from speech.errors import EmptyMedia, Retry, StageCancelled
+from stenoflow.errors import (
+    DownloadFailed,
+    EmptyMedia,
+    Retry,
+    SourceDenied,
+    SourceError,
+    SourceForbidden,
+    SourceNotFound,
+    SourceTooLarge,
+    StageCancelled,
+    StorageFull,
+)
 from tests.infra.conftest import BODY, SHA256, FaultServer, Handler, make_settings, s3_client
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +98,7 @@ def test_an_unreadable_file_is_denied(recording: Path, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from infra.sources import fetch_source\n"
         "from infra.settings import StenoSettings\n"
-        "from infra.errors import SourceDenied\n"
+        "from stenoflow.errors import SourceDenied\n"
         "settings = StenoSettings()\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try: fetch_source(sys.argv[1], Path(sys.argv[1] + '.in'), settings)\n"

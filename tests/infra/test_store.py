@@ -18,10 +18,9 @@ from pathlib import Path
 import pytest
 
 from infra.artifacts import ArtifactRef
-from infra.errors import ArtifactMissing, OutputNotWritable, StorageFull
 from infra.settings import S3Settings
 from infra.store import Store
-from speech.errors import Retry, TransientError
+from stenoflow.errors import ArtifactMissing, OutputNotWritable, Retry, StorageFull, TransientError
 from tests.damage import flac
 from tests.infra.conftest import BODY, SHA256, FaultServer, make_settings, s3_client
 

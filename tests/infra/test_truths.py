@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from infra.errors import SourceForbidden, SourceNotFound
 from infra.listing import Item, Left, entries
 from infra.settings import S3Settings, StenoSettings
 from infra.truths import truth_files
+from stenoflow.errors import SourceForbidden, SourceNotFound
 from tests.infra.conftest import make_settings, s3_client
 
 SUFFIXES = (".json", ".stm", ".rttm")

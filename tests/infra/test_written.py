@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import OutputExists, OutputIsRecording
 from infra.settings import StenoSettings
 from infra.written import known_as, refuse_source, write_for
+from stenoflow.errors import OutputExists, OutputIsRecording
 from tests.stage_double import recording
 
 TALK = known_as("/in/talk.wav", "samples-of-talk")

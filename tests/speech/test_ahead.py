@@ -13,10 +13,10 @@ from infra.settings import get_settings
 from speech import ahead, runtime
 from speech.asr.whisper import load_whisper
 from speech.diarize.networks import load_embedder, load_segmenter
-from speech.errors import ModelUnavailable, UnknownModel
 from speech.models import resolve_asr, resolve_diarization
 from speech.registry import Resolved
 from speech.schema import RuntimeOptions
+from stenoflow.errors import ModelUnavailable, UnknownModel
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 from speech.asr import whisper
 from speech.diarize.networks import Segmenter
 from speech.diarize.segmentation import Segmentation
-from speech.errors import InvalidOption
 from speech.schema import AlignResult, AsrResult, RuntimeOptions
 from speech.stages import run_stage
+from stenoflow.errors import InvalidOption
 from tests import call as truth
 from tests import media
 

@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 from speech.audio import Recording, normalise
-from speech.errors import (
+from speech.schema import AudioInfo
+from stenoflow.errors import (
     CorruptMedia,
     EmptyMedia,
     ForbiddenMedia,
@@ -27,7 +28,6 @@ from speech.errors import (
     UnreadableMedia,
     UnsuitableMedia,
 )
-from speech.schema import AudioInfo
 from tests.media import RATE, at_rate, cut, encode, make_case, overwrite, seconds_of, speech, tiled, two_talks, wav
 
 Normalised = Callable[..., tuple[AudioInfo, Recording]]

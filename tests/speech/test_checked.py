@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from speech.errors import ChecksumMismatch, EngineMissing
 from speech.weights import is_as_made, made_once, refuse_code
+from stenoflow.errors import ChecksumMismatch, EngineMissing
 from tests.damage import WAYS
 
 SUFFIXES = (".onnx", ".npz")

@@ -15,8 +15,9 @@ from speech.diarize import diarize, labelled_turns
 from speech.diarize.embedding import Embeddings, embed
 from speech.diarize.networks import Embedder
 from speech.diarize.segmentation import Segmentation
-from speech.schema import ClusterParams, Diarization, RuntimeOptions, Turn
+from speech.schema import ClusterParams, Diarization, RuntimeOptions
 from speech.stages import run_stage
+from stenoflow.types import Turn
 from tests import call as truth
 
 

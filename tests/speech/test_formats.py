@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from whisperx.utils import WriteAudacity, WriteSRT, WriteTSV, WriteTXT, WriteVTT
 
-from speech.errors import InvalidOption
 from speech.formats import FORMATS, RenderOptions, render
-from speech.schema import ModelInfo, Segment, Transcript, Turn, Word
+from stenoflow.errors import InvalidOption
+from stenoflow.types import ModelInfo, Segment, Transcript, Turn, Word
 
 WRITERS = {"srt": WriteSRT, "vtt": WriteVTT, "txt": WriteTXT, "tsv": WriteTSV, "aud": WriteAudacity}
 OURS_ALONE = {"language_probability", "duration", "turns", "speakers", "options", "models", "versions", "warnings"}

@@ -14,7 +14,8 @@ from speech.asr import memory
 from speech.asr.memory import MOST, chunks_at_once, chunks_that_fit, model_width
 from speech.asr.whisper import load_whisper
 from speech.models import resolve_asr
-from speech.schema import USUAL_BATCH, ModelInfo, RuntimeOptions
+from speech.schema import USUAL_BATCH, RuntimeOptions
+from stenoflow.types import ModelInfo
 
 LARGE = 1280
 GB = 10**9

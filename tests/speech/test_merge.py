@@ -13,20 +13,9 @@ import pytest
 import soundfile
 
 from speech.merge import merge
-from speech.schema import (
-    AlignResult,
-    AsrResult,
-    AsrSegment,
-    AsrWord,
-    Diarization,
-    ModelInfo,
-    RuntimeOptions,
-    Segment,
-    Transcript,
-    Turn,
-    Word,
-)
+from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Diarization, RuntimeOptions
 from speech.stages import run_stage
+from stenoflow.types import ModelInfo, Segment, Transcript, Turn, Word
 
 MODEL = ModelInfo(name="base", revision="1", origin="package")
 

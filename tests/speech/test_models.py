@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from speech.errors import InvalidOption, ModelUnavailable, StenoError, UnknownModel
 from speech.hub import hub_token
 from speech.models import (
     Machine,
@@ -20,6 +19,7 @@ from speech.models import (
     torchaudio_folder,
 )
 from speech.registry import ATTENTION, ENGINES, HUB_ALIGN, MODELS, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved, names
+from stenoflow.errors import InvalidOption, ModelUnavailable, StenoError, UnknownModel
 
 TOKEN = "hf_a_secret_that_is_never_shown"
 

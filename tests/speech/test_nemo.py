@@ -16,10 +16,10 @@ import pytest
 from speech import align, asr
 from speech.asr.nemo import Nemo, spread
 from speech.audio import Held
-from speech.errors import EngineMissing, InvalidOption, ModelUnavailable, UnknownModel
 from speech.models import resolve_align, resolve_asr
 from speech.registry import MODELS, Resolved
 from speech.schema import AsrParams, AsrResult, Chunk, Region, RuntimeOptions, Shard
+from stenoflow.errors import EngineMissing, InvalidOption, ModelUnavailable, UnknownModel
 from tests import hub as hubs
 from tests import nemo
 

@@ -13,9 +13,9 @@ import torch
 from speech.diarize import networks
 from speech.diarize.campplus import load_campplus
 from speech.diarize.networks import Embedder, OnnxNetwork, Segmenter, diarization_weights
-from speech.errors import StenoError
 from speech.features import fbank
 from speech.models import resolve_diarization
+from stenoflow.errors import StenoError
 from tests import media
 
 WEIGHTS = "segmentation-3.0+campplus"

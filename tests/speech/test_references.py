@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from speech.errors import InvalidReference
 from speech.formats import render
-from speech.schema import Segment, Transcript, Turn, Word
 from speech.scoring import ScoringOptions, Spoken, score
 from speech.scoring.marks import Utterance
 from speech.scoring.references import Reference, read_reference
+from stenoflow.errors import InvalidReference
+from stenoflow.types import Segment, Transcript, Turn, Word
 
 
 def read(recording: str = "talk", **files: str) -> Reference:

@@ -11,9 +11,9 @@ import pytest
 
 from speech import runtime
 from speech.asr.whisper import batches_at_once
-from speech.errors import GatedModel, OutOfMemory, Retry
 from speech.runtime import cpu_quota, cpu_threads, load_once, memory_errors_translated, resolve_device
 from speech.schema import RuntimeOptions
+from stenoflow.errors import GatedModel, OutOfMemory, Retry
 
 
 class RunsOut(Exception):

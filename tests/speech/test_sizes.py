@@ -12,9 +12,9 @@ import soundfile
 
 from speech.audio import Recording
 from speech.containers import read_promise
-from speech.errors import CorruptMedia, TruncatedMedia, UnreadableMedia
 from speech.schema import AudioInfo
 from speech.sizes import repair
+from stenoflow.errors import CorruptMedia, TruncatedMedia, UnreadableMedia
 from tests.media import RATE, at_rate, encode, speech
 
 Normalised = Callable[..., tuple[AudioInfo, Recording]]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from speech.audio import Recording
-from speech.errors import UnreadableMedia
 from speech.schema import AudioInfo
 from speech.sniff import HEAD, looks_like_media
+from stenoflow.errors import UnreadableMedia
 from tests.media import RATE, at_rate, encode, silent_video, speech, wav
 
 Normalised = Callable[..., tuple[AudioInfo, Recording]]

@@ -17,12 +17,13 @@ from speech.diarize import labelled_turns
 from speech.diarize.embedding import embed
 from speech.diarize.networks import Embedder, Segmenter
 from speech.diarize.segmentation import Segmentation, segment
-from speech.errors import InvalidOption
-from speech.schema import SAMPLE_RATE, ClusterParams, Region, RuntimeOptions, Word
+from speech.schema import SAMPLE_RATE, ClusterParams, Region, RuntimeOptions
 from speech.scoring import diarization_errors
 from speech.session import ChunkParams, SaidWord, Session, Voice
 from speech.streaming import Answer, pcm, transcribe_chunk
 from speech.voices import MOST_VOICES, recognised
+from stenoflow.errors import InvalidOption
+from stenoflow.types import Word
 from tests import media
 
 PIECE = 5 * SAMPLE_RATE

@@ -6,7 +6,8 @@ import itertools
 import random
 
 from speech.align.attention import MIN_WORD, OFFSETS, attention_words, in_order
-from speech.schema import AsrSegment, AsrWord, Region, Word
+from speech.schema import AsrSegment, AsrWord, Region
+from stenoflow.types import Word
 
 
 def chunk(words: list[tuple[str, float, float]], voice: list[tuple[float, float]]) -> AsrSegment:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from speech.audio import Recording
-from speech.errors import NoSuchTrack, UnreadableMedia
 from speech.languages import LANGUAGES, language_of_tag
 from speech.schema import AudioInfo
+from stenoflow.errors import NoSuchTrack, UnreadableMedia
 from tests.media import RATE, at_rate, seconds_of, speech
 
 Normalised = Callable[..., tuple[AudioInfo, Recording]]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from speech.align.wav2vec2 import Aligner, character_spans, load_aligner, with_wildcard
-from speech.errors import InputError, UnknownModel
 from speech.models import resolve_align, resolve_asr
 from speech.schema import AlignResult, AsrResult, AsrSegment, AsrWord, Region, RuntimeOptions, Shard
 from speech.stages import combine_shards, run_stage
+from stenoflow.errors import InputError, UnknownModel
 from tests import tones
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from speech.diarize.networks import diarization_weights
-from speech.errors import ChecksumMismatch
 from speech.files import replaced
 from speech.models import catalogue, resolve_asr, resolve_diarization
 from speech.weights import verify, weights_folder
+from stenoflow.errors import ChecksumMismatch
 from tests.damage import WAYS
 from tests.hub import Hub, serve
 
@@ -35,7 +35,7 @@ WHISPER = {
 _ASK = """
 import json, sys
 from pathlib import Path
-from speech.errors import StenoError
+from stenoflow.errors import StenoError
 from speech.weights import hub_weights
 from speech.models import resolve_align, resolve_asr, resolve_diarization
 name, folder, offline, download = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "offline", sys.argv[4] == "download"

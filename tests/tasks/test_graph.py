@@ -9,7 +9,7 @@ import pytest
 
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
-from speech.errors import GatedModel
+from stenoflow.errors import GatedModel
 from tasks.graph import STAGES_IN_ORDER, after, upstream
 from tests.prefect_views import graph, run_of
 from tests.stage_double import ComputeDouble, recording

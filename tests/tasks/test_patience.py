@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from infra.errors import StageNotBegun, StageTimeout
 from infra.settings import TimeoutSettings
-from speech.errors import Retry
+from stenoflow.errors import Retry, StageNotBegun, StageTimeout
 from tasks.patience import Patience, still_limit
 
 QUICK = TimeoutSettings(wait=0.3, still=0.2, floor=0.2, factor=0.001)

@@ -10,7 +10,7 @@ import pytest
 from infra.artifacts import ArtifactRef
 from infra.jobs import ProgressSink, in_thread
 from infra.settings import RetrySettings, TimeoutSettings
-from speech.errors import OutOfMemory, StageCancelled
+from stenoflow.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall
 from tasks.patience import time_limit
 from tasks.retrying import Attempts, pauses
