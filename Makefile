@@ -80,8 +80,9 @@ bench: .venv/voices.stamp ## Print accuracy, speed and memory tables beside Whis
 screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)
 	$(BIN)/python -m bench.screenshots
 
-options: .venv/dev.stamp ## Write the client's types of the options, after a change of their declaration
+options: .venv/dev.stamp ## Write what derives from the options and settings: the client's types, docs/settings.md
 	@$(BIN)/python -m tests.client_options
+	@$(BIN)/python -m tests.settings_page
 
 lint: .venv/dev.stamp ## Lint and type-check
 	$(BIN)/ruff check .

@@ -17,234 +17,242 @@ from infra.origins import HostName, Origin
 
 
 class LimitSettings(BaseModel):
-    """Caps on what a single recording may cost."""
+    """Limits for a single recording."""
 
-    max_bytes: int = Field(8 * 2**30, gt=0, description="Largest source, in bytes, as downloaded.")
+    max_bytes: int = Field(8 * 2**30, gt=0, description="Largest source, in bytes, before decoding.")
     max_duration: float = Field(12 * 3600.0, gt=0, description="Longest recording, in seconds.")
 
 
 class NetSettings(BaseModel):
-    """How sources are fetched over the network."""
+    """Downloads of sources."""
 
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to connect.")
-    stall_timeout: float = Field(30.0, gt=0, description="Seconds without a byte before a download counts as stalled.")
+    stall_timeout: float = Field(30.0, gt=0, description="Seconds without data after which a download has stalled.")
     min_rate: float = Field(
-        1024.0, ge=0, description="Bytes per second; a download slower than this for a stall_timeout counts as stalled."
+        1024.0, ge=0, description="Slowest acceptable download, in bytes per second, averaged over `stall_timeout`."
     )
-    max_seconds: float = Field(12 * 3600.0, gt=0, description="Longest download, in seconds, resumes included.")
-    max_redirects: int = Field(5, ge=0)
-    resumes: int = Field(4, ge=0, description="How often a broken download is resumed before it fails.")
+    max_seconds: float = Field(12 * 3600.0, gt=0, description="Longest download, in seconds, including resumes.")
+    max_redirects: int = Field(5, ge=0, description="Redirects to follow before the download fails.")
+    resumes: int = Field(4, ge=0, description="Times an interrupted download is resumed before it fails.")
     allow_hosts: tuple[str, ...] = Field(
         (),
-        description="Hosts, addresses or networks that may be fetched although they are private; `:port` limits an entry to it.",
+        description="Private hosts, addresses or networks that may be fetched from; `:port` restricts an entry to one port.",
     )
 
 
 class S3Settings(BaseModel, frozen=True):
-    """Where `s3://` leads, for sources and for the store. Credentials left empty come from the usual AWS chain."""
+    """The S3 service behind `s3://` sources and stores. Empty credentials are taken from the usual AWS chain."""
 
-    endpoint_url: str | None = None
-    region: str | None = None
-    key: SecretStr | None = None
-    secret: SecretStr | None = None
-    token: SecretStr | None = None
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    timeout: float = Field(30.0, gt=0, description="Seconds without a byte before a request counts as stalled.")
+    endpoint_url: str | None = Field(None, description="URL of a service other than AWS, such as MinIO.")
+    region: str | None = Field(None, description="AWS region of the buckets.")
+    key: SecretStr | None = Field(None, description="Access key ID.")
+    secret: SecretStr | None = Field(None, description="Secret access key.")
+    token: SecretStr | None = Field(None, description="Session token of temporary credentials.")
+    addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Bucket in the path or in the host name; most services other than AWS need `path`."
+    )
+    timeout: float = Field(30.0, gt=0, description="Seconds without data after which a request fails.")
     patience: float = Field(
-        20.0, ge=0, description="Seconds that the store goes on asking again when it is throttled, fails or cannot be reached."
+        20.0, ge=0, description="Seconds for which the store retries when it is throttled, failing or unreachable."
     )
 
 
 class ComputeSettings(BaseModel):
-    """Where stages run, and with what."""
+    """Where stages run, and on which hardware."""
 
     backend: str = Field(
         "local",
         pattern=r"local|modal|[\w.]+:\w+",
-        description="`local`, `modal`, or `module:function`: a backend of your own, as a function of the settings that returns a Compute.",
+        description="`local`, `modal`, or `module:function`: your own backend, a function that takes the settings and returns a Compute.",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device for the models; `auto` uses a GPU if there is one."
+    )
     compute_type: str = Field(
-        "auto", description="CTranslate2's: int8, float16, int8_float16, float32; auto decides by device."
+        "auto", description="Precision of CTranslate2: int8, float16, int8_float16 or float32; `auto` chooses by device."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 decides from the number of cores.")
+    threads: int = Field(0, ge=0, description="CPU threads per stage; 0 chooses by the number of cores.")
     workers: int = Field(
-        1, ge=1, le=64, description="Shards of one stage at work at the same time on this machine; they share its threads."
+        1, ge=1, le=64, description="Shards of a stage that run concurrently on this machine; they share its threads."
     )
 
 
 class ShardSettings(BaseModel):
-    """When a long recording is divided among several workers."""
+    """How long recordings are split across workers."""
 
-    threshold: float = Field(1800.0, ge=0, description="Seconds of audio from which on a recording is divided.")
-    min_seconds: float = Field(600.0, gt=0, description="Seconds of audio that a shard holds at least, about.")
-    max_shards: int = Field(32, ge=1, le=512, description="Shards of one stage at most; 1 never divides.")
+    threshold: float = Field(1800.0, ge=0, description="Length, in seconds, above which a recording is split.")
+    min_seconds: float = Field(600.0, gt=0, description="Approximate minimum length of a shard, in seconds of audio.")
+    max_shards: int = Field(32, ge=1, le=512, description="Most shards per stage; 1 turns splitting off.")
 
 
 class ModalSettings(BaseModel):
-    """What is deployed on Modal, and how it is called. All but the last four take effect at `steno modal deploy`."""
+    """The app on Modal. All but the last four take effect at the next `steno modal deploy`."""
 
-    app: str = Field("stenoflow", pattern=r"[A-Za-z0-9._-]{1,48}", description="Name of the app, and prefix of its volumes.")
-    environment: str | None = Field(None, description="Modal environment; that of the profile when left out.")
+    app: str = Field("stenoflow", pattern=r"[A-Za-z0-9._-]{1,48}", description="Name of the app and prefix of its volumes.")
+    environment: str | None = Field(None, description="Modal environment; the profile's by default.")
     gpu: tuple[str, ...] = Field(
-        ("L4",), description="GPU of transcription and alignment, then what to fall back on; empty runs on CPUs."
+        ("L4",), description="GPU for transcription and alignment, followed by fallbacks; an empty list uses CPUs."
     )
     voices_gpu: tuple[str, ...] | None = Field(
-        None, description="GPU of segmentation and speaker embeddings; the same as `gpu` when left out."
+        None, description="GPU for segmentation and speaker embeddings; the same as `gpu` by default."
     )
-    cpu: float = Field(4.0, gt=0, description="Physical cores of a container.")
-    memory: int = Field(16384, ge=512, description="MiB of memory of a container.")
-    inputs: int = Field(1, ge=1, le=32, description="Calls that one container works on at the same time.")
-    min_containers: int = Field(0, ge=0, description="Containers of each class that are kept running, and paid for, always.")
-    buffer_containers: int = Field(0, ge=0, description="Containers that are kept ready beyond those at work.")
-    max_containers: int | None = Field(None, ge=1, description="Containers of each class at most.")
-    scaledown_window: int = Field(120, ge=2, le=3600, description="Seconds that an idle container waits for more work.")
-    timeout: int = Field(4 * 3600, ge=10, le=24 * 3600, description="Seconds after which Modal itself ends a call.")
-    startup_timeout: int = Field(900, ge=10, le=3600, description="Seconds that loading the models may take.")
-    region: tuple[str, ...] = Field((), description="Regions that containers run in; any when empty.")
-    snapshot: bool = Field(False, description="Start containers from a snapshot of their memory after the imports.")
-    hf_secret: str = Field("", description="Modal secret that holds HF_TOKEN; needed for gated models only.")
+    cpu: float = Field(4.0, gt=0, description="Physical cores per container.")
+    memory: int = Field(16384, ge=512, description="Memory per container, in MiB.")
+    inputs: int = Field(1, ge=1, le=32, description="Concurrent calls per container.")
+    min_containers: int = Field(0, ge=0, description="Containers of each class that always run, and are always billed.")
+    buffer_containers: int = Field(0, ge=0, description="Idle containers kept ready beyond the busy ones.")
+    max_containers: int | None = Field(None, ge=1, description="Most containers of each class; unlimited by default.")
+    scaledown_window: int = Field(120, ge=2, le=3600, description="Seconds before an idle container stops.")
+    timeout: int = Field(4 * 3600, ge=10, le=24 * 3600, description="Seconds after which Modal terminates a call.")
+    startup_timeout: int = Field(900, ge=10, le=3600, description="Most seconds for a container to start and load its models.")
+    region: tuple[str, ...] = Field((), description="Regions for the containers; any by default.")
+    snapshot: bool = Field(False, description="Start containers from a memory snapshot taken after the imports.")
+    hf_secret: str = Field("", description="Modal secret with HF_TOKEN; required for gated models only.")
     s3_secret: str = Field("", description="Modal secret with the credentials of an S3 store.")
     api_secret: str = Field(
         "",
-        description="Modal secret with PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING; with it the app serves the REST API, too.",
+        description="Modal secret with PREFECT_API_URL and PREFECT_API_KEY or PREFECT_API_AUTH_STRING; if set, the app also serves the REST API.",
     )
-    keep_days: float = Field(7.0, gt=0, description="Days after which the app deletes artifacts from its volume.")
+    keep_days: float = Field(7.0, gt=0, description="Days before the app deletes artifacts from its volume.")
     larger_gpus: tuple[str, ...] = Field(
-        ("L40S", "A100-80GB", "H200"), description="What to take, one after the other, when memory does not suffice."
+        ("L40S", "A100-80GB", "H200"), description="GPUs to try in turn after a call ran out of memory."
     )
-    calls: int = Field(32, ge=1, le=1000, description="Calls of this process at the same time.")
-    executions: int = Field(3, ge=1, le=20, description="How often one call may be begun when its container keeps dying.")
-    reconnect: float = Field(120.0, ge=0, description="Seconds that Modal may be out of reach while a call is awaited.")
+    calls: int = Field(32, ge=1, le=1000, description="Concurrent calls from this process.")
+    executions: int = Field(
+        3, ge=1, le=20, description="Times a call is started before it fails because its container keeps dying."
+    )
+    reconnect: float = Field(120.0, ge=0, description="Seconds for which Modal may be unreachable while a call runs.")
 
 
 class RetrySettings(BaseModel):
-    """How often a stage is tried again after an error that may pass, and after which pause."""
+    """Retries of a stage after transient errors."""
 
-    attempts: int = Field(3, ge=0, le=10, description="Retries after transient errors; halving the batch does not count.")
-    delay: float = Field(
-        2.0, ge=0, description="Seconds before the first retry; each further one waits three times as long, with jitter."
+    attempts: int = Field(
+        3, ge=0, le=10, description="Most retries; those with a smaller batch after running out of memory do not count."
     )
-    max_delay: float = Field(60.0, ge=0, description="Longest pause, in seconds.")
+    delay: float = Field(
+        2.0, ge=0, description="Seconds before the first retry; each later delay is three times as long, with jitter."
+    )
+    max_delay: float = Field(60.0, ge=0, description="Longest delay, in seconds.")
 
 
 class TimeoutSettings(BaseModel):
-    """How long one attempt at a stage may wait for its turn, stand still, and work."""
+    """Timeouts of one attempt at a stage."""
 
     wait: float = Field(
         4 * 3600.0,
         gt=0,
-        description="Seconds that a stage may wait for a slot, in Modal's queue and for a container; work is counted from its first progress.",
+        description="Seconds a stage may wait for a slot and, on Modal, for a container. Its run time is counted from its first progress.",
     )
     still: float = Field(
         600.0,
         gt=0,
-        description="Seconds without progress after which a stage counts as hung, beyond what `factor` gives its largest batch.",
+        description="Seconds without progress after which a stage is considered hung, on top of what `factor` allows for its largest batch.",
     )
-    floor: float = Field(600.0, gt=0, description="Seconds that every stage may work, however short the recording.")
-    factor: float = Field(20.0, gt=0, description="Seconds of work per second of audio.")
+    floor: float = Field(600.0, gt=0, description="Seconds every stage may run, however short the recording.")
+    factor: float = Field(20.0, gt=0, description="Additional seconds of run time per second of audio.")
 
 
 class BatchSettings(BaseModel):
-    """How batches list their recordings and watch over those at work."""
+    """How batches list recordings and monitor their runs."""
 
-    max_items: int = Field(100_000, ge=1, description="Most recordings that one source may list.")
-    max_list_bytes: int = Field(64 * 2**20, gt=0, description="Largest manifest, or page of a feed, in bytes.")
+    max_items: int = Field(100_000, ge=1, description="Most recordings that a source may list.")
+    max_list_bytes: int = Field(64 * 2**20, gt=0, description="Largest manifest or feed page, in bytes.")
     settle_seconds: float = Field(
         5.0,
         ge=0,
         le=600,
-        description="A file changed more recently is looked at again that much later; if it grew, it is left.",
+        description="A file modified within this many seconds is checked again after the same time, and skipped if it is still growing.",
     )
     lease_seconds: float = Field(
-        60.0, ge=5, description="How long a batch that stopped renewing its lease keeps others from taking over its recordings."
+        60.0,
+        ge=5,
+        description="Seconds after which another batch may take over the recordings of one that stopped renewing its lease.",
     )
-    recycle: int = Field(
-        500, ge=1, description="Recordings after which the process that computes them is replaced by a fresh one."
-    )
-    poll_seconds: float = Field(3.0, gt=0, description="How often runs on workers are asked for their state, all at once.")
+    recycle: int = Field(500, ge=1, description="Recordings after which the worker process is replaced.")
+    poll_seconds: float = Field(3.0, gt=0, description="Seconds between polls of the states of all runs on workers.")
 
 
 class DeploySettings(BaseModel):
-    """What `steno deploy` and `steno up` register with Prefect, and how runs are executed there."""
+    """What `steno deploy` and `steno up` register with Prefect, and how its runs are executed."""
 
-    pool: str = Field("stenoflow", min_length=1, pattern=r"[^/%&<>]+", description="The work pool that workers serve.")
+    pool: str = Field("stenoflow", min_length=1, pattern=r"[^/%&<>]+", description="Name of the work pool.")
     workdir: Path | None = Field(
         None,
-        description="Folder on the workers that relative paths of a request lead to; `transcripts` under `home` when empty.",
+        description="Folder on the workers that relative paths in requests are resolved against; `transcripts` in `home` by default.",
     )
-    concurrency: int = Field(2, ge=1, description="Recordings transcribed at once, over all workers; the others queue.")
+    concurrency: int = Field(2, ge=1, description="Recordings transcribed concurrently across all workers; others are queued.")
     nightly_source: str = Field(
         "",
-        description="What the nightly batch lists: a folder, an S3 prefix, a manifest, a feed. Without one it is not scheduled.",
+        description="Source of the nightly batch: a folder, bucket prefix, manifest or feed. Without one it is not scheduled.",
     )
-    nightly_cron: str = Field("0 2 * * *", description="When the nightly batch runs.")
+    nightly_cron: str = Field("0 2 * * *", description="Schedule of the nightly batch, as cron.")
     nightly_options: dict[str, Any] = Field(
-        default_factory=dict, description='Options of the nightly batch\'s recordings, as JSON: `{"language": "en"}`.'
+        default_factory=dict, description='Options for the nightly batch, as JSON: `{"language": "en"}`.'
     )
     nightly_output: str = Field(
         ".",
-        description="Folder or fsspec URL that the nightly batch writes to; a relative one is below the work pool's, `transcripts` of STENO_HOME.",
+        description="Folder or fsspec URL for the transcripts of the nightly batch; relative to `workdir`.",
     )
     gc_cron: str = Field(
-        "30 4 * * *", description="When artifacts that have outlived their retention are removed; empty for never."
+        "30 4 * * *", description="Schedule of the clean-up of expired artifacts and runs, as cron; empty turns it off."
     )
-    timezone: str = Field("UTC", description="The time zone of the schedules, as `Europe/Berlin`.")
+    timezone: str = Field("UTC", description="Time zone of the schedules, such as `Europe/Berlin`.")
     zombie_seconds: int = Field(
-        90, ge=45, description="Seconds without a sign of life, sent every 30, after which a running run counts as crashed."
+        90, ge=45, description="Seconds without a heartbeat, which is sent every 30, after which a run is considered crashed."
     )
-    late_minutes: float = Field(15.0, gt=0, description="Minutes a scheduled run may be late before that is reported.")
+    late_minutes: float = Field(15.0, gt=0, description="Minutes a scheduled run may be late before a notification is sent.")
     notify_block: str = Field(
         "",
-        description="Prefect notification block that failures are sent to: `slack-webhook/operators`, `custom-webhook/pager`.",
+        description="Prefect notification block for failures, such as `slack-webhook/operators` or `custom-webhook/pager`.",
     )
     notify_url: SecretStr | None = Field(
-        None, description="Webhook that failures are sent to as well: any URL that Apprise knows, or https:// for JSON."
+        None, description="Webhook for failures: any URL that Apprise supports, or https:// for JSON."
     )
     database_url: SecretStr | None = Field(
-        None, description="Where `steno up` keeps runs: `postgresql+asyncpg://user:password@host/name`; SQLite when empty."
+        None, description="Prefect's database, as `postgresql+asyncpg://user:password@host/name`; SQLite by default."
     )
     auth: bool | None = Field(
         None,
-        description="Whether Prefect's UI and API ask for the string in `prefect-auth` under `home`; when left out, unless they listen on loopback alone.",
+        description="Whether Prefect's UI and API require the string in `prefect-auth` under `home`. By default they do unless they listen on loopback only.",
     )
     allowed_hosts: tuple[HostName, ...] = Field(
         (),
-        description='Further host names that Prefect\'s UI and API answer to, as JSON: `["steno.example.com"]`. Those of this machine need not be listed.',
+        description="Additional host names that Prefect's UI and API answer to, as JSON: `[\"steno.example.com\"]`. This machine's own names are always accepted.",
     )
     allowed_origins: tuple[Origin, ...] = Field(
-        (), description='Other sites whose pages may call Prefect\'s API, as JSON: `["https://dashboard.example.com"]`.'
+        (), description='Other web origins that may call Prefect\'s API, as JSON: `["https://dashboard.example.com"]`.'
     )
 
 
 class RecoverySettings(BaseModel):
-    """What happens to runs whose process dies, or which are cancelled from outside."""
+    """Recovery of runs whose process died, and their cancellation."""
 
     restarts: int = Field(
         3,
         ge=1,
         le=100,
-        description="How often the process of a run may die before the run is set aside until a person retries it.",
+        description="Times the process of a run may die before the run is quarantined until someone retries it.",
     )
     cancel_poll: float = Field(
-        2.5, gt=0, le=60, description="Seconds between two looks at whether the run was cancelled in Prefect's UI or API."
+        2.5, gt=0, le=60, description="Seconds between checks whether the run was cancelled in Prefect's UI or API."
     )
 
 
 class ReportSettings(BaseModel):
-    """What the report of a run shows in Prefect."""
+    """The report of a run in Prefect."""
 
     preview_words: int = Field(
-        0, ge=0, le=2000, description="Words of the transcript's beginning in a run's report; 0 keeps all text out of Prefect."
+        0, ge=0, le=2000, description="Words of the transcript to show in a run's report; 0 keeps all text out of Prefect."
     )
-    progress_seconds: float = Field(2.0, ge=2.0, le=60, description="Seconds between two updates of a run's progress.")
+    progress_seconds: float = Field(2.0, ge=2.0, le=60, description="Seconds between updates of a run's progress.")
 
 
 class PriceSettings(BaseModel):
-    """What computing costs, for the reports."""
+    """Prices for the cost estimates in reports."""
 
     machine_hour: float = Field(
-        0.0, ge=0, description="Dollars per hour of the machine that runs the flow; rented GPUs have a table."
+        0.0, ge=0, description="Dollars per hour of the machine that runs the flow. The prices of Modal's GPUs are built in."
     )
 
 
@@ -252,39 +260,39 @@ Days = Annotated[float | None, Field(ge=0), BeforeValidator(lambda value: None i
 
 
 class RetentionSettings(BaseModel):
-    """How long is kept what runs leave; `steno gc` and the deployment gc/clean-up remove it. "never" keeps for good."""
+    """How long the data of runs is kept. `steno gc` and the deployment gc/clean-up delete what has expired; "never" keeps it forever."""
 
     run_days: Days = Field(
         90.0,
-        description="Days after its end that a run is kept: in Prefect's database with its logs, reports and events, and in the store with the artifacts that no other run used.",
+        description="Days after its end before a run is deleted: from Prefect's database, with its logs, reports and events, and from the store, with the artifacts that no other run uses.",
     )
-    log_days: Days = Field(30.0, description="Days that the logs of ended runs are kept in Prefect's database.")
-    event_days: Days = Field(7.0, description="Days that the events of runs are kept in Prefect's database.")
+    log_days: Days = Field(30.0, description="Days before the logs of ended runs are deleted from Prefect's database.")
+    event_days: Days = Field(7.0, description="Days before the events of runs are deleted from Prefect's database.")
     days: float | None = Field(
         None,
         ge=0,
-        description="Days that the artifacts of a run are kept after its end, then removed; as long as the run when empty. A request may say otherwise.",
+        description="Days after its end before the artifacts of a run are deleted; by default they are kept as long as the run. A request may override it.",
     )
     record_days: float | None = Field(
         None,
         gt=0,
-        description="Days that records of how runs ended, and of what batches have done, are kept; for good when empty.",
+        description="Days before the records of ended runs and finished batch rows are deleted; by default they are kept forever.",
     )
     grace_hours: float = Field(
         24.0,
         gt=0,
-        description="Hours that a run without a sign of life still holds what it uses, and that left-overs of killed processes stay.",
+        description="Hours after its last heartbeat during which a run still protects the artifacts it uses; leftovers of killed processes are kept as long.",
     )
 
 
 class LockSettings(BaseModel):
-    """How runs of the same recording wait for one another."""
+    """Locks that keep runs of the same recording from repeating each other's work."""
 
     lease: float = Field(
         60.0,
         ge=2,
         le=3600,
-        description="Seconds after which a lock on an object store is anybody's, unless its holder has renewed it; folders need none.",
+        description="Seconds after which a lock on an object store expires unless it is renewed. Folders use the operating system's locks.",
     )
 
 
@@ -295,14 +303,21 @@ class StenoSettings(BaseSettings):
         env_prefix="STENO_", env_nested_delimiter="__", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
     )
 
-    home: Path = Field(Path("~/.stenoflow"), description="Where everything lives that is not told otherwise.")
-    store: str = Field(
-        "", description="fsspec URL of the artifact store; a folder under `home` when empty, `s3://bucket/prefix` to share it."
+    home: Path = Field(
+        Path("~/.stenoflow"),
+        description="Folder for everything that has no setting of its own: store, models, transcripts, Prefect's database.",
     )
-    scratch: Path | None = Field(None, description="Folder for downloads under way and local copies of remote artifacts.")
-    models_dir: Path | None = Field(None, description="Folder for joined and converted weights.")
-    model: str = Field("auto", description="The Whisper model used when a request names none.")
-    offline: bool = Field(False, description="Never ask the model hub, whatever is missing.")
+    store: str = Field(
+        "",
+        description="Folder or fsspec URL of the artifact store, such as `s3://bucket/prefix` for several machines; `store` in `home` by default.",
+    )
+    scratch: Path | None = Field(
+        None,
+        description="Folder for unfinished downloads and local copies of remote artifacts; `scratch` in `home` by default.",
+    )
+    models_dir: Path | None = Field(None, description="Folder for converted model weights; `models` in `home` by default.")
+    model: str = Field("auto", description="Model for requests that do not name one.")
+    offline: bool = Field(False, description="Never contact the model hub, even if a model is missing.")
     limits: LimitSettings = LimitSettings()
     net: NetSettings = NetSettings()
     s3: S3Settings = S3Settings()

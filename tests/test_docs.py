@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from flows.report.advice import ADVICE
 from infra.settings import StenoSettings
 from stenoflow.cli.main import COMMANDS
+from tests import settings_page
 
 ROOT = Path(__file__).parents[1]
-GUIDES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")], key=str)
+GUIDES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")], key=str)
 
 
 @pytest.mark.parametrize("code", ADVICE)
@@ -35,6 +36,12 @@ def settings() -> set[str]:
         else:
             names.add(f"STENO_{name}".upper())
     return names
+
+
+def test_the_reference_of_settings_is_that_of_the_code() -> None:
+    assert settings_page.PATH.read_text() == settings_page.written(), "run `make options`"
+    without = [line for line in settings_page.written().splitlines() if line.startswith("| `STENO_") and "` |  |" in line[:60]]
+    assert not without, f"without a description: {without}"
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
