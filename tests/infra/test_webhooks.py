@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
 import re
 import socket
@@ -33,6 +36,9 @@ def test_signatures_are_those_of_standard_webhooks(store: Store) -> None:
     secret = webhooks.current_secret(store, "alice").secret
     assert secret.startswith("whsec_")
     assert Webhook(secret).verify(BODY, headers)["type"] == "transcribe.completed"
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{BODY}".encode()
+    by_the_specification = hmac.new(base64.b64decode(secret.removeprefix("whsec_")), content, hashlib.sha256).digest()
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(by_the_specification).decode()}"
     for changed in (BODY.replace("✓", "x"), BODY + " "):
         with pytest.raises(WebhookVerificationError):
             Webhook(secret).verify(changed, headers)
