@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import shutil
 import threading
 import time
 import uuid
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 PREFIX = "of-"
 STALE_SECONDS = 2 * 86_400.0
@@ -64,8 +65,7 @@ def _made(root: Path) -> tuple[Path, int | None]:
         except OSError:
             return folder, None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+            if lock_descriptor(descriptor, blocking=False) and folder.stat().st_ino == os.fstat(descriptor).st_ino:
                 return folder, descriptor
         except FileNotFoundError:
             pass
@@ -83,10 +83,7 @@ def _abandoned(entry: os.DirEntry[str]) -> bool:
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            return False
+            return lock_descriptor(descriptor, blocking=False)
         except OSError:
             pass  # no locks here: by age
         finally:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 
 @contextlib.contextmanager
@@ -29,6 +30,5 @@ def replaced(target: Path) -> Iterator[Path]:
 def file_lock(path: Path) -> Iterator[None]:
     """Held by one process at a time; released by the kernel when the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path, fallback_to_soft=False):
         yield

@@ -25,6 +25,7 @@ OBJECT_STORES = {"fsspec", "s3fs", "boto3", "botocore", "aiobotocore", "moto"}
 HEAVY = {"torch", "torchaudio", "whisperx", "pyannote", "transformers", "lightning", "pytorch_lightning", "faster_whisper"}
 """Seconds to import each; in every room they are imported inside functions."""
 ENGINE = HEAVY | {"ctranslate2", "onnxruntime", "onnx", "av", "soundfile", "scipy", "sklearn", "numpy"}
+UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 
 CONTRACT = {
     "speech.schema",
@@ -183,6 +184,16 @@ def test_heavy_libraries_are_imported_inside_functions() -> None:
 def _defines_a_network(path: str) -> bool:
     classes = [node for node in tree_of(path).body if isinstance(node, ast.ClassDef)]
     return any(ast.unparse(base) in ("nn.Module", "torch.nn.Module") for node in classes for base in node.bases)
+
+
+def test_no_module_needs_unix_to_be_imported() -> None:
+    found = [
+        f"{path}:{entry.line}: {entry.name}"
+        for path in modules()
+        for entry in imports_of(path)
+        if not entry.lazy and _within(entry.name, UNIX_ONLY)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("module", ["flows.transcribe", "stenoflow.cli.main", "speech.stages", "speech.formats"])

@@ -9,7 +9,6 @@ started notes which revision that left; while the database is still at it, and P
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from infra.storage.aside import write_file
 from stenoflow.errors import DatabaseDamaged, DatabaseNewer, OutputNotWritable, StenoError, StorageFull
@@ -103,20 +104,12 @@ def prepared(schema: KnownSchema) -> Iterator[bool]:
         return
     with contextlib.ExitStack() as stack:
         with _explained(path):
-            stack.enter_context(_locked(path.with_name(f"{path.name}.steno.lock")))
+            stack.enter_context(FileLock(path.with_name(f"{path.name}.steno.lock"), fallback_to_soft=False))
         if not schema.current():  # nobody else has migrated it meanwhile
             _migrate(path)
             yield False
         else:
             yield True
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; released by the kernel when the process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _migrate(path: Path) -> None:

@@ -7,15 +7,17 @@ long as `steno up` runs: a file whose lock is free is what a killed one left beh
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from filelock import lock_descriptor
 
 from flows.prefect_compat.client import settings_changed
 
@@ -49,7 +51,7 @@ def announced(url: str, auth: str | None) -> Iterator[None]:
     state = Running(url, auth, os.getpid(), socket.gethostname())
     descriptor, aside = tempfile.mkstemp(prefix=f".{_NAME}-", dir=path.parent)  # with mode 0600
     with os.fdopen(descriptor, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_descriptor(file.fileno())
         json.dump(asdict(state), file)
         file.flush()
         Path(aside).replace(path)
@@ -65,7 +67,7 @@ def announced(url: str, auth: str | None) -> Iterator[None]:
 def find() -> Running | None:
     """The `steno up` that runs here with this PREFECT_HOME, if any."""
     try:
-        with state_file().open() as file:
+        with state_file().open("r+") as file:
             if not _locked(file.fileno()):
                 return None
             state = Running(**json.load(file))
@@ -75,11 +77,12 @@ def find() -> Running | None:
 
 
 def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
+    """Whether a `steno up` holds the file. Other commands that look, as this one does, hold it for a moment only."""
+    for _ in range(3):
+        if lock_descriptor(descriptor, blocking=False):
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def is_at(state: Running, url: str) -> bool:

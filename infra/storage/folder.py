@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Self
+
+from filelock import FileLock, Timeout
 
 from infra.settings import S3Settings
 from infra.storage.aside import move_in, stale_parts, write_file
@@ -93,24 +94,17 @@ class FileLocks:
     def try_acquire(self, name: str) -> Lock | None:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                    return _FileLock(path, descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except FileNotFoundError:
-                pass  # its last holder removed it after it was opened here
-            except OSError as error:
-                os.close(descriptor)
-                if error.errno in _NO_LOCKS:
-                    warn_once("The store's file system has no locks: runs of the same recording may compute it twice.")
-                    return NoLock()
-                raise
-            os.close(descriptor)
+        lock = _file_lock(path)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                warn_once("The store's file system has no locks: runs of the same recording may compute it twice.")
+                return NoLock()
+            raise
+        return _FileLock(path, lock)
 
     def sweep(self, grace: float, *, dry_run: bool) -> int:
         stale = [file.path for file in Folder(str(self._folder)).files("") if time.time() - file.modified > grace]
@@ -118,29 +112,27 @@ class FileLocks:
 
 
 class _FileLock:
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path, self._descriptor = path, descriptor
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self._path, self._lock = path, lock
 
     def release(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
+        if self._lock.is_locked:
             # Removed while it is held: whoever opened it meanwhile sees that it is not the file of that name any more.
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            os.close(descriptor)
+            self._lock.release()
+
+
+def _file_lock(path: Path) -> FileLock:
+    """Tried once, and never one that the kernel does not release; a run acquires and releases it in different threads."""
+    return FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
 
 
 def _remove_unheld(path: Path, dry_run: bool) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        with _file_lock(path):
+            if not dry_run:
+                path.unlink()
+            return True
+    except OSError:  # filelock's Timeout as well
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not dry_run and os.fstat(descriptor).st_ino == path.stat().st_ino:
-            path.unlink()
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from infra import processes
 from infra.locks import Lock, Locks
+from infra.storage import leases
 from infra.store import Store
 from tests.s3_faults import FaultyS3
 
@@ -59,6 +61,30 @@ def test_one_holder_at_a_time(store: Store) -> None:
     soon(theirs, "a").release()
     other.release()
     soon(mine, "b").release()
+
+
+def test_a_lock_is_released_in_whichever_thread(store: Store) -> None:
+    held = soon(Locks(store, LEASE), "a")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(held.release).result()
+    soon(Locks(store, LEASE), "a").release()
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+@pytest.mark.parametrize("missing", ["ENOLCK", "ENOSYS"])
+def test_a_file_system_without_locks_is_told_of_and_gets_no_lock_that_a_killed_process_would_keep(
+    store: Store, missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(getattr(errno, missing), missing)
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(leases, "_warned", set())
+    one, other = (Locks(store, LEASE).try_acquire("a") for _ in range(2))
+    assert one and other
+    assert "runs of the same recording may compute it twice" in caplog.text
+    one.release()
+    other.release()
 
 
 def test_nothing_stays_behind(store: Store) -> None:
