@@ -14,7 +14,7 @@ TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast test-prefect test-matrix bench screenshots options lint lock clean
+.PHONY: help demo test test-fast test-prefect test-matrix bench docs screenshots options lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,10 @@ help: ## List the targets
 
 .venv/voices.stamp: .venv/dev.stamp requirements/voices.txt
 	@$(UV_INSTALL) --require-hashes --no-deps -r requirements/voices.txt
+	@touch $@
+
+.venv/docs.stamp: .venv/dev.stamp requirements/docs.txt
+	@$(UV_INSTALL) --require-hashes -r requirements/docs.txt
 	@touch $@
 
 .venv/screenshots.stamp: .venv/dev.stamp requirements/screenshots.txt
@@ -77,6 +81,9 @@ bench: .venv/voices.stamp ## Print accuracy, speed and memory tables beside Whis
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.several
 
+docs: .venv/docs.stamp ## Build the documentation site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)
 	$(BIN)/python -m bench.screenshots
 
@@ -95,6 +102,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) pyproject.toml --extra run -o requirements/base.txt
 	$(LOCK) pyproject.toml --extra engine --extra parakeet -o requirements/engine.txt
 	$(LOCK) pyproject.toml --extra engine --extra parakeet --group dev -c requirements/engine.txt -o requirements/dev.txt
+	$(LOCK) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
 	$(LOCK) --no-deps requirements/prefect-lowest.in -o requirements/prefect-lowest.txt
 	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt
@@ -102,4 +110,4 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) --no-deps requirements/voices.in -o requirements/voices.txt
 
 clean: ## Remove the environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .cache demo-output
+	rm -rf site .venv .pytest_cache .mypy_cache .ruff_cache .cache demo-output

@@ -14,7 +14,7 @@
     ├── TooMany              429  a limit of the key; `Retry-After` says when to come back
     └── Unavailable          503  Prefect, the store or the warm worker does not answer
 
-The errors of `stenoflow.errors` and `stenoflow.errors` become problems by their `code`; anything else is a 500 without details.
+The errors of `stenoflow.errors` become problems by their `code`; anything else is a 500 without details.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _run_name() -> str:
 async def transcribe(request: TranscribeRequest) -> TranscribeResult:
     """Turn one recording into a speaker-attributed, word-timed transcript.
 
-    Raises the errors of `stenoflow.errors` and `stenoflow.errors`, and DiarizationFailed when the transcript could be written
+    Raises the errors of `stenoflow.errors`, and DiarizationFailed when the transcript could be written
     without speakers only.
 
     Args:

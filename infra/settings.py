@@ -19,7 +19,7 @@ from infra.origins import HostName, Origin
 class LimitSettings(BaseModel):
     """Limits for a single recording."""
 
-    max_bytes: int = Field(8 * 2**30, gt=0, description="Largest source, in bytes, before decoding.")
+    max_bytes: int = Field(8 * 2**30, gt=0, description="Largest source, in bytes, after HTTP decompression.")
     max_duration: float = Field(12 * 3600.0, gt=0, description="Longest recording, in seconds.")
 
 

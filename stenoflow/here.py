@@ -22,16 +22,16 @@ _GRACE = 30.0
 
 
 class TranscribeFailed(StenoError):
-    """The recording could not be transcribed for a reason that has no class of its own in `stenoflow.errors`."""
+    """Transcription failed with an error that has no class in `stenoflow.errors`."""
 
     code = "transcribe_failed"
 
     def __init__(self, message: str, reason: str, transcript: Transcript | None = None) -> None:
         super().__init__(message)
         self.reason = reason
-        """The code that `steno transcribe` gave, as `diarization_failed`."""
+        """The error code of `steno transcribe`, such as `diarization_failed`."""
         self.transcript = transcript
-        """Where speakers could not be told apart: the words without them."""
+        """The transcript without speakers, if only diarization failed."""
 
 
 def transcribe(
@@ -40,21 +40,25 @@ def transcribe(
     on_event: Callable[[dict[str, Any]], object] | None = None,
     **options: Unpack[Options],
 ) -> Transcript:
-    """The transcript of one recording, made on this machine by `steno transcribe` in a process of its own.
+    """Transcribe one recording on this machine, in a process of its own that runs `steno transcribe`.
 
-    `source` is a path, an http(s), s3 or any fsspec URL, or the bytes of a file in any container and codec. `options` are those
-    of the command, with its defaults: speakers are told apart unless `diarize=False`. `on_event` is called with each line of
-    `steno transcribe --json`, as docs/cli.md describes them: stages that begin, get on and end.
+    Finished stages are reused from the store (`STENO_HOME`, `STENO_STORE`), so a second call costs little. Each call loads the
+    models; for many recordings use `steno batch`, or a service and `StenoClient`. The call blocks: in an event loop, await
+    `asyncio.to_thread(transcribe, source)`.
 
-    Times in the transcript are seconds from the recording's beginning, as floats; `segments` are in order, each a sentence (or a
-    part of one) of one speaker, and `word_segments` are all their words. Silence gives a transcript without segments, and a warning.
+    Args:
+        source: A path, an http(s), s3 or other fsspec URL, or the bytes of a media file in any container and codec.
+        on_event: Called with each line of `steno transcribe --json`: stages as they start, progress and end.
+        options: The command's options, with its defaults. Speakers are identified unless `diarize=False`.
 
-    Stages that were computed before are taken from the store (`STENO_HOME`, `STENO_STORE`), so asking again costs little. Models
-    are loaded anew by each call: for many recordings at once use `steno batch`, or a service and `StenoClient`. It blocks; in an
-    event loop, await `asyncio.to_thread(transcribe, source)`.
+    Returns:
+        The transcript. Times are floats, in seconds from the start of the recording. `segments` are in order; each is one
+        speaker's sentence, or part of one. Silence gives no segments and a warning.
 
-    Raises the class of `stenoflow.errors` that says what went wrong (`MediaError` for a recording that cannot be used,
-    `TransientError` where trying again may help, …), and TranscribeFailed for what has none there.
+    Raises:
+        StenoError: The subclass in `stenoflow.errors` for what went wrong: MediaError if the recording is unusable,
+            TransientError if a retry may help, and so on.
+        TranscribeFailed: An error that has no class in `stenoflow.errors`.
     """
     if "formats" in options:
         raise InvalidOption("`transcribe` returns the transcript and writes no files; leave `formats` out.")

@@ -9,7 +9,7 @@ What it does is in the JSON file that `STUB_PLAN` names, read anew at every stag
 - `writing`: stage → how long its artifact stays half written or half uploaded (see `tests.slow_writes`)
 - `runs`: flow run id → a plan that is put over this one for that run; where it has `hold` as well, `before`, `seconds` and
   `writing` last until it no longer has it
-- `fail`: stage → `{"error": "TransientError", "message": …, "cure": …, "times": n}`; the class is of `stenoflow.errors` or `stenoflow.errors`
+- `fail`: stage → `{"error": "TransientError", "message": …, "cure": …, "times": n}`; the class is of `stenoflow.errors`
 - `poison`: a list of audio SHA-256; a stage that reads one of them kills its process (as running out of memory does)
 - `real`: true has every stage run the engine's own models
 

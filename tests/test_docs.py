@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from flows.report.advice import ADVICE
@@ -59,3 +62,21 @@ def test_links_and_pictures_of_guides_are_there(guide: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", guide.read_text())
     missing = [link for link in links if not (guide.parent / link).exists()]
     assert not missing, missing
+
+
+def test_the_notices_have_every_package_that_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    names = {canonicalize_name(Requirement(need).name) for need in needed} - {"stenoflow"}
+    notices = (ROOT / "THIRD_PARTY.md").read_text()
+    listed = {canonicalize_name(name) for name in re.findall(r"^\| ([\w.-]+)(?: \([^)]*\))? \|", notices, flags=re.MULTILINE)}
+    assert names <= listed, names - listed
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    records = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    listed = re.findall(r"^- \[(.+)\]\(([\w-]+\.md)\)$", (folder / "README.md").read_text(), flags=re.MULTILINE)
+    assert sorted(name for _, name in listed) == sorted(records)
+    for title, name in listed:
+        assert (folder / name).read_text().startswith(f"# {title}\n")

@@ -27,10 +27,12 @@ T = TypeVar("T")
 
 
 class AsyncStenoClient:
-    """`StenoClient` with methods to be awaited; an `on_progress` may be a coroutine function.
+    """`StenoClient` for asyncio and trio. `on_progress` may be a coroutine function.
 
+    ```python
     async with AsyncStenoClient("https://steno.example.org", key="…") as steno:
         transcript = await steno.transcribe("meeting.m4a", diarize=True)
+    ```
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class AsyncStenoClient:
 
     @property
     def url(self) -> str:
-        """Where the service is."""
+        """Address of the service."""
         return self._connection.url
 
     def __repr__(self) -> str:

@@ -25,10 +25,12 @@ T = TypeVar("T")
 
 
 class StenoClient:
-    """Stenoflow's REST API. Every method raises `stenoflow.client.errors.ClientError`; one client may be used by many threads.
+    """Client of the REST API. It is thread-safe; its methods raise `stenoflow.client.ClientError`.
 
+    ```python
     with StenoClient("https://steno.example.org", key="…") as steno:
         transcript = steno.transcribe("meeting.m4a", diarize=True, max_speakers=4)
+    ```
     """
 
     def __init__(
@@ -40,9 +42,14 @@ class StenoClient:
         verify: Verify = True,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`url` and `key` are those of `STENO_API_URL` and `STENO_API_KEY` when left out.
+        """Create a client; it connects when it is first used.
 
-        A service that is away, restarting, or says "later" is asked again for `patience` seconds.
+        Args:
+            url: Address of the service; `STENO_API_URL` by default, else this machine's.
+            key: API key; `STENO_API_KEY` by default.
+            patience: Seconds for which to retry while the service is unreachable, restarting or rate limiting.
+            verify: TLS verification, as in httpx.
+            transport: httpx transport, for tests and proxies.
         """
         self._connection = Connection.of(url, key)
         self._core = Following(patience)
@@ -50,7 +57,7 @@ class StenoClient:
 
     @property
     def url(self) -> str:
-        """Where the service is."""
+        """Address of the service."""
         return self._connection.url
 
     def __repr__(self) -> str:
@@ -71,9 +78,13 @@ class StenoClient:
     def submit(
         self, source: Recording, *, name: str | None = None, idempotency_key: str | None = None, **fields: Unpack[JobFields]
     ) -> JobAccepted:
-        """Submit a path, an open file or bytes, which are uploaded, or an address (`https://…`, `s3://…`), which is fetched.
+        """Submit a recording and return its job without waiting. Retries never create a second job.
 
-        However often the request has to be sent, one job is made; with an `idempotency_key` of your own also if you ask again.
+        Args:
+            source: A path, an open binary file or bytes to upload, or a URL (`https://…`, `s3://…`) for the service to fetch.
+            name: Name of the recording; by default that of the file or URL.
+            idempotency_key: Submitting again with the same key returns the same job.
+            fields: Options of the transcription, and `metadata`, `tags`, `webhook_url`.
         """
         return self._taken(self._core.submit(source, name, idempotency_key, fields))
 
@@ -86,25 +97,36 @@ class StenoClient:
         on_progress: Callable[[Progress], object] | None = None,
         **fields: Unpack[JobFields],
     ) -> Transcript:
-        """Submit, wait, and the transcript. Raises JobFailed as well."""
+        """Submit a recording, wait for its job and return the transcript.
+
+        Args:
+            source: As for `submit`.
+            name: As for `submit`.
+            timeout: Seconds to wait before raising WaitTimeout; the job continues. Unlimited by default.
+            on_progress: Called with the job's progress.
+            fields: As for `submit`.
+
+        Raises:
+            JobFailed: The job ended without a transcript; its `job` has the reason.
+        """
         return self._taken(self._core.transcribe(source, name, timeout, on_progress, fields))
 
     def job(self, job: JobRef, *, wait: float = 0.0) -> Job:
-        """The job as it is now; or, with `wait`, once it has ended or so many seconds have passed."""
+        """Return the current state of a job; with `wait`, wait up to that many seconds for it to end."""
         return self._taken(self._core.job(job_id_of(job), wait))
 
     def wait(
         self, job: JobRef, *, timeout: float | None = None, on_progress: Callable[[Progress], object] | None = None
     ) -> Job:
-        """The job once it has ended, in whatever way, also over restarts of the service. Raises WaitTimeout."""
+        """Wait until a job has ended, across restarts of the service, and return it. Raises WaitTimeout after `timeout` seconds."""
         return self._taken(self._core.wait(job_id_of(job), timeout, on_progress))
 
     def events(self, job: JobRef) -> Iterator[Event]:
-        """What happens to the job, as it happens, until it has ended."""
+        """Iterate over the events of a job until it has ended."""
         return self._emitted(self._core.events(job_id_of(job)))
 
     def jobs(self, **filters: Unpack[Filters]) -> Iterator[JobSummary]:
-        """All jobs of this key that the filters let through, the newest first."""
+        """Iterate over this key's jobs that match the filters, newest first."""
         cursor: str | None = None
         while True:
             page = self.page(limit=100, cursor=cursor, **filters)
@@ -113,33 +135,40 @@ class StenoClient:
                 return
 
     def page(self, *, limit: int = 20, cursor: str | None = None, **filters: Unpack[Filters]) -> JobList:
-        """One page of them; its `next_cursor` leads to the next."""
+        """Return one page of jobs; pass its `next_cursor` as `cursor` for the next one."""
         return self._taken(self._core.page(filters, limit, cursor))
 
     def retry(self, job: JobRef, from_: RetryFrom | None = None, **changes: Unpack[Changes]) -> JobAccepted:
-        """Run what failed once more; with changes, or from a finished stage on, as a new job, which the answer names."""
+        """Retry the failed stages of a job. With changed options, or from a finished stage, this creates a new job and returns it."""
         return self._taken(self._core.retry(job_id_of(job), from_, changes))
 
     def delete(self, job: JobRef) -> JobRemoved:
-        """Cancel the job if it is under way, and have all that it left removed."""
+        """Cancel a job if it is running, and delete all of its data."""
         return self._taken(self._core.delete(job_id_of(job)))
 
     # -- results ------------------------------------------------------------------------------------------------------
 
     def transcript(self, job: JobRef) -> Transcript:
-        """The transcript. Raises JobConflict while there is none."""
+        """Return the transcript of a completed job. Raises JobConflict if the job has not completed."""
         return self._taken(self._core.transcript(job_id_of(job)))
 
     def text(self, job: JobRef, format: Format) -> str:
-        """The transcript in a format."""
+        """Return the transcript rendered in a format."""
         return self._taken(self._core.text(job_id_of(job), format))
 
     def save(
         self, job: JobRef, target: str | Path, formats: Sequence[Format] | None = None, *, name: str | None = None
     ) -> list[Path]:
-        """Write a file whose extension names its format; or, with `formats`, one for each into the folder `target`.
+        """Write the transcript and return the paths. Files are written atomically.
 
-        In a folder they are called `name`, or as the job's id. None is ever half there. Raises OSError.
+        Args:
+            job: A completed job.
+            target: A file, whose extension determines the format; with `formats`, a folder.
+            formats: Formats to write into the folder `target`.
+            name: Base name of the files in a folder; the job's ID by default.
+
+        Raises:
+            OSError: A file cannot be written.
         """
         kinds = None if formats is None else tuple(formats)
         return self._taken(self._core.save(job_id_of(job), Path(target), kinds, name))
@@ -149,18 +178,22 @@ class StenoClient:
     def chunk(
         self, samples: Any, session_id: str | None = None, *, final: bool | None = None, **options: Unpack[ChunkOptions]
     ) -> ChunkResult:
-        """The text of some seconds of audio: float32 at 16 kHz, a numpy array of shape (samples,) or raw bytes.
+        """Transcribe a few seconds of audio at once, without a job.
 
-        A chunk of a session that is not `final` holds back a word that its end cuts, for the next chunk.
+        Args:
+            samples: Mono float32 at 16 kHz: a numpy array of shape (samples,), or its raw bytes.
+            session_id: Chunks with the same ID continue one another.
+            final: Whether this is the session's last chunk. A word cut off by the end of any other is returned with the next chunk.
+            options: Options of the transcription.
         """
         return self._taken(self._core.chunk(samples, session_id, options, final=final))
 
     def session(self, session_id: str | None = None, **options: Unpack[ChunkOptions]) -> ChunkSession:
-        """Chunks that continue one another: one clock, and speakers that keep their names."""
+        """Start a session: chunks on one timeline, with stable speaker names."""
         return ChunkSession(self, session_id or uuid.uuid4().hex, options)
 
     def health(self) -> Health:
-        """Whether the service is there."""
+        """Return the health of the service."""
         return self._taken(self._core.health())
 
     # -- taking steps -------------------------------------------------------------------------------------------------
@@ -176,7 +209,7 @@ class StenoClient:
 
 
 class ChunkSession:
-    """One conversation, sent in pieces."""
+    """A conversation sent chunk by chunk."""
 
     def __init__(self, client: StenoClient, session_id: str, options: ChunkOptions) -> None:
         self._client = client
@@ -184,11 +217,11 @@ class ChunkSession:
         self.session_id = session_id
 
     def send(self, samples: Any, *, final: bool = False) -> ChunkResult:
-        """What was said in the next piece; a word that its end cuts comes with the next one, unless this is the `final` one."""
+        """Transcribe the next chunk. A word cut off by its end is returned with the next one, unless this one is `final`."""
         return self._client.chunk(samples, self.session_id, final=final, **self._options)
 
     def finish(self) -> ChunkResult:
-        """The word that the last piece's end cut, if it did."""
+        """End the session and return the word that the last chunk's end cut off, if any."""
         return self.send(b"", final=True)
 
 

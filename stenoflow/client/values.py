@@ -25,7 +25,7 @@ class JobFields(Options, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """Which jobs are listed."""
+    """Filters for lists of jobs."""
 
     status: JobStatus | Sequence[JobStatus]
     """Any of these."""
@@ -67,7 +67,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """Progress of a job."""
 
     job_id: str
     status: JobStatus = "queued"
@@ -75,7 +75,7 @@ class Progress:
     """0 to 100."""
     message: str = ""
     stages: Mapping[str, StageReport] = field(default_factory=dict)
-    """By name, those that have begun."""
+    """Stages that have started, by name."""
 
     def after(self, event: Event) -> Progress:
         """The same once this has happened."""
