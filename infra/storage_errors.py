@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from infra.remote_errors import RemoteFault, remote_fault
 from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a quota, and a limit on the size of files."""
 _UNWRITABLE = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
@@ -20,7 +22,7 @@ def storage_errors(doing: str) -> Iterator[None]:
     except (StenoError, FileNotFoundError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise StorageFull(
                 f"No space left on the device while {doing}", cure="free some, or point STENO_STORE and STENO_SCRATCH elsewhere"
             ) from error

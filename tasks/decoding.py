@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from infra.compute import get_store
 from infra.jobs import ProgressSink, engine_required
 from infra.names import output_stem
 from infra.settings import get_settings
+from infra.storage_errors import NO_SPACE
 from speech.stored import parsed
 from stenoflow.errors import MediaTooLong, StorageFull
 from stenoflow.types import Frozen
@@ -130,7 +130,7 @@ def no_space_translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise StorageFull(
                 "No space left for the recording", cure="free some, or point STENO_SCRATCH and STENO_STORE elsewhere"
             ) from error

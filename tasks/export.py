@@ -21,6 +21,7 @@ from infra.jobs import ProgressSink, in_thread
 from infra.names import output_stem, without_secrets
 from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
+from infra.storage_errors import NO_SPACE
 from infra.written import known_as, refuse_others, refuse_source, write_for
 from speech.stored import read_json
 from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError
@@ -191,7 +192,7 @@ def refusals(target: str) -> Iterator[None]:
     except StenoError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise StorageFull(
                 f"No space left while writing {without_secrets(target)}", cure="free some, or choose another --output-dir"
             ) from error

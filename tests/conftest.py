@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,23 @@ def models_dir() -> Iterator[Path]:
 
 LENGTHY = {"test_asr", "test_audio", "test_networks", "test_weights", "test_wav2vec2", "test_sources"}
 """Modules that load models, decode dozens of files or wait for broken servers, and take most of a minute each."""
+
+
+SLOWEST = 10
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which files took longest, setting up and tearing down included: what to look at first when the suite gets slow."""
+    seconds, tests = defaultdict[str, float](float), Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+                tests[report.nodeid.partition("::")[0]] += report.when == "call"
+    if len(seconds) > SLOWEST:
+        terminalreporter.section(f"slowest {SLOWEST} of {len(seconds)} files")
+        for name, sum_ in sorted(seconds.items(), key=lambda file: -file[1])[:SLOWEST]:
+            terminalreporter.write_line(f"{sum_:7.1f} s  {tests[name]:4} tests  {name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,14 +45,16 @@ class Executor:
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         async with self._guard:
             process = await self._ready()
-            if (under_way := self._waiting.setdefault(str(run.id), ended)) is not ended:
-                return await asyncio.shield(under_way)
-            self._given += 1
-            order = {"run": run.model_dump(mode="json"), "by_hand": by_hand}
-            assert process.stdin is not None
-            with contextlib.suppress(ConnectionError):  # its end is noticed where its lines are read
-                process.stdin.write(json.dumps(order).encode() + b"\n")
-                await process.stdin.drain()
+            under_way = self._waiting.setdefault(str(run.id), ended)
+            if under_way is ended:
+                self._given += 1
+                order = {"run": run.model_dump(mode="json"), "by_hand": by_hand}
+                assert process.stdin is not None
+                with contextlib.suppress(ConnectionError):  # its end is noticed where its lines are read
+                    process.stdin.write(json.dumps(order).encode() + b"\n")
+                    await process.stdin.drain()
+        if under_way is not ended:
+            return await asyncio.shield(under_way)
         try:
             return await ended
         finally:

@@ -67,7 +67,7 @@ def _known(error: BaseException) -> Problem | None:
         return Problem("cancelled", "Interrupted; finished stages are kept, the same command goes on from there.", INTERRUPTED)
     if isinstance(error, click.ClickException):
         return Problem("invalid_option", _sentence(error.format_message()), 2)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return Problem("storage_full", "No space is left on the device; free some, or point STENO_HOME elsewhere.", 5)
     if isinstance(error, MemoryError):
         return Problem("out_of_memory", "Memory ran out; a smaller --batch-size or --model needs less.", 5)

@@ -12,7 +12,10 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running
 
 from flows.attempts import RESTARTED
+from flows.notify import _after
 from flows.webhooks import ASKED_AGAIN, ATTEMPT, DELETED, Notice, attempts_of, notice_of, subscription_tags
+from infra.post import Answer
+from infra.settings import StenoSettings, get_settings
 
 TO = "0" * 32
 NOW = datetime.now(UTC)
@@ -70,3 +73,46 @@ def test_attempts_are_counted_since_somebody_asked_last() -> None:
     assert attempts_of(at_times(Running(), Crashed(), AwaitingRetry(message=RESTARTED), Running())) == 2
     assert attempts_of(at_times(Running(), failed, Running(), Failed(), AwaitingRetry(message=ASKED_AGAIN), Running())) == 1
     assert attempts_of(at_times(Running(), Failed(), AwaitingRetry(message="Retry from the UI"), Running())) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "least", "most"),
+    [
+        (Answer(500, "answered 500"), 1, 10, 11),
+        (Answer(500, "answered 500"), 2, 100, 110),
+        (Answer(429, "answered 429", 50.0), 1, 50, 50),
+        (Answer(429, "answered 429", 50.0), 2, 100, 110),
+        (Answer(503, "answered 503", 86_400.0), 2, 3600, 3600),
+        (Answer(None, "cannot be connected to", 0.0), 1, 10, 11),
+    ],
+)
+def test_the_next_attempt_is_made_when_it_is_due_or_later_where_that_was_asked_for(
+    answer: Answer, number: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch, steno: StenoSettings
+) -> None:
+    monkeypatch.setenv("STENO_WEBHOOKS__DELAYS", "[10, 100]")
+    get_settings.cache_clear()
+    before = datetime.now(UTC)
+    state = _after(answer, number)
+    assert (state.name, state.type.value) == ("AwaitingRetry", "SCHEDULED")
+    due = state.state_details.scheduled_time
+    assert due is not None
+    assert least <= (due - before).total_seconds() <= most + 5
+    assert answer.said in str(state.message)
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "name", "said"),
+    [
+        (Answer(204, "answered 204"), 3, "Delivered", "answered 204"),
+        (Answer(410, "answered 410", 30.0), 1, "Undelivered", "wants to be told no more"),
+        (Answer(500, "answered 500", 30.0), 3, "Undelivered", "after 3 attempts; the last time, answered 500"),
+    ],
+)
+def test_attempts_end_with_the_last_delay_a_success_or_a_receiver_that_is_gone(
+    answer: Answer, number: int, name: str, said: str, monkeypatch: pytest.MonkeyPatch, steno: StenoSettings
+) -> None:
+    monkeypatch.setenv("STENO_WEBHOOKS__DELAYS", "[10, 100]")
+    get_settings.cache_clear()
+    state = _after(answer, number)
+    assert state.name == name and said in str(state.message)
+    assert state.is_final()

@@ -12,13 +12,13 @@ from infra.names import display_name
 from infra.settings import StenoSettings
 from stenoflow.errors import SourceNotFound
 
-SIGNED = "https://media.example.org/calls/monday.mp3?X-Amz-Signature=f00&Expires=9"
+SIGNED = "https://media.example.org/calls/monday.mp3?X-Amz-Signature=hush&Expires=9"
 
 
 @pytest.mark.parametrize("source", [SIGNED, "https://user:word@example.org/monday.mp3", "s3://bucket/monday.mp3?versionId=3"])
 def test_an_address_with_a_secret_is_replaced_and_found_again(source: str, steno: StenoSettings) -> None:
     handle = concealed(source, steno)
-    assert not any(part in handle for part in ("f00", "word", "versionId", "Expires"))
+    assert not any(part in handle for part in ("hush", "word", "versionId", "Expires"))
     assert display_name(handle) == "monday.mp3"
     assert revealed(handle, steno) == source
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from infra.listing import Item, Left, Refused, entries
+from infra.listing import Item, Left, Refused, entries, feeds
 from infra.names import output_stem
 from infra.settings import BatchSettings, S3Settings, StenoSettings
 from infra.sources import fetch_source
@@ -160,21 +160,41 @@ def test_trouble_with_one_entry_does_not_hide_the_others(tmp_path: Path, monkeyp
     assert "permissions" in bad["unreadable.mp3"].message
 
 
-def test_a_folder_that_may_be_read_but_not_searched_says_so_of_each_file() -> None:
-    lists = (
-        "import os, sys; from pathlib import Path\n"
-        "from infra.listing import entries; from infra.settings import StenoSettings\n"
-        "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "for entry in entries(sys.argv[1], StenoSettings(home=Path('/nonexistent'))): print(type(entry).__name__, entry.name)"
-    )
+LISTED_BY_NOBODY = """
+import os, sys
+from pathlib import Path
+from infra.listing import entries
+from infra.settings import StenoSettings
+from stenoflow.errors import StenoError
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    for entry in entries(sys.argv[1], StenoSettings(home=Path("/nonexistent")), recursive=True):
+        print(type(entry).__name__, entry.name)
+except StenoError as error:
+    print(error.code, error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "mode", "said"),
+    [
+        ("in", 0o444, ["Refused a.mp3", "Refused b.mp3", "Refused deep/"]),
+        ("in", 0o000, ["source_denied The folder {folder}/in may not be read by this user; check its permissions."]),
+        ("in/deep", 0o000, ["Item a.mp3", "Item b.mp3", "Refused deep/"]),
+    ],
+)
+def test_a_folder_that_this_user_may_not_read_or_search_says_so(unreadable: str, mode: int, said: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder / "in", "a.mp3", "b.mp3")
+        make(folder / "in", "a.mp3", "b.mp3", "deep/c.mp3")
         folder.chmod(0o755)
-        (folder / "in").chmod(0o444)
-        done = subprocess.run([sys.executable, "-c", lists, str(folder / "in")], capture_output=True, text=True, check=False)
-        (folder / "in").chmod(0o755)
-    assert done.stdout.splitlines() == ["Refused a.mp3", "Refused b.mp3"], done.stderr
+        (folder / unreadable).chmod(mode)
+        command = [sys.executable, "-c", LISTED_BY_NOBODY, str(folder / "in")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        (folder / unreadable).chmod(0o755)
+        assert sorted(done.stdout.splitlines()) == [line.format(folder=folder) for line in said], done.stderr
 
 
 def test_what_its_name_does_not_say_is_looked_into(tmp_path: Path) -> None:
@@ -505,6 +525,24 @@ def test_atom_is_a_feed_too(settings: StenoSettings, server: FaultServer) -> Non
 def test_what_is_no_feed_or_a_hostile_one_is_refused(settings: StenoSettings, server: FaultServer, text: str) -> None:
     with pytest.raises(InputError, match=r"feed|empty"):
         listed(feed(server, "/feed", text), settings)
+
+
+def test_a_json_feed_of_any_depth_is_refused_in_a_sentence(settings: StenoSettings, server: FaultServer) -> None:
+    deep = '{"version": "https://jsonfeed.org/version/1.1", "items": [' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "]}"
+    with pytest.raises(UnreadableList, match="not a podcast feed"):
+        listed(feed(server, "/feed", deep), settings)
+
+
+def test_a_feed_whose_pages_never_end_is_given_up(
+    settings: StenoSettings, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "_MAX_PAGES", 5)
+    for page in range(8):
+        link = f'<atom:link rel="next" href="/feed{page + 1}"/>'
+        feed(server, f"/feed{page}", RSS.format(next=link, token=str(page)).replace("ep-1", f"ep-1-{page}"))
+    found = listed(server.url("/feed0"), settings)
+    assert [path for path, _ in server.requests] == [f"/feed{page}" for page in range(5)]
+    assert len({item.origin for item in found}) == 5 + 1
 
 
 def test_a_feed_above_the_cap_is_refused(tmp_path: Path, server: FaultServer) -> None:

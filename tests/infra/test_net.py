@@ -9,11 +9,14 @@ import ssl
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from infra import connections
 from infra.addresses import AddressGuard
 from infra.sources import fetch_source
 from stenoflow.errors import (
@@ -457,6 +460,48 @@ def test_final_answers_are_not_repeated(
 def test_passing_failures_are_tried_again(status: int, server: FaultServer, settings: Any, tmp_path: Path) -> None:
     server.answers["/x"] = lambda handler, turn: handler.reply(status, retry_after=0) if turn < 2 else handler.ranged()
     assert fetch_source(server.url("/x"), tmp_path / "in", settings).sha256 == SHA256
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Those between two connections, on a clock that no test has to wait for."""
+    now, slept = [1000.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    return slept
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        (lambda: "7", 7.0, 7.0),
+        (lambda: " 7 ", 7.0, 7.0),
+        (lambda: "3600", connections.RETRY_AFTER_CAP, connections.RETRY_AFTER_CAP),
+        (lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True), 20.0, 30.0),
+        (lambda: format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True), 0.005, 0.015),
+        (lambda: "soon", 0.005, 0.015),
+        (lambda: None, 0.005, 0.015),
+    ],
+)
+def test_a_server_is_left_alone_for_as_long_as_it_asks(
+    said: Callable[[], str | None],
+    least: float,
+    most: float,
+    server: FaultServer,
+    settings: Any,
+    tmp_path: Path,
+    pauses: list[float],
+) -> None:
+    wish = said()
+    headers: dict[str, Any] = {"retry_after": wish} if wish is not None else {}
+    server.answers["/x"] = lambda handler, turn: handler.reply(503, **headers) if not turn else handler.ranged()
+    assert fetch_source(server.url("/x"), tmp_path / "in", settings).sha256 == SHA256
+    assert least <= sum(pauses) <= most + 0.001
+    assert max(pauses) <= connections.TICK_SECONDS, "a cancel is noticed meanwhile"
 
 
 def test_lasting_failures_become_a_failed_download(server: FaultServer, settings: Any, tmp_path: Path) -> None:

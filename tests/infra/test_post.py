@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from infra.addresses import AddressGuard
-from infra.post import MOST_THREADS, Answer, posted
+from infra.post import MOST_THREADS, Answer, _retry_after, posted
 from infra.settings import NetSettings
 from tests.api.receiver import HANG, HUGE, MIB, REDIRECT, Receiver
 
@@ -96,6 +98,29 @@ async def test_the_address_that_is_connected_to_is_the_one_that_was_checked() ->
 @pytest.mark.parametrize("url", ["http://169.254.169.254/", "http://[::1]/", "ftp://example.org/", "http://0x7f.1/"])
 async def test_addresses_inside_are_not_told(url: str) -> None:
     assert await post(url) == Answer(None, "leads to an address that is not told")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("9" * 400, 999_999_999.0),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("1.5", None),
+    ],
+)
+def test_what_a_receiver_asks_for_is_read(value: str, seconds: float | None) -> None:
+    assert _retry_after(value) == seconds
+
+
+def test_a_receiver_may_name_a_moment() -> None:
+    in_a_minute = _retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+    assert in_a_minute is not None and 50 < in_a_minute <= 60
+    assert _retry_after(format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)) == 0.0
 
 
 async def test_nobody_listens() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -31,8 +33,8 @@ class Meeting:
                 noise = generator.normal(size=DIMENSION) * spread / np.sqrt(DIMENSION)
                 self.vectors[chunk, column] = 20 * (voices[who] + noise)
 
-    def clustered(self, **params: int) -> Clusters:
-        return cluster(self.activity, self.vectors, ClusterParams(**params), None)
+    def clustered(self, plda: Path | None = None, **params: int) -> Clusters:
+        return cluster(self.activity, self.vectors, ClusterParams(**params), plda)
 
     def errors(self, found: Clusters) -> int:
         """How many are given to another speaker than most of theirs."""
@@ -198,3 +200,70 @@ def test_who_has_no_embedding_counts_least() -> None:
     found = meeting.clustered()
     assert found.labels[5, 0] >= 0
     assert found.confidence[5, 0] == np.float32(clustering.BASE_CONFIDENCE) < np.delete(found.confidence[:, 0], 5).min()
+
+
+# -- VBx ----------------------------------------------------------------------------------------------------------------
+
+
+def plda(folder: Path, deaf_to: np.ndarray | None = None, mean: float = 0.0) -> Path:
+    """A PLDA as community-1 has one, of known statistics: every direction tells voices apart, but for the one it is deaf to."""
+    basis = np.eye(DIMENSION)
+    if deaf_to is not None:
+        basis = np.linalg.svd(basis - np.outer(deaf_to, deaf_to))[0][:, : DIMENSION - 1]
+    size = basis.shape[1]
+    np.savez(folder / "xvec_transform.npz", mean1=np.full(DIMENSION, mean), mean2=np.zeros(size), lda=basis)
+    np.savez(folder / "plda.npz", mu=np.zeros(size), tr=np.eye(size) * 3, psi=np.linspace(3, 1, size))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [1, 2, 4, 9])
+def test_vbx_finds_the_number_of_speakers(people: int, tmp_path: Path) -> None:
+    meeting = Meeting(talk(people, chunks=40 * people))
+    found = meeting.clustered(plda(tmp_path))
+    assert len(found.centroids) == people
+    assert meeting.errors(found) == 0
+    assert np.array_equal(found.labels >= 0, meeting.truth >= 0)
+    assert np.allclose(np.linalg.norm(found.centroids, axis=1), 1, atol=1e-5)
+    ours = meeting.clustered().centroids
+    assert np.all((found.centroids @ ours.T).max(axis=1) > 0.999), "each centroid is the mean voice of its speaker"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"num_speakers": 1}, 1),
+        ({"num_speakers": 4}, 4),
+        ({"num_speakers": 6}, 6),
+        ({"min_speakers": 5}, 5),
+        ({"max_speakers": 2}, 2),
+        ({"min_speakers": 4, "max_speakers": 4}, 4),
+        ({"min_speakers": 6, "max_speakers": 8}, 6),
+    ],
+)
+def test_vbx_stays_within_bounds(bounds: dict[str, int], expected: int, tmp_path: Path) -> None:
+    found = Meeting(talk(4, chunks=120)).clustered(plda(tmp_path), **bounds)
+    assert len(found.centroids) == expected
+
+
+@pytest.mark.slow
+def test_vbx_takes_for_one_voice_what_the_plda_does_not_tell_apart(tmp_path: Path) -> None:
+    """Two people, each on two microphones: far apart for a distance, the same for a PLDA that is deaf to the microphone."""
+    meeting = Meeting(talk(2, chunks=80))
+    microphone = np.random.default_rng(9).normal(size=DIMENSION)
+    microphone /= np.linalg.norm(microphone)
+    meeting.vectors[40:] += 20 * microphone
+    meeting.vectors[:40] -= 20 * microphone
+    assert len(meeting.clustered().centroids) == 4
+    found = meeting.clustered(plda(tmp_path, deaf_to=microphone))
+    assert len(found.centroids) == 2
+    assert meeting.errors(found) == 0
+    assert len(meeting.clustered(plda(tmp_path, deaf_to=microphone), num_speakers=3).centroids) == 3
+
+
+@pytest.mark.slow
+def test_vbx_of_one_embedding_is_one_speaker(tmp_path: Path) -> None:
+    found = Meeting([[0]]).clustered(plda(tmp_path))
+    assert found.labels.tolist() == [[0, -1, -1]]
+    assert len(found.centroids) == 1

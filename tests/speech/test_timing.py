@@ -68,6 +68,24 @@ def test_words_that_start_together_share_their_span_and_say_so() -> None:
     assert [item.timing for item in placed] == ["interpolated", "interpolated", "attention"]
 
 
+def test_words_already_in_order_keep_their_times() -> None:
+    chance = random.Random(3)
+    for count in (1, 2, 7, 40):
+        starts = itertools.accumulate(chance.uniform(0.3, 0.9) for _ in range(count))
+        words = [word(round(start, 3), round(start + chance.uniform(MIN_WORD, 0.28), 3)) for start in starts]
+        assert in_order(words, 0.0, 99.0) == words
+
+
+def test_the_last_word_ends_at_the_ceiling_and_a_word_before_another_where_that_begins() -> None:
+    placed = in_order([word(1.0, 9.0, "a"), word(2.0, 9.0, "b")], 0.0, 3.0)
+    assert spans(placed) == [("a", 1.0, 2.0), ("b", 2.0, 3.0)]
+    assert spans(in_order([word(1.0, 2.0, "a"), word(2.995, 3.5, "b")], 0.0, 3.0))[-1] == (
+        "b",
+        2.995,
+        round(2.995 + MIN_WORD, 3),
+    )
+
+
 def test_order_holds_for_any_times() -> None:
     chance = random.Random(7)
     for _ in range(500):

@@ -1,0 +1,132 @@
+"""A call on Modal while Modal is away, slow or forgetful: how long it is waited for, and what becomes of its record.
+
+Modal's client is stood in for at the one method that waits; that the real client raises these is in `tests/modal_server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from modal import exception
+
+from infra.on_modal import calls
+from infra.on_modal.calls import CallRecord, Calls
+from infra.on_modal.contract import RemoteAnswer
+from infra.settings import ModalSettings
+from infra.store import Store
+from stenoflow.errors import TransientError
+
+ANSWER = RemoteAnswer()
+Turn = tuple[float, BaseException | RemoteAnswer]
+"""Seconds that one request lasts, and how it ends."""
+
+
+class Call:
+    """A call that each request for its result meets in another way; the last repeats."""
+
+    object_id = "fc-1"
+
+    def __init__(self, *turns: Turn) -> None:
+        self.turns = list(turns)
+        self.now = 1000.0
+        self.requests = 0
+        self.cancelled = 0
+        self.get = SimpleNamespace(aio=self._get)
+        self.cancel = SimpleNamespace(aio=self._cancel)
+
+    async def _get(self, timeout: float) -> dict[str, Any]:  # noqa: ASYNC109  as Modal has it
+        self.requests += 1
+        seconds, end = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
+        self.now += timeout if isinstance(end, TimeoutError) else seconds
+        if isinstance(end, BaseException):
+            raise end
+        return end.model_dump()
+
+    async def _cancel(self) -> None:
+        self.cancelled += 1
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+AWAY: Turn = (3.0, exception.ConnectionError("no route"))
+RUNNING: Turn = (0.0, TimeoutError())
+
+
+@pytest.fixture
+def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
+    async def nothing(self: Calls, *_: object) -> None:
+        pass
+
+    monkeypatch.setattr(Calls, "_watch", nothing)
+    monkeypatch.setattr(Calls, "_pass_on", nothing)
+    yield Calls(Store(str(tmp_path / "store"), tmp_path / "scratch"), ModalSettings(reconnect=60.0))
+
+
+def on_its_clock(call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: call.now))
+    monkeypatch.setattr(calls, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": call.sleep}))
+    return call
+
+
+async def awaited(waits: Calls, call: Call) -> RemoteAnswer:
+    record = CallRecord(call_id=call.object_id, app="steno", environment=None)
+    waits.store.write_record("calls/key", record.model_dump_json().encode())
+    return await waits._awaited("key", call, "the asr stage", lambda fraction: None)  # type: ignore[arg-type]
+
+
+async def test_a_call_is_waited_for_as_long_as_it_runs(waits: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = on_its_clock(Call(*[RUNNING] * 500, (1.0, ANSWER)), monkeypatch)
+    assert await awaited(waits, call) == ANSWER
+    assert call.requests == 501 and call.now > 1000 + 500 * 20 - 1
+    assert waits.store.read_record("calls/key") is None
+
+
+async def test_a_modal_that_stays_away_is_given_up_and_its_call_stays_recorded(
+    waits: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = on_its_clock(Call(RUNNING, AWAY), monkeypatch)
+    with pytest.raises(TransientError, match="out of reach for 60 s during the asr stage"):
+        await awaited(waits, call)
+    assert 60 < call.now - 1020 < 60 + 2 * 4, "given up when the time is over, and not before"
+    assert waits.store.read_record("calls/key") is not None, "another attempt finds the call"
+    assert not call.cancelled
+
+
+@pytest.mark.parametrize(
+    "error",
+    [exception.ServiceError("unavailable"), ConnectionResetError(), exception.ConnectionError("no route")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_network_that_comes_back_in_time_changes_nothing(
+    waits: Calls, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Several times over, each for less than is waited: the time away is counted anew."""
+    away = [(3.0, error)] * 12
+    call = on_its_clock(Call(*[*away, RUNNING] * 4, (1.0, ANSWER)), monkeypatch)
+    assert await awaited(waits, call) == ANSWER
+    assert call.now - 1000 > 4 * 48
+
+
+@pytest.mark.parametrize("error", [exception.NotFoundError("no such call"), exception.OutputExpiredError("expired")])
+async def test_a_result_that_modal_no_longer_has_is_asked_for_once(
+    waits: Calls, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    call = on_its_clock(Call((1.0, error)), monkeypatch)
+    with pytest.raises(calls.Gone):
+        await awaited(waits, call)
+    assert call.requests == 1
+    assert waits.store.read_record("calls/key") is None
+
+
+async def test_who_stops_waiting_cancels_the_call(waits: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = on_its_clock(Call((1.0, asyncio.CancelledError())), monkeypatch)
+    with pytest.raises(asyncio.CancelledError):
+        await awaited(waits, call)
+    assert call.cancelled == 1
+    assert waits.store.read_record("calls/key") is None

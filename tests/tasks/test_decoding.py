@@ -1,0 +1,64 @@
+"""A disk that fills while a recording is decoded."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from pathlib import Path
+
+import pytest
+
+from infra.compute import get_store
+from infra.settings import StenoSettings
+from infra.sources import Fetched, fetch_source
+from stenoflow.errors import MediaTooLong, StorageFull
+from tasks.decoding import FetchCall, decode, known_audio, no_space_translated, record_of
+from tests.stage_double import recording
+
+
+def fetched(tmp_path: Path, steno: StenoSettings, seconds: float = 20.0) -> Fetched:
+    return fetch_source(str(recording(tmp_path / "talk.wav", seconds=seconds)), tmp_path, steno)
+
+
+def test_a_disk_that_fills_while_decoding_is_named_and_nothing_is_kept(tmp_path: Path, steno: StenoSettings) -> None:
+    """The kernel refuses to let the file grow in the middle of the recording."""
+    source = fetched(tmp_path, steno)
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    call = FetchCall(source="talk.wav", label="talk.wav")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageFull, match="No space left for the recording") as raised, no_space_translated():
+            decode(source, folder, call, lambda fraction: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "STENO_SCRATCH" in raised.value.message
+    assert list(folder.iterdir()) == []
+    assert known_audio(record_of(source.sha256, call), call) is None
+    assert not list(get_store().files("artifacts"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_quota_is_a_full_disk_too(number: int) -> None:
+    with pytest.raises(StorageFull), no_space_translated():
+        raise OSError(number, "as the kernel says it")
+
+
+def test_other_troubles_of_a_disk_are_not_called_a_full_one() -> None:
+    with pytest.raises(PermissionError), no_space_translated():
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_was_decoded_is_known_again_but_not_beyond_todays_limit(tmp_path: Path, steno: StenoSettings) -> None:
+    source = fetched(tmp_path, steno, seconds=2.0)
+    call = FetchCall(source="talk.wav", label="talk.wav")
+    audio = decode(source, tmp_path, call, lambda fraction: None)
+    record = record_of(source.sha256, call)
+    assert known_audio(record, call) == audio
+    assert audio.meta["duration"] == 2.0
+    with pytest.raises(MediaTooLong, match="the limit that this run was given"):
+        known_audio(record, call.model_copy(update={"max_duration": 1.0}))
+    assert known_audio(record, call.model_copy(update={"max_duration": 2.0})) == audio
+    assert record_of(source.sha256, call.model_copy(update={"allow_truncated": True})) != record
+    assert record_of(source.sha256, call.model_copy(update={"track": "1"})) != record
