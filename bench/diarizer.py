@@ -44,7 +44,8 @@ def _campplus() -> Any:
     from torch.nn import functional
     from torchaudio.compliance.kaldi import fbank
 
-    from speech.diarize.campplus import EMBEDDING_DIMENSION, MEL_BINS, load_campplus
+    from speech.diarize.campplus import EMBEDDING_DIMENSION, load_campplus
+    from speech.features import MEL_BINS
 
     network = load_campplus(embedding_weights())
 

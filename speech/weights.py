@@ -53,8 +53,8 @@ def verify(path: Path, expected: str, models_dir: Path) -> None:
 def made_once(path: Path, suffixes: tuple[str, ...], models_dir: Path, make: Callable[[], None]) -> None:
     """Have `path` in each of its `suffixes`, as `make` left them: made when one is missing, damaged, or has no hash beside it.
 
-    What an earlier version made has no hash. It is made again; where that is not possible (no torch here, or a folder that may
-    only be read), it is used as it is.
+    What an earlier version made has no hash. It is made again; where that is not possible (a folder that may only be read, or
+    weights that are no longer here), it is used as it is.
     """
     if is_as_made(path, suffixes, models_dir):  # looked for before it is locked: the folder may be one that can only be read
         return
@@ -130,36 +130,6 @@ def _damaged(folder: Path, models_dir: Path) -> list[Path]:
         except ChecksumMismatch:
             damaged.append(file)
     return damaged
-
-
-# -- pickles ----------------------------------------------------------------------------------------------------------
-
-_PLAIN = re.compile(
-    r"torch\.torch_version\.TorchVersion|typing\.Any|collections\.(OrderedDict|defaultdict)"
-    r"|pyannote\.audio\.core\.(task|model)\.[A-Z]\w+|omegaconf\.(base|nodes|listconfig|dictconfig)\.[A-Z]\w+"
-    r"|(pytorch_lightning|lightning\.pytorch)\.callbacks\.[\w.]*\.[A-Z]\w+"
-    r"|builtins\.(int|float|bool|str|bytes|list|tuple|dict|set)"
-)
-"""Classes that checkpoints of pyannote.audio hold, beside what torch itself takes for plain."""
-
-
-def refuse_code(checkpoint: Path) -> None:
-    """Raise ChecksumMismatch for a checkpoint that would run something when it is loaded; it is not unpickled to find out.
-
-    pyannote.audio unpickles whatever a checkpoint names.
-    """
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    try:
-        strange = [name for name in get_unsafe_globals_in_checkpoint(str(checkpoint)) if not _PLAIN.fullmatch(name)]
-    except Exception as error:
-        raise ChecksumMismatch(
-            f"The weights {checkpoint.name} are damaged; remove {checkpoint.parent} to fetch them again."
-        ) from error
-    if strange:
-        raise ChecksumMismatch(
-            f"The weights {checkpoint.name} would run {strange[0]} when they are loaded, which weights have no use for; remove {checkpoint.parent} and fetch them again."
-        )
 
 
 # -- packages ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""CAM++: the speaker-embedding network of the packaged weights, written after the paper.
+"""CAM++: the speaker-embedding network of the packaged weights, written after the paper, in PyTorch for GPUs.
 
 Wang et al., "CAM++: A Fast and Efficient Network for Speaker Verification Using Context-Aware Masking",
 Interspeech 2023. Module names follow the published state dict (`campplus_cn_en_common.pt`), so that it loads strictly.
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MEL_BINS = 80
+from speech.diarize.graphs import SEGMENT_FRAMES
+
 EMBEDDING_DIMENSION = 192
-SEGMENT_FRAMES = 100
-"""Frames of one segment of the context pooling (in the trunk's halved frame rate)."""
 
 
 class ResidualBlock(nn.Module):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from speech.diarize.vbx import Plda, vbx
 from speech.schema import ClusterParams
 
 Floats = NDArray[np.float32]
@@ -173,15 +174,14 @@ def _assign(present: NDArray[np.bool_], usable: NDArray[np.bool_], vectors: Floa
 
 def _vbx_centroids(raw: Floats, units: Floats, params: ClusterParams, plda: Path) -> Floats:
     """Centroids by VBx on the PLDA of pyannote's community-1 pipeline, with its parameters (config.yaml at the pinned revision)."""
-    from pyannote.audio.core.plda import PLDA
-    from pyannote.audio.utils.vbx import cluster_vbx
     from scipy.cluster.hierarchy import fcluster, linkage
 
     if len(units) < 2:
         return units
     start = np.unique(fcluster(linkage(units, "centroid"), 0.6, criterion="distance"), return_inverse=True)[1]
-    model = PLDA(plda / "xvec_transform.npz", plda / "plda.npz")
-    posteriors, priors = cluster_vbx(start, model(raw), model.phi, Fa=0.07, Fb=0.8, maxIters=20)
+    model = Plda.load(plda)
+    projected = model(raw.astype(np.float64))
+    posteriors, priors = vbx(start, projected, model.between[: projected.shape[1]], fa=0.07, fb=0.8)
     weights = posteriors[:, priors > 1e-7]
     centroids = _unit((weights.T @ raw) / weights.sum(0, keepdims=True).T)
     least, most = params.num_speakers or params.min_speakers or 1, params.num_speakers or params.max_speakers or len(units)

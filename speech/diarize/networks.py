@@ -1,7 +1,7 @@
 """The networks of segmentation and speaker embedding, in the runtime that is fastest here.
 
-On a CPU that is ONNX Runtime: weights are converted once, checked against torch, and kept in `models_dir`; afterwards
-neither torch nor pyannote is imported. On a GPU torch runs them in half precision.
+On a CPU that is ONNX Runtime: graphs are built from the weights once (`speech.diarize.graphs`) and kept in `models_dir`;
+torch is not needed. On a GPU torch runs the networks in half precision (`speech.diarize.torch_networks`).
 
 A speaker embedding is cut into a *trunk* (features → frames, run once per chunk) and a linear *head* (statistics of a
 speaker's frames → embedding), so that one pass serves every speaker of a chunk with the numbers of a pass for each.
@@ -9,23 +9,27 @@ speaker's frames → embedding), so that one pass serves every speaker of a chun
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.features import FbankOptions
+from speech.checkpoints import read_checkpoint
+from speech.diarize import graphs, torch_networks
+from speech.features import MEL_BINS, FbankOptions
 from speech.files import replaced
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, load_once, resolve_device
 from speech.schema import SAMPLE_RATE, RuntimeOptions
-from speech.weights import is_as_made, is_noted, made_once, packaged_files, refuse_code, weights_folder
-from stenoflow.errors import EngineMissing, StenoError
+from speech.weights import is_as_made, is_noted, made_once, packaged_files, weights_folder
+from stenoflow.errors import UnknownModel
 from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 Floats = NDArray[np.float32]
@@ -36,7 +40,6 @@ FBANK_FRAMES = 998
 """10 ms frames of one chunk."""
 CONVERSION = 1
 """Raised when converted files change shape or meaning."""
-_TOLERANCE = 1e-3
 _FILES = (".onnx", ".npz")
 
 
@@ -130,7 +133,7 @@ def _segmenter(model: Resolved, models_dir: Path, device: str, threads: int) -> 
     weights = diarization_weights(model, models_dir)
     path = _converted(models_dir, model, "segmentation", lambda target: _convert_segmentation(weights, target))
     facts = np.load(path.with_suffix(".npz"), allow_pickle=False)
-    network = _network(path, device, threads, lambda: _torch_segmentation(weights.segmentation)[0])
+    network = _network(path, device, threads, lambda: torch_networks.segmentation(weights.segmentation))
     return Segmenter(network, facts["mapping"], float(facts["frame_step"]), float(facts["frame_duration"]))
 
 
@@ -138,7 +141,7 @@ def _embedder(model: Resolved, models_dir: Path, device: str, threads: int) -> E
     weights = diarization_weights(model, models_dir)
     path = _converted(models_dir, model, "embedding", lambda target: _convert_embedding(weights, target))
     facts = np.load(path.with_suffix(".npz"), allow_pickle=False)
-    network = _network(path, device, threads, lambda: _torch_trunk(weights)[0])
+    network = _network(path, device, threads, lambda: torch_networks.trunk(weights.embedding, weights.embedding_network))
     fbank = FbankOptions(window=str(facts["window"]), scale=float(facts["scale"]))
     return Embedder(network, facts["weight"], facts["bias"], fbank)
 
@@ -165,30 +168,14 @@ class OnnxNetwork:
         return out
 
 
-class TorchNetwork:
-    def __init__(self, module: torch.nn.Module, device: str) -> None:
-        import torch
-
-        self.device = device
-        self.module = module.eval().to(device)
-        self._torch = torch
-
-    def __call__(self, batch: Floats) -> Floats:
-        torch = self._torch
-        with torch.inference_mode(), torch.autocast(self.device, dtype=torch.float16):
-            tensor = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).pin_memory()
-            out: Floats = self.module(tensor.to(self.device, non_blocking=True)).float().cpu().numpy()
-        return out
-
-
-def _network(path: Path, device: str, threads: int, module: Any) -> Network:
-    return OnnxNetwork(path, threads) if device == "cpu" else TorchNetwork(module(), device)
+def _network(path: Path, device: str, threads: int, module: Callable[[], torch.nn.Module]) -> Network:
+    return OnnxNetwork(path, threads) if device == "cpu" else torch_networks.TorchNetwork(module(), device)
 
 
 # -- conversion -------------------------------------------------------------------------------------------------------
 
 
-def _converted(models_dir: Path, model: Resolved, part: str, convert: Any) -> Path:
+def _converted(models_dir: Path, model: Resolved, part: str, convert: Callable[[Path], None]) -> Path:
     """The ONNX file of `part`, made when it is not there yet, or damaged; beside it `.npz` with the part's other numbers."""
     path = models_dir / "onnx" / f"{_stem(model, part)}.onnx"
     made_once(path, _FILES, models_dir, lambda: convert(path))
@@ -206,107 +193,58 @@ def damaged_conversions(models_dir: Path) -> list[str]:
 
 
 def _convert_segmentation(weights: DiarizationWeights, path: Path) -> None:
-    module, facts = _torch_segmentation(weights.segmentation)
-    _export(module, (2, WINDOW), path, facts)
+    checkpoint = _checkpoint(weights.segmentation)
+    try:
+        specifications = checkpoint["pyannote.audio"]["specifications"].attributes
+        speakers, together = len(specifications["classes"]), specifications["powerset_max_classes"]
+        stride = checkpoint["hyper_parameters"]["sincnet"]["stride"]
+    except (KeyError, TypeError, AttributeError):
+        together = None
+    if together is None:
+        raise UnknownModel(f"The segmentation weights {weights.segmentation.name} are not a PyanNet of the powerset kind.")
+    step, seen = graphs.pyannet_frames(stride)
+    facts = {
+        "mapping": powerset(speakers, together),
+        "frame_step": step / SAMPLE_RATE,
+        "frame_duration": seen / SAMPLE_RATE,
+    }
+    _keep(graphs.pyannet(checkpoint["state_dict"], WINDOW, stride), facts, path)
 
 
 def _convert_embedding(weights: DiarizationWeights, path: Path) -> None:
-    module, facts = _torch_trunk(weights)
-    _export(module, (2, FBANK_FRAMES, 80), path, facts)
+    checkpoint = _checkpoint(weights.embedding)
+    facts: dict[str, Any]
+    if weights.embedding_network == "campplus":
+        model = graphs.campplus(checkpoint, FBANK_FRAMES, MEL_BINS)
+        weight, mean, variance = (
+            checkpoint[f"xvector.dense.{name}"]
+            for name in ("linear.weight", "nonlinear.batchnorm.running_mean", "nonlinear.batchnorm.running_var")
+        )
+        scale = 1 / np.sqrt(variance + np.float32(graphs.EPSILON))
+        facts = {"weight": weight[..., 0] * scale[:, None], "bias": -mean * scale, "window": "povey", "scale": 1.0}
+    else:
+        state = checkpoint["state_dict"]
+        model = graphs.resnet34(state, FBANK_FRAMES, MEL_BINS)
+        weight, bias = state["resnet.seg_1.weight"], state["resnet.seg_1.bias"]
+        facts = {"weight": weight, "bias": bias, "window": "hamming", "scale": 32768.0}
+    _keep(model, facts, path)
 
 
-def _export(module: torch.nn.Module, shape: tuple[int, ...], path: Path, facts: dict[str, Any]) -> None:
-    """Write `module` as ONNX with a free batch size, after checking that it gives torch's numbers."""
-    import warnings
+def _checkpoint(path: Path) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, dict):
+        raise UnknownModel(f"The weights {path.name} hold no network.")
+    return checkpoint
 
-    import torch
 
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.1
+def powerset(speakers: int, together: int) -> Floats:
+    """(classes, speakers): the sets of at most `together` speakers, the small ones first, as `pyannote.audio.utils.powerset`."""
+    sets = [each for size in range(together + 1) for each in combinations(range(speakers), size)]
+    return np.array([[speaker in each for speaker in range(speakers)] for each in sets], dtype=np.float32)
+
+
+def _keep(model: onnx.ModelProto, facts: dict[str, Any], path: Path) -> None:
     with replaced(path.with_suffix(".npz")) as aside, open(aside, "wb") as file:
         np.savez(file, **facts)
-    with replaced(path) as aside, warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (x,),
-            str(aside),
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
-            opset_version=17,
-            dynamo=False,
-        )
-        expected = module(x).numpy()
-        difference = float(np.abs(OnnxNetwork(aside, 1)(x.numpy()) - expected).max())
-        if difference > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise StenoError(
-                f"The converted {path.stem} differs from the original by {difference:g}; please report this with your versions."
-            )
-
-
-def _torch_segmentation(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    import torch
-
-    model = _pyannote_model(path)
-    specifications = model.specifications
-    if not specifications.powerset:
-        raise EngineMissing(f"The segmentation weights {path.name} are not of the powerset kind that this engine reads.")
-
-    class Mono(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.model(x.unsqueeze(1))
-            return out
-
-    from pyannote.audio.utils.powerset import Powerset
-
-    mapping = Powerset(len(specifications.classes), specifications.powerset_max_classes).mapping.numpy().astype(np.float32)
-    field = model.receptive_field
-    return Mono().eval(), {"mapping": mapping, "frame_step": field.step, "frame_duration": field.duration}
-
-
-def _torch_trunk(weights: DiarizationWeights) -> tuple[torch.nn.Module, dict[str, Any]]:
-    import torch
-
-    class Frames(torch.nn.Module):
-        def __init__(self, model: torch.nn.Module, frames: Any) -> None:
-            super().__init__()
-            self.model = model
-            self.frames = frames
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.frames(x)
-            return out.flatten(1, -2) if out.ndim > 3 else out
-
-    if weights.embedding_network == "campplus":
-        from speech.diarize.campplus import load_campplus
-
-        network = load_campplus(weights.embedding)
-        linear, norm = network.xvector["dense"].linear, network.xvector["dense"].nonlinear.batchnorm  # type: ignore[union-attr]
-        scale = torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[union-attr, operator]
-        weight = linear.weight[..., 0] * scale[:, None]  # type: ignore[index, union-attr]
-        bias = -norm.running_mean * scale  # type: ignore[union-attr, operator]
-        facts = {"weight": weight.detach().numpy(), "bias": bias.detach().numpy(), "window": "povey", "scale": 1.0}
-        return Frames(network, network.trunk).eval(), facts
-    model = _pyannote_model(weights.embedding)
-    head = model.resnet.seg_1
-    facts = {"weight": head.weight.detach().numpy(), "bias": head.bias.detach().numpy(), "window": "hamming", "scale": 32768.0}
-    return Frames(model.resnet, model.resnet.forward_frames).eval(), facts
-
-
-def _pyannote_model(path: Path) -> Any:
-    """A pyannote checkpoint. Its telemetry stays off, and its complaint about a missing ffmpeg is not ours (PyAV decodes)."""
-    import warnings
-
-    os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
-    refuse_code(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            from pyannote.audio import Model
-        except ImportError:
-            raise EngineMissing("The speech engine is not installed here", cure="install `stenoflow[engine]`") from None
-        return Model.from_pretrained(str(path)).eval()
+    with replaced(path) as aside:
+        aside.write_bytes(model.SerializeToString())

@@ -1,7 +1,7 @@
 """What a transcript is worth, measured against truth: word errors, speaker errors, word times, and whether a change is real.
 
 Pure functions of values, the same for every model and every system. Importing this loads nothing of the engine; what
-computes (rapidfuzz, SciPy, pyannote.metrics) is loaded when it is first needed.
+computes (rapidfuzz, SciPy) is loaded when it is first needed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def score(
     """Every score of the transcript; `diarized` says whether speakers were asked for and could be had.
 
     Texts are normalised by the rules of `language`, else of the truth's, else of the transcript's. Words count where their
-    middle lies in what is scored. Needs the engine: rapidfuzz, SciPy and pyannote.metrics.
+    middle lies in what is scored. Needs the engine: rapidfuzz and SciPy.
     """
     language = language or reference.language or _text_language(transcript)
     counted = reference.counted(transcript.duration)

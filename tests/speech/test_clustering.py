@@ -9,6 +9,7 @@ import pytest
 
 from speech.diarize import clustering
 from speech.diarize.clustering import Clusters, cluster
+from speech.diarize.vbx import Plda, vbx
 from speech.schema import ClusterParams
 
 FRAMES = 100
@@ -216,7 +217,6 @@ def plda(folder: Path, deaf_to: np.ndarray | None = None, mean: float = 0.0) -> 
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("people", [1, 2, 4, 9])
 def test_vbx_finds_the_number_of_speakers(people: int, tmp_path: Path) -> None:
     meeting = Meeting(talk(people, chunks=40 * people))
@@ -229,7 +229,6 @@ def test_vbx_finds_the_number_of_speakers(people: int, tmp_path: Path) -> None:
     assert np.all((found.centroids @ ours.T).max(axis=1) > 0.999), "each centroid is the mean voice of its speaker"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
@@ -247,7 +246,6 @@ def test_vbx_stays_within_bounds(bounds: dict[str, int], expected: int, tmp_path
     assert len(found.centroids) == expected
 
 
-@pytest.mark.slow
 def test_vbx_takes_for_one_voice_what_the_plda_does_not_tell_apart(tmp_path: Path) -> None:
     """Two people, each on two microphones: far apart for a distance, the same for a PLDA that is deaf to the microphone."""
     meeting = Meeting(talk(2, chunks=80))
@@ -262,8 +260,30 @@ def test_vbx_takes_for_one_voice_what_the_plda_does_not_tell_apart(tmp_path: Pat
     assert len(meeting.clustered(plda(tmp_path, deaf_to=microphone), num_speakers=3).centroids) == 3
 
 
-@pytest.mark.slow
 def test_vbx_of_one_embedding_is_one_speaker(tmp_path: Path) -> None:
     found = Meeting([[0]]).clustered(plda(tmp_path))
     assert found.labels.tolist() == [[0, -1, -1]]
     assert len(found.centroids) == 1
+
+
+@pytest.mark.slow
+def test_vbx_is_pyannotes(tmp_path: Path) -> None:
+    from pyannote.audio.core.plda import PLDA
+    from pyannote.audio.utils.vbx import cluster_vbx
+
+    generator = np.random.default_rng(3)
+    reduced = 32
+    lda = np.linalg.qr(generator.normal(size=(DIMENSION, reduced)))[0]
+    transform = np.linalg.qr(generator.normal(size=(reduced, reduced)))[0] * generator.uniform(1, 3, size=(reduced, 1))
+    np.savez(tmp_path / "xvec_transform.npz", mean1=generator.normal(size=DIMENSION) * 0.1, mean2=np.zeros(reduced), lda=lda)
+    np.savez(tmp_path / "plda.npz", mu=np.zeros(reduced), tr=transform, psi=np.geomspace(20, 0.1, reduced))
+    meeting = Meeting(talk(5, chunks=80), spread=1.2)
+    vectors = meeting.vectors[meeting.truth >= 0].astype(np.float64)
+    start = np.random.default_rng(1).integers(0, 9, len(vectors))
+    ours, theirs = Plda.load(tmp_path), PLDA(tmp_path / "xvec_transform.npz", tmp_path / "plda.npz")
+    projected = ours(vectors)
+    assert np.abs(projected - theirs(vectors)).max() < 1e-9
+    expected = cluster_vbx(start, projected, theirs.phi, Fa=0.07, Fb=0.8, maxIters=20)
+    found = vbx(start, projected, ours.between, fa=0.07, fb=0.8)
+    assert np.abs(found[0] - expected[0]).max() < 1e-9
+    assert np.abs(found[1] - expected[1]).max() < 1e-9

@@ -170,7 +170,7 @@ def test_overlap_can_be_left_out_and_so_can_what_is_not_scored() -> None:
 
 
 def test_diarization_errors_are_those_of_pyannote_metrics() -> None:
-    from pyannote.core import Annotation, Segment
+    from pyannote.core import Annotation, Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
 
     def annotated(turns: Sequence[Activity]) -> Annotation:
@@ -180,12 +180,19 @@ def test_diarization_errors_are_those_of_pyannote_metrics() -> None:
         return annotation
 
     chance = random.Random(4)
-    for _ in range(5):
-        reference, hypothesis = scene(chance, "ab"), scene(chance, "12")
-        ours = diarization_errors(reference, hypothesis, 30, options=ScoringOptions(collar=0.1))
-        metric = DiarizationErrorRate(collar=0.2)
-        theirs = metric(annotated(reference).support(), annotated(hypothesis).support(), uem=Segment(0, 30))
-        assert ours.rate == pytest.approx(theirs)
+    regions = Timeline([Segment(0, 7), Segment(8.5, 21), Segment(20, 26)])
+    for collar in (0.0, 0.1, 0.4):
+        for skip_overlap in (False, True):
+            reference, hypothesis = scene(chance, "abc"), scene(chance, "1234"[: chance.randint(1, 4)])
+            options = ScoringOptions(collar=collar, skip_overlap=skip_overlap)
+            scored = [(region.start, region.end) for region in regions]
+            ours = diarization_errors(reference, hypothesis, 30, scored=scored, options=options)
+            metric = DiarizationErrorRate(collar=2 * collar, skip_overlap=skip_overlap)
+            theirs = metric(
+                annotated(reference).support(), annotated(hypothesis).support(), uem=regions.support(), detailed=True
+            )
+            parts = (theirs["missed detection"], theirs["false alarm"], theirs["confusion"], theirs["total"])
+            assert (ours.missed, ours.false_alarm, ours.confusion, ours.total) == pytest.approx(parts, abs=1e-5)
 
 
 def test_diarization_without_any_turn_misses_everything() -> None:
