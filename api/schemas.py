@@ -1,4 +1,4 @@
-"""What callers send and get, field for field."""
+"""Requests and responses of the REST API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LeftOut = BeforeValidator(lambda value: None if value == "" else value)
 
 
 class Body(BaseModel):
-    """A body that callers send: what it does not know is refused."""
+    """A request body. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,66 +39,68 @@ else:
 
 
 class JobRequest(JobOptions):
-    """`POST /transcribes` with JSON: a URL to fetch, or a chunk of audio to transcribe at once; exactly one of them."""
+    """`POST /transcribes` with JSON: either a URL to fetch or a chunk of audio to transcribe immediately."""
 
     audio_url: Annotated[str | None, LeftOut] = Field(None, max_length=8192, description="http(s) or s3 URL of the recording.")
     audio_chunk: Annotated[str | None, LeftOut] = Field(
         None,
-        description="Base64 of a `.npy` file: one channel of float32, float64 or int16 at 16 kHz; answered at once, without a job.",
+        description="A base64-encoded `.npy` file: mono float32, float64 or int16 at 16 kHz. Transcribed immediately, without a job.",
     )
     session_id: Annotated[str | None, LeftOut] = Field(
         None,
         max_length=128,
         pattern=r"^[\w.:-]*$",
-        description="Chunks of one session continue each other. One is made where it is left out; the answer names it.",
+        description="Chunks with the same ID continue one another. If omitted, a new session is created and returned.",
     )
     final: bool | None = Field(
         None,
-        description="For a chunk: whether it is answered to its last word. With `false` a word that its end cuts comes whole with "
-        "the next chunk of the session.",
+        description="For a chunk: whether it is the last one of its session. With `false`, a word cut off by its end is returned "
+        "with the next chunk.",
     )
-    metadata: dict[MetaKey, MetaValue] = Field(default_factory=dict, max_length=32, description="Yours; given back as it is.")
-    tags: tuple[Tag, ...] = Field((), max_length=16, description="Yours; jobs are listed by them.")
+    metadata: dict[MetaKey, MetaValue] = Field(
+        default_factory=dict, max_length=32, description="Your own key-value pairs; returned unchanged."
+    )
+    tags: tuple[Tag, ...] = Field((), max_length=16, description="Your own tags, for filtering jobs.")
     webhook_url: str | None = Field(
         None,
         min_length=1,
         max_length=2048,
-        description="https URL that is told when the job ends, by POST, signed as Standard Webhooks has it.",
+        description="https URL to notify when the job ends: a POST, signed according to Standard Webhooks.",
     )
 
 
 class WebhookDeliveries(BaseModel):
-    """One page of deliveries, the latest first."""
+    """A page of deliveries, newest first."""
 
     webhooks: list[WebhookDelivery]
-    next_cursor: str | None = Field(None, description="Give it as `cursor` for the next page; null on the last one.")
+    next_cursor: str | None = Field(None, description="Pass it as `cursor` to get the next page; null on the last page.")
 
 
 class WebhookData(BaseModel):
     job_id: str
     status: JobEnd
-    url: str = Field(description="Where to fetch the job; relative to this service.")
+    url: str = Field(description="URL of the job, relative to this service.")
     metadata: dict[str, str]
 
 
 class WebhookMessage(BaseModel):
-    """What a `webhook_url` is sent when a job ends. Ask for the job itself: this never holds a transcript."""
+    """The body sent to `webhook_url` when a job ends. It never contains a transcript; fetch the job for that."""
 
     type: WebhookType
-    timestamp: datetime = Field(description="When the job ended; `webhook-timestamp` is when this attempt was made.")
+    timestamp: datetime = Field(description="When the job ended. `webhook-timestamp` is the time of this attempt.")
     data: WebhookData
 
 
 class RetryRequest(RetryOptions):
-    """What to do differently; nothing: the same again, of which finished stages are reused."""
+    """Changes for the retry. An empty body retries the failed stages; finished ones are reused."""
 
     from_: RetryFrom | None = Field(
-        None, alias="from", description="Compute this stage and what follows it, although it is cached."
+        None, alias="from", description="Recompute this stage and everything after it, even if cached."
     )
 
 
 class RefusedField(BaseModel):
-    """A field that is refused."""
+    """An invalid field."""
 
     field: str
     message: str
@@ -106,7 +108,7 @@ class RefusedField(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it, with the `error` string that older callers read."""
+    """An RFC 9457 problem, with an `error` string for older clients."""
 
     type: str = "about:blank"
     title: str

@@ -18,17 +18,19 @@ class GcRequest(Frozen):
 
     older_than_days: float | None = option(
         None,
-        "Remove runs that ended so many days ago, and artifacts that no run has used since.",
+        "Delete runs that ended more than this many days ago, and artifacts that no run has used since.",
         Option("List", "Unused for (days)", OPERATORS, usual=True),
         ge=0,
     )
     max_gb: float | None = option(
         None,
-        "Remove the least recently used artifacts until they take no more than this, in GB of 10^9 bytes.",
-        Option("List", "Keep at most (GB)", OPERATORS, usual=True),
+        "Delete the least recently used artifacts until the store is no larger than this, in GB of 10^9 bytes.",
+        Option("List", "Largest store (GB)", OPERATORS, usual=True),
         ge=0,
     )
-    dry_run: bool = option(False, "Only say what would be removed.", Option("List", "Only list", OPERATORS, usual=True))
+    dry_run: bool = option(
+        False, "Show what would be deleted, without deleting it.", Option("List", "Dry run", OPERATORS, usual=True)
+    )
 
     @property
     def limits(self) -> Limits:

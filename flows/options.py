@@ -58,7 +58,7 @@ class TranscribeOptions(Frozen):
 
     language: str | None = option(
         None,
-        "The spoken language, as a code (`en`) or a name (`french`); detected when left out.",
+        "Spoken language, as a code (`en`) or a name (`french`). Detected by default.",
         Option(
             "Words",
             "Language",
@@ -69,16 +69,16 @@ class TranscribeOptions(Frozen):
             flags=("-l",),
             metavar="LANGUAGE",
             offered=(*sorted(LANGUAGES.values()), *sorted(LANGUAGES)),
-            at={Door.FORM: At("it is chosen from a list", help="The spoken language; detected when left out.")},
+            at={Door.FORM: At("it is chosen from a list", help="Spoken language. Detected by default.")},
         ),
         max_length=40,
     )
     model: str = option(
         "auto",
-        "Model for the words: one that `steno models` lists (`base`, `large-v3`, `parakeet`), a repository of huggingface.co (`owner/name`), or a folder; `auto` takes the default.",
+        "ASR model: a name from `steno models` (`base`, `large-v3`, `parakeet`), a hub repository (`owner/name`), or a folder. `auto` is the default model.",
         Option(
             "Words",
-            "Whisper model",
+            "ASR model",
             CHUNKS,
             key=("asr",),
             usual=True,
@@ -87,7 +87,7 @@ class TranscribeOptions(Frozen):
             at={
                 Door.API: At(
                     "callers name no folders, and only what the operator allows",
-                    help="Whisper model: a size, or another that the service allows; `auto` takes its default.",
+                    help="ASR model: a size, or another model that the service allows. `auto` is the service's default.",
                     bounds=(MinLen(1), MaxLen(200)),
                 ),
             },
@@ -95,35 +95,39 @@ class TranscribeOptions(Frozen):
     )
     task: Literal["transcribe", "translate"] = option(
         "transcribe",
-        "Keep the spoken language, or translate to English.",
-        Option("Words", "transcribe or translate", CHUNKS, key=("asr",), always_echoed=True),
+        "`transcribe` keeps the spoken language, `translate` translates to English.",
+        Option("Words", "Task", CHUNKS, key=("asr",), always_echoed=True),
     )
     initial_prompt: str | None = option(
         None,
-        "Text that primes the spelling and style of the transcript.",
-        Option("Words", "text to begin with", CHUNKS, key=("asr",), always_echoed=True),
+        "Text that sets the spelling and style of the transcript.",
+        Option("Words", "Initial prompt", CHUNKS, key=("asr",), always_echoed=True),
         max_length=MOST_TEXT,
     )
     hotwords: str | None = option(
         None,
-        "Names and terms that are likely to be said, separated by spaces.",
-        Option("Words", "names and terms", CHUNKS | {Door.OPENAI}, key=("asr",), always_echoed=True),
+        "Names and terms to expect, separated by spaces.",
+        Option("Words", "Hotwords", CHUNKS | {Door.OPENAI}, key=("asr",), always_echoed=True),
         max_length=MOST_TEXT,
     )
-    align: bool = option(True, "Give every word a time.", Option("Words", "times", CHUNKS, key=("merge",), always_echoed=True))
+    align: bool = option(
+        True,
+        "Add a start and end time to every word.",
+        Option("Words", "Word times", CHUNKS, key=("merge",), always_echoed=True),
+    )
     align_model: str = option(
         "auto",
-        "wav2vec2 model for word times: a repository of huggingface.co (`owner/name`), or a folder; `attention` uses those of the model for the words.",
+        "Model for word times: a wav2vec2 repository (`owner/name`) or folder, or `attention` for the ASR model's own times. `auto` chooses by language.",
         Option(
             "Words",
-            "model for times",
+            "Alignment model",
             CALLERS,
             key=("align",),
             metavar="MODEL",
             at={
                 Door.API: At(
                     "callers name no folders, and only what the operator allows",
-                    help="Model for word times: `attention` uses Whisper's own, others are the operator's to allow; `auto` takes the language's.",
+                    help="Model for word times: `attention` for Whisper's own, or another that the service allows. `auto` chooses by language.",
                     bounds=(MinLen(1), MaxLen(200)),
                 ),
             },
@@ -131,28 +135,28 @@ class TranscribeOptions(Frozen):
     )
     track: Annotated[str | None, BeforeValidator(track_choice)] = option(
         None,
-        "Which of several audio tracks: its number, from 1, or its language; "
-        "when left out the first that decodes, is not silent and, where a language is given, is tagged with it.",
-        Option("Sound", "which audio track", CALLERS, key=("fetch",), metavar="TRACK"),
+        "Audio track, by number (from 1) or language. By default the first one that decodes and is not silent; "
+        "with `language`, one tagged with it is preferred.",
+        Option("Sound", "Audio track", CALLERS, key=("fetch",), metavar="TRACK"),
         max_length=40,
     )
     allow_truncated: bool = option(
         False,
-        "Transcribe what is there when a recording is cut short, instead of refusing it.",
-        Option("Sound", "take what is cut short", CALLERS, key=("fetch",)),
+        "Transcribe a truncated recording as far as it goes instead of rejecting it.",
+        Option("Sound", "Allow truncated recordings", CALLERS, key=("fetch",)),
     )
     max_duration: float | None = option(
         None,
-        "Refuse a recording that lasts longer, in seconds; STENO_LIMITS__MAX_DURATION holds in any case.",
+        "Longest recording to accept, in seconds. STENO_LIMITS__MAX_DURATION also applies.",
         Option(
             "Sound",
-            "longest recording (seconds)",
+            "Longest recording (seconds)",
             CALLERS,
             neutral=True,
             at={
                 Door.API: At(
                     "callers know no settings",
-                    help="Refuse a recording that lasts longer, in seconds; the service's own limit holds in any case.",
+                    help="Longest recording to accept, in seconds. The service's own limit also applies.",
                 )
             },
         ),
@@ -160,10 +164,10 @@ class TranscribeOptions(Frozen):
     )
     diarize: bool = option(
         True,
-        "Say who speaks.",
+        "Identify speakers.",
         Option(
             "Speakers",
-            "tell apart",
+            "Identify speakers",
             CHUNKS,
             key=("merge",),
             always_echoed=True,
@@ -172,17 +176,17 @@ class TranscribeOptions(Frozen):
     )
     diarization_model: str = option(
         "auto",
-        "What tells voices apart: a diarization model that `steno models` lists; `auto` takes the default.",
+        "Diarization model: a name from `steno models`. `auto` is the default model.",
         Option(
             "Speakers",
-            "model for voices",
+            "Diarization model",
             CALLERS,
             key=("segment", "embed", "diarize"),
             metavar="MODEL",
             at={
                 Door.API: At(
                     "callers know no commands",
-                    help="What tells voices apart: `community-1` or `segmentation-3.0+campplus`; `auto` takes the service's default.",
+                    help="Diarization model: `community-1` or `segmentation-3.0+campplus`. `auto` is the service's default.",
                     bounds=(MinLen(1), MaxLen(200)),
                 ),
             },
@@ -190,48 +194,48 @@ class TranscribeOptions(Frozen):
     )
     num_speakers: int | None = option(
         None,
-        "The number of speakers, when it is known.",
+        "Number of speakers, if known.",
         Option("Speakers", "Number of speakers", CHUNKS | {Door.OPENAI}, key=("diarize",), usual=True, always_echoed=True),
         ge=1,
         le=100,
     )
     min_speakers: int | None = option(
         None,
-        "At least this many speakers.",
-        Option("Speakers", "Fewest speakers", CHUNKS | {Door.OPENAI}, key=("diarize",), usual=True, always_echoed=True),
+        "Minimum number of speakers.",
+        Option("Speakers", "Minimum speakers", CHUNKS | {Door.OPENAI}, key=("diarize",), usual=True, always_echoed=True),
         ge=1,
         le=100,
     )
     max_speakers: int | None = option(
         None,
-        "At most this many speakers.",
-        Option("Speakers", "Most speakers", CHUNKS | {Door.OPENAI}, key=("diarize",), usual=True, always_echoed=True),
+        "Maximum number of speakers.",
+        Option("Speakers", "Maximum speakers", CHUNKS | {Door.OPENAI}, key=("diarize",), usual=True, always_echoed=True),
         ge=1,
         le=100,
     )
     on_diarization_failure: Literal["fail", "degrade"] = option(
         "fail",
-        "What a failed diarization means: the run fails (its transcript is still written), or it completes without speakers.",
+        "If diarization fails: `fail` the run (the transcript is still written), or `degrade` to a transcript without speakers.",
         Option(
             "Speakers",
-            "if they cannot be told apart",
+            "If diarization fails",
             CALLERS,
             neutral=True,
             at={
                 Door.API: At(
                     "as published: a job that has its text counts as completed, and says `degraded`",
                     default="degrade",
-                    help="What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails.",
+                    help="If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job.",
                 )
             },
         ),
     )
     formats: tuple[Format, ...] = option(
         ("json",),
-        "The files to write, `all` for every kind; with none the transcript is only kept in the store.",
+        "Formats of the files to write; `all` for every one. With none, the transcript stays in the store only.",
         Option(
             "Files",
-            "Files to write",
+            "Formats",
             OPERATORS | {Door.API},
             usual=True,
             flags=("-f", "--format", "--output-format"),
@@ -239,7 +243,7 @@ class TranscribeOptions(Frozen):
             at={
                 Door.API: At(
                     "nothing is written: every format is rendered when it is fetched, and these are linked",
-                    help="The files to write: `links` names them; every format is available in any case.",
+                    help="Formats to list in `links`. All formats can always be fetched.",
                     bounds=(MinLen(1), MaxLen(len(FORMATS))),
                 )
             },
@@ -247,49 +251,49 @@ class TranscribeOptions(Frozen):
     )
     highlight_words: bool = option(
         False,
-        "Underline each word as it is spoken, in srt and vtt; give each its time, in lrc.",
-        Option("Files", "underline words in subtitles", CALLERS),
+        "Underline each word as it is spoken in srt and vtt; add word times in lrc.",
+        Option("Files", "Highlight words in subtitles", CALLERS),
     )
     max_line_width: int | None = option(
         None,
-        "Characters per line of subtitles and lrc.",
-        Option("Files", "characters per subtitle line", CALLERS),
+        "Maximum characters per line in subtitles and lrc.",
+        Option("Files", "Characters per subtitle line", CALLERS),
         ge=10,
         le=500,
     )
     max_line_count: int | None = option(
         None,
-        "Lines per subtitle; needs max_line_width.",
-        Option("Files", "lines per subtitle", CALLERS),
+        "Maximum lines per subtitle; requires max_line_width.",
+        Option("Files", "Lines per subtitle", CALLERS),
         ge=1,
         le=10,
     )
     overwrite: bool = option(
         False,
-        "Replace a file that is there and was not written for this recording, or was changed since.",
-        Option("Files", "replace those of others", OPERATORS, neutral=True),
+        "Overwrite files that were not written for this recording, or were changed since.",
+        Option("Files", "Overwrite other files", OPERATORS, neutral=True),
     )
     batch_size: int | None = option(
         None,
-        "Chunks of audio decoded at once; as many as a GPU's memory holds, or 8 on a CPU, when left out.",
-        Option("Computing", "batch size", CALLERS, neutral=True),
+        "Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU.",
+        Option("Computing", "Batch size", CALLERS, neutral=True),
         ge=1,
         le=256,
     )
     compute: Literal["local", "modal"] | None = option(
         None,
-        "Where the models run: on the machine that executes the run, or on Modal; STENO_COMPUTE__BACKEND when left out.",
-        Option("Computing", "here or on Modal", OPERATORS),
+        "Where the models run: on the machine that executes the run, or on Modal. STENO_COMPUTE__BACKEND by default.",
+        Option("Computing", "Compute backend", OPERATORS),
     )
     redo_from: Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"] | None = option(
         None,
-        "Compute this stage and all that follow from it again, although they are cached.",
-        Option("Computing", "once more from", OPERATORS, neutral=True),
+        "Recompute this stage and everything after it, even if cached.",
+        Option("Computing", "Recompute from", OPERATORS, neutral=True),
     )
     retention_days: float | None = option(
         None,
-        "Days that the artifacts of this run are kept at least; STENO_RETENTION__DAYS when left out.",
-        Option("Computing", "keep artifacts for (days)", OPERATORS, neutral=True),
+        "Days to keep the artifacts of this run. STENO_RETENTION__DAYS by default.",
+        Option("Computing", "Keep artifacts for (days)", OPERATORS, neutral=True),
         ge=0,
     )
 
@@ -330,7 +334,7 @@ class TranscribeOptions(Frozen):
         if self.num_speakers and (self.min_speakers or self.max_speakers):
             raise ValueError("Give either num_speakers or a min_speakers/max_speakers range, not both.")
         if self.max_line_count and not self.max_line_width:
-            raise ValueError("max_line_count needs max_line_width.")
+            raise ValueError("max_line_count requires max_line_width.")
         return self
 
 

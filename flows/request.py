@@ -36,27 +36,23 @@ class RecordingSource(Frozen):
             at={
                 Door.FORM: At(
                     "it is read by a worker",
-                    help="A path or address that the worker can read: a file, https://, s3://, or another storage's.",
+                    help="A path or URL that the worker can read: a file, https://, s3:// or other storage.",
                 )
             },
         ),
     ] = Field(
         min_length=1,
-        description="The recording: a path, an address (https://, s3://, another storage's), or `-` for standard input.",
+        description="The recording: a path, a URL (https://, s3:// or other storage), or `-` for standard input.",
     )
     name: str | None = option(
         None,
-        "What the recording is called, in views and as its files' name; the source's own name when left out.",
+        "Name of the recording, in views and for its files. By default that of the source.",
         Option(
             "Files",
             "Name",
             OPERATORS | {Door.API},
             usual=True,
-            at={
-                Door.API: At(
-                    "nothing is written", help="What the recording is called; its file's or address's name when left out."
-                )
-            },
+            at={Door.API: At("nothing is written", help="Name of the recording. By default that of its file or URL.")},
         ),
         min_length=1,
         max_length=200,
@@ -93,7 +89,7 @@ class TranscribeRequest(TranscribeOptions, RecordingSource):
 
     output_dir: str = option(
         ".",
-        "Folder that the files are written to, or an address (s3://, another storage's).",
+        "Output folder, or a URL (s3:// or other storage).",
         Option(
             "Files",
             "Output folder",
@@ -104,15 +100,15 @@ class TranscribeRequest(TranscribeOptions, RecordingSource):
             at={
                 Door.FORM: At(
                     "it is written by a worker",
-                    help="Folder or address (s3://, another storage's) that the files are written to; a relative one is below `transcripts` of the service's home.",
+                    help="Output folder or URL (s3:// or other storage). A relative folder is created in `transcripts` in the service's home.",
                 )
             },
         ),
     )
     output_file: str | None = option(
         None,
-        "One file to write instead; its extension names the format.",
-        Option("Files", "one file instead", OPERATORS - {Door.MANIFEST}, metavar="FILE"),
+        "Write a single file instead; its extension determines the format.",
+        Option("Files", "Single output file", OPERATORS - {Door.MANIFEST}, metavar="FILE"),
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What the REST API answers, field for field.
+"""Responses of the REST API.
 
 The transcript in an answer is as WhisperX has it (`speech.formats.whisperx_json`): a key without a value is left out, and there
 may be more of them than are named here.
@@ -21,8 +21,8 @@ RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "mer
 WebhookType = Literal["transcribe.completed", "transcribe.failed", "transcribe.canceled"]
 
 _OPEN = ConfigDict(extra="allow")
-Seconds = Annotated[float, Field(ge=0, description="Seconds from the recording's, or the session's, beginning.")]
-Speaker = Annotated[str, Field(description="`SPEAKER_00`, `SPEAKER_01`, …; left out where nobody was told apart.")]
+Seconds = Annotated[float, Field(ge=0, description="Seconds from the start of the recording or session.")]
+Speaker = Annotated[str, Field(description="`SPEAKER_00`, `SPEAKER_01`, …; omitted without diarization.")]
 
 
 class Word(TypedDict):
@@ -35,25 +35,27 @@ class Word(TypedDict):
     end: Seconds
     score: Annotated[float, Field(description="The aligner's confidence, 0 to 1.")]
     speaker: NotRequired[Speaker]
-    timing: NotRequired[Annotated[Timing, Field(description="What timed it.")]]
+    timing: NotRequired[Annotated[Timing, Field(description="Source of the word's times.")]]
     speaker_source: NotRequired[SpeakerSource]
 
 
 class Segment(TypedDict):
-    """A sentence, or a speaker's part of one."""
+    """A sentence, or one speaker's part of it."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
 
     start: Seconds
     end: Seconds
     text: str
-    words: NotRequired[Annotated[list[Word], Field(description="With `align`.")]]
+    words: NotRequired[Annotated[list[Word], Field(description="Only with `align`.")]]
     speaker: NotRequired[Speaker]
-    avg_logprob: NotRequired[Annotated[float, Field(description="Of the chunk of up to 30 s that it is of.")]]
+    avg_logprob: NotRequired[
+        Annotated[float, Field(description="Average log probability of the chunk, up to 30 s long, that contains the segment.")]
+    ]
 
 
 class SpeakerTurn(TypedDict):
-    """One speaker, active from `start` to `end`."""
+    """A speaker's turn, from `start` to `end`."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
 
@@ -69,7 +71,7 @@ class TranscriptFile(TypedDict):
 
     language: str
     language_probability: NotRequired[float]
-    duration: Annotated[float, Field(description="Seconds of audio.")]
+    duration: Annotated[float, Field(description="Duration of the audio, in seconds.")]
     segments: list[Segment]
     word_segments: list[Word]
     turns: list[SpeakerTurn]
@@ -89,38 +91,38 @@ class JobAccepted(BaseModel):
 
 
 class StageReport(BaseModel):
-    """What one stage of the job did."""
+    """The state and result of a stage."""
 
     stage: str
     state: StageState
     attempts: int = 0
     seconds: float = 0.0
-    cost: float | None = Field(None, description="US dollars; null when no price is known.")
+    cost: float | None = Field(None, description="In US dollars; null if unknown.")
     detail: str = ""
 
 
 class WebhookDelivery(BaseModel):
-    """That a job ended, on its way to `webhook_url`, or there."""
+    """Delivery of a job's webhook."""
 
-    id: str = Field(description="The `webhook-id` header, the same on every attempt.")
+    id: str = Field(description="Value of the `webhook-id` header, the same for every attempt.")
     job_id: str
     type: WebhookType
-    status: DeliveryStatus = Field(description="`pending` until it is accepted, or given up as `dead`.")
-    attempts: int = Field(ge=0, description="Attempts that were begun.")
+    status: DeliveryStatus = Field(description="`pending` until it is delivered, or `dead` after the last attempt.")
+    attempts: int = Field(ge=0, description="Attempts so far.")
     message: str
     created_at: datetime
     updated_at: datetime
-    next_attempt_at: datetime | None = Field(None, description="Null unless it is pending.")
+    next_attempt_at: datetime | None = Field(None, description="Null unless pending.")
 
 
 class Job(BaseModel):
-    """A job. `language`, `segments` and `word_segments` are there once it is completed, `error` once it failed."""
+    """A job. `language`, `segments` and `word_segments` are set once it has completed, `error` once it has failed."""
 
     job_id: str
     status: JobStatus
-    progress: float = Field(ge=0, le=100, description="Percent done, counted in audio, not in time.")
+    progress: float = Field(ge=0, le=100, description="Percent of the audio processed.")
     message: str
-    name: str = Field("", description="The recording's name, as its owner or its address has it.")
+    name: str = Field("", description="Name of the recording, as submitted or from its URL.")
     created_at: datetime
     updated_at: datetime
     language: str | None = None
@@ -128,19 +130,19 @@ class Job(BaseModel):
     word_segments: list[Word] | None = None
     error: str | None = None
     error_code: str | None = None
-    degraded: bool = Field(False, description="Speakers were asked for and could not be had.")
+    degraded: bool = Field(False, description="Whether diarization failed and the transcript has no speakers.")
     warnings: list[str] = []
     stages: list[StageReport] = []
-    duration: float | None = Field(None, description="Seconds of audio.")
-    cost: float | None = Field(None, description="US dollars.")
+    duration: float | None = Field(None, description="Duration of the audio, in seconds.")
+    cost: float | None = Field(None, description="In US dollars.")
     metadata: dict[str, str] = {}
     tags: list[str] = []
-    webhook: WebhookDelivery | None = Field(None, description="There once `webhook_url` is to be told that the job has ended.")
-    links: dict[str, str] = Field({}, description="Where to fetch the transcript, by format; relative to this service.")
+    webhook: WebhookDelivery | None = Field(None, description="Set once the job has ended, if it has a `webhook_url`.")
+    links: dict[str, str] = Field({}, description="URLs of the transcript by format, relative to this service.")
 
 
 class JobSummary(BaseModel):
-    """A job in a list."""
+    """Summary of a job."""
 
     job_id: str
     status: JobStatus
@@ -153,24 +155,24 @@ class JobSummary(BaseModel):
 
 
 class JobList(BaseModel):
-    """One page of jobs, the newest first."""
+    """A page of jobs, newest first."""
 
     jobs: list[JobSummary]
-    next_cursor: str | None = Field(None, description="Give it as `cursor` for the next page; null on the last one.")
+    next_cursor: str | None = Field(None, description="Pass it as `cursor` to get the next page; null on the last page.")
 
 
 class JobRemoved(BaseModel):
-    """The job was cancelled and what it made is being removed."""
+    """The job was cancelled, and its data is being deleted."""
 
     message: str
     job_id: str
 
 
 class ChunkResult(BaseModel):
-    """The text of one chunk; its times are those of the session."""
+    """The transcript of a chunk. Times are relative to the start of the session."""
 
     status: Literal["completed"] = "completed"
-    session_id: str = Field(description="Send it with the next chunk, which then continues this one.")
+    session_id: str = Field(description="Send it with the next chunk to continue the session.")
     language: str | None
     segments: list[Segment]
     word_segments: list[Word]

@@ -38,7 +38,7 @@ _ERRORS = errors(400, 404, 408, 409, 413, 504, 507)
 async def create_transcription(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """The recording's text, by a job that is waited for; `X-Steno-Job-Id` names it."""
+    """Transcribe a recording. `X-Steno-Job-Id` is the ID of its job."""
     form, run = await _submitted(request, caller, jobs, forms.transcription, idempotency_key)
     if not form.stream:
         return await calls.answered(request, jobs, run, form)
@@ -55,20 +55,20 @@ async def create_transcription(
 async def create_translation(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """The recording's text in English, by a job that is waited for; `X-Steno-Job-Id` names it."""
+    """Translate a recording to English. `X-Steno-Job-Id` is the ID of its job."""
     form, run = await _submitted(request, caller, jobs, forms.translation, idempotency_key)
     return await calls.answered(request, jobs, run, form)
 
 
 @router.get("/models", responses=errors())
 async def list_models(caller: CurrentCaller, jobs: TheJobs) -> ModelList:
-    """The models that calls may name."""
+    """List the available models."""
     return ModelList(data=await asyncio.to_thread(models.listed, jobs.settings))
 
 
 @router.get("/models/{model:path}", responses=errors(404))
 async def get_model(model: str, caller: CurrentCaller, jobs: TheJobs) -> Model:
-    """One of them."""
+    """Get a model."""
     return await asyncio.to_thread(models.found, model, jobs.settings)
 
 

@@ -37,14 +37,12 @@ class AudioForm(OurOptions):
         min_length=1,
         max_length=200,
         examples=["whisper-1"],
-        description="A Whisper model of this service (`GET /v1/models`), or one of OpenAI's names for its default model.",
+        description="A model from `GET /v1/models`, or one of OpenAI's model names for this service's default model.",
     )
-    prompt: Text2000 | None = Field(None, description="Text that primes the spelling and style of the transcript.")
+    prompt: Text2000 | None = Field(None, description="Text that sets the spelling and style of the transcript.")
     response_format: ResponseFormat = "json"
-    temperature: float = Field(0.0, ge=0, le=1, description="Without effect: this service samples nothing.")
-    language: str | None = Field(
-        None, max_length=40, description="The spoken language, as a code or a name; detected when left out."
-    )
+    temperature: float = Field(0.0, ge=0, le=1, description="Ignored: decoding is deterministic.")
+    language: str | None = Field(None, max_length=40, description="Spoken language, as a code or a name. Detected by default.")
 
 
 class TranslationForm(AudioForm):
@@ -56,20 +54,20 @@ class TranslationForm(AudioForm):
 class TranscriptionForm(AudioForm, OurSpeakerOptions):
     """`POST /v1/audio/transcriptions`, beside the recording."""
 
-    response_format: ResponseFormat = Field("json", description="`diarized_json` says who speaks, whichever the model.")
+    response_format: ResponseFormat = Field("json", description="`diarized_json` identifies speakers, with any model.")
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field(
-        (), alias="timestamp_granularities[]", max_length=10, description="With `verbose_json`; segments when left out."
+        (), alias="timestamp_granularities[]", max_length=10, description="For `verbose_json`; segments by default."
     )
-    stream: bool = Field(False, description="Server-sent events; with `json`, `text` and `diarized_json`.")
-    chunking_strategy: Literal["auto"] | None = Field(None, description="Recordings are cut at silences in any case.")
+    stream: bool = Field(False, description="Stream server-sent events, with `json`, `text` or `diarized_json`.")
+    chunking_strategy: Literal["auto"] | None = Field(None, description="Ignored: recordings are always split at silences.")
     keywords: tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...] = Field(
-        (), alias="keywords[]", max_length=100, description="Words and phrases that are likely to be said."
+        (), alias="keywords[]", max_length=100, description="Words and phrases to expect."
     )
 
 
 class Usage(BaseModel):
     type: Literal["duration"] = "duration"
-    seconds: float = Field(description="Of audio.")
+    seconds: float = Field(description="Duration of the audio, in seconds.")
 
 
 class Transcription(BaseModel):
@@ -93,9 +91,9 @@ class TranscriptSegment(BaseModel):
     text: str
     tokens: list[int] = Field(description="Always empty: token ids are not kept.")
     temperature: float = Field(description="Always 0: nothing is sampled.")
-    avg_logprob: float = Field(description="Of the chunk of up to 30 s that the segment is part of.")
+    avg_logprob: float = Field(description="Average log probability of the chunk, up to 30 s long, that contains the segment.")
     compression_ratio: float
-    no_speech_prob: float = Field(description="Of the chunk that the segment is part of.")
+    no_speech_prob: float = Field(description="Probability of silence in the chunk that contains the segment.")
 
 
 class TranscriptWord(BaseModel):
@@ -122,7 +120,7 @@ class SpeakerSegment(BaseModel):
     start: float
     end: float
     text: str
-    speaker: str = Field(description="`A`, `B`, … in the order in which they speak first; `unknown` where nobody was found.")
+    speaker: str = Field(description="`A`, `B`, … in order of first appearance; `unknown` if no speaker was found.")
 
 
 class DiarizedTranscription(BaseModel):
@@ -136,7 +134,7 @@ class DiarizedTranscription(BaseModel):
 
 
 class TextDelta(BaseModel):
-    """A further piece of the text; all of them together are the text."""
+    """The next piece of the text."""
 
     type: Literal["transcript.text.delta"] = "transcript.text.delta"
     delta: str
@@ -144,18 +142,18 @@ class TextDelta(BaseModel):
 
 
 class TextDone(BaseModel):
-    """The whole text."""
+    """The complete text."""
 
     type: Literal["transcript.text.done"] = "transcript.text.done"
     text: str
 
 
 class Model(BaseModel):
-    """A model that calls may name."""
+    """An available model."""
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(0, description="Always 0: it is not known.")
+    created: int = Field(0, description="Always 0: unknown.")
     owned_by: str
 
 

@@ -13,5 +13,5 @@ router = APIRouter(tags=["service"])
 
 @router.get("/health")
 async def get_health() -> Health:
-    """Alive."""
+    """Whether the process is alive."""
     return Health(status="healthy", timestamp=datetime.now(UTC))

@@ -33,7 +33,7 @@ RetryKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="The same key with the same body makes no second new job.",
+        description="Repeating a request with the same key and body creates no second job.",
     ),
 ]
 
@@ -92,17 +92,19 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 async def list_jobs(
     caller: CurrentCaller,
     jobs: TheJobs,
-    job_id: Annotated[str | None, Query(max_length=64, description="The same as `/transcribes/{job_id}`.")] = None,
-    status: Annotated[list[JobStatus] | None, Query(description="Any of these.")] = None,
-    tag: Annotated[list[str] | None, Query(max_length=16, description="All of these.")] = None,
-    metadata: Annotated[list[str] | None, Query(max_length=16, description="All of these, as `key=value`.")] = None,
-    created_after: Annotated[Moment | None, Query(description="Submitted at this time or later.")] = None,
-    created_before: Annotated[Moment | None, Query(description="Submitted at this time or earlier.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
-    cursor: Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before.")] = None,
+    job_id: Annotated[str | None, Query(max_length=64, description="Same as `/transcribes/{job_id}`.")] = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Jobs in any of these states.")] = None,
+    tag: Annotated[list[str] | None, Query(max_length=16, description="Jobs with all of these tags.")] = None,
+    metadata: Annotated[
+        list[str] | None, Query(max_length=16, description="Jobs with all of these metadata, as `key=value`.")
+    ] = None,
+    created_after: Annotated[Moment | None, Query(description="Jobs submitted at or after this time.")] = None,
+    created_before: Annotated[Moment | None, Query(description="Jobs submitted at or before this time.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs per page.")] = 20,
+    cursor: Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the previous page.")] = None,
     wait: Wait = 0,
 ) -> Response:
-    """The caller's jobs, the newest first."""
+    """List your jobs, newest first."""
     if job_id is not None:
         return await get_job(job_id, caller, jobs, wait)
     filters = Filters(
@@ -127,10 +129,10 @@ async def stream_job_events(
     caller: CurrentCaller,
     jobs: TheJobs,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", max_length=4000, description="What has changed since that event is told.")
+        str | None, Header(alias="Last-Event-ID", max_length=4000, description="Resume after this event.")
     ] = None,
 ) -> Response:
-    """What happens to the job, as it happens: `status`, `stage`, `progress`, and last `completed`, `failed` or `canceled`."""
+    """Stream the events of a job: `status`, `stage`, `progress`, and finally `completed`, `failed` or `canceled`."""
     run = await jobs.find(job_id, caller)
     if is_over(run, last_event_id):
         return Response(status_code=204)  # by which an EventSource stops coming back
@@ -145,7 +147,7 @@ async def stream_job_events(
     responses={**_FILE, **problems(404, 409, 410)},
 )
 async def get_transcript(job_id: str, format: FormatName, caller: CurrentCaller, jobs: TheJobs) -> Response:
-    """The transcript as a file, in any format, whichever the job asked for."""
+    """Get the transcript as a file, in any format."""
     if format not in FORMATS:
         raise JobNotFound(f"There is no such format; take one of {', '.join(FORMATS)}.", code="unknown_format")
     run = await jobs.find(job_id, caller)
@@ -156,7 +158,7 @@ async def get_transcript(job_id: str, format: FormatName, caller: CurrentCaller,
 
 @router.get("/transcribes/{job_id}", response_model=None, responses={200: {"model": Job}, **problems(404, 422)})
 async def get_job(job_id: str, caller: CurrentCaller, jobs: TheJobs, wait: Wait = 0) -> Response:
-    """The job: its state and progress, and once it is completed its transcript."""
+    """Get a job: its state and progress and, once it has completed, its transcript."""
     run = await jobs.wait(await jobs.find(job_id, caller), wait)
     return Response(await jobs.as_json(run), media_type="application/json")
 
@@ -176,7 +178,7 @@ async def get_job(job_id: str, caller: CurrentCaller, jobs: TheJobs, wait: Wait 
     responses={200: {"model": Job}, **problems(404)},
 )
 async def legacy_result(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Response:
-    """The same as `/transcribes/{job_id}`, for older callers."""
+    """Same as `/transcribes/{job_id}`, for older clients."""
     answer = await get_job(job_id, caller, jobs, 0)
     answer.headers["Deprecation"] = "true"
     answer.headers["Link"] = f'</transcribes/{job_id}>; rel="successor-version"'
@@ -202,7 +204,7 @@ async def retry_job(
     idempotency_key: RetryKey = None,
     wait: Wait = 0,
 ) -> Response:
-    """Run what failed once more. With other options, or from a finished stage on, a new job that reuses what does not change.
+    """Retry the failed stages of a job. With changed options, or from a finished stage, create a new job that reuses the rest.
 
     The answer names the job to look at: the same one, or the new one.
     """
@@ -220,15 +222,15 @@ async def retry_job(
 async def delete_named_job(
     caller: CurrentCaller,
     jobs: TheJobs,
-    job_id: Annotated[str, Query(max_length=64, description="The same as `/transcribes/{job_id}`.")],
+    job_id: Annotated[str, Query(max_length=64, description="Same as `/transcribes/{job_id}`.")],
 ) -> JobRemoved:
-    """The same as `DELETE /transcribes/{job_id}`, for older callers."""
+    """Same as `DELETE /transcribes/{job_id}`, for older clients."""
     return await delete_job(job_id, caller, jobs)
 
 
 @router.delete("/transcribes/{job_id}", responses=problems(404))
 async def delete_job(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> JobRemoved:
-    """Cancel the job if it is under way, and remove what it left. It answers 404 with the code `job_deleted` from then on."""
+    """Cancel a job if it is running, and delete its data. From then on it returns 404 with the code `job_deleted`."""
     run = await jobs.find(job_id, caller)
     under_way = await jobs.delete(run)
     message = "The job is being canceled and removed." if under_way else "The job was removed."

@@ -30,13 +30,13 @@ ACCEPTED = {
     "description": "The job is queued.",
     "headers": {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}},
 }
-Wait = Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the job's end before answering.")]
+Wait = Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the job to end before responding.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=255,
-        description="The same key with the same payload leads to the same job; with another payload it is refused (422).",
+        description="Repeating a request with the same key and payload returns the same job; another payload is rejected (422).",
     ),
 ]
 
@@ -55,7 +55,7 @@ IdempotencyKey = Annotated[
 async def submit_job(
     request: Request, caller: CurrentCaller, jobs: TheJobs, idempotency_key: IdempotencyKey = None, wait: Wait = 0
 ) -> Response:
-    """Submit a recording, by `audio_url` or as the part `file` of a form. The job is to be looked at where `Location` says.
+    """Submit a recording, by `audio_url` or as the `file` of a form. `Location` is the URL of the job.
 
     With `audio_chunk` (base64 of a `.npy` file: float32, mono, 16 kHz) the text comes at once, without a job; chunks with the
     same `session_id` continue one another.

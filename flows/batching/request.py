@@ -22,45 +22,45 @@ class BatchRequest(Frozen):
 
     source: Annotated[str, Option("List", "Recordings", OPERATORS, usual=True)] = Field(
         min_length=1,
-        description="What lists the recordings: a folder, a glob, an s3:// prefix or glob, a .csv or .jsonl manifest, or a podcast feed.",
+        description="Source of the recordings: a folder, a glob, an s3:// prefix or glob, a .csv or .jsonl manifest, or a podcast feed.",
     )
     output_dir: str = option(
         ".",
-        "Folder or address (s3://, another storage's) that the files are written to, laid out as what was listed.",
+        "Output folder or URL (s3:// or other storage), with the layout of the source.",
         Option("Files", "Output folder", OPERATORS, usual=True, flags=("-o",), metavar="FOLDER"),
     )
-    recursive: bool = option(False, "Take the folders below as well.", Option("List", "folders below", OPERATORS))
+    recursive: bool = option(False, "Include subfolders.", Option("List", "Subfolders", OPERATORS))
     limit: int | None = option(
         None,
-        "Most new recordings to take this time; the others wait for the next.",
-        Option("List", "at most this many", OPERATORS),
+        "Maximum number of new recordings; the others are left for the next batch.",
+        Option("List", "Limit", OPERATORS),
         ge=1,
     )
     order: Literal["listed", "newest", "oldest"] = option(
         "listed",
-        "Which recordings come first; `newest` and `oldest` list everything before they begin.",
-        Option("List", "which first", OPERATORS),
+        "Order of the recordings. `newest` and `oldest` list the whole source first.",
+        Option("List", "Order", OPERATORS),
     )
     concurrency: int = option(
         2,
-        "Recordings at work at the same time.",
-        Option("Computing", "recordings at once", OPERATORS),
+        "Recordings to process concurrently.",
+        Option("Computing", "Concurrency", OPERATORS),
         ge=1,
         le=64,
     )
     run_on: Literal["here", "workers"] = option(
         "here",
-        "Compute on the machine that runs the batch, or as runs of their own on the work pool's workers.",
-        Option("Computing", "machine", OPERATORS),
+        "`here` computes on the machine that runs the batch; `workers` creates a run per recording for the work pool.",
+        Option("Computing", "Run on", OPERATORS),
     )
     retry_failed: bool = option(
         False,
-        "Try recordings again that failed for good in an earlier batch, or were set aside.",
-        Option("List", "failed ones again", OPERATORS),
+        "Retry recordings that failed in an earlier batch or are quarantined.",
+        Option("List", "Retry failed", OPERATORS),
     )
     options: TranscribeOptions = Field(
         default_factory=TranscribeOptions,
-        description="How the recordings are transcribed; a manifest's rows may say otherwise.",
+        description="Options for the recordings; rows of a manifest may override them.",
     )
 
     @field_validator("source", mode="before")

@@ -22,42 +22,42 @@ class EvaluateRequest(Frozen):
 
     references: Annotated[str, Option("List", "References", OPERATORS, usual=True)] = Field(
         min_length=1,
-        description="What lists the recordings: a folder or s3:// prefix where each has its truth beside it (call.wav, call.stm, call.rttm), "
+        description="Source of the recordings: a folder or s3:// prefix with a reference next to each (call.wav, call.stm, call.rttm), "
         "or a .csv or .jsonl manifest with a `reference` column.",
     )
     models: tuple[str, ...] = option(
         (),
-        "Whisper models to compare, one after the other; the options' model when left out.",
-        Option("Words", "Whisper models", OPERATORS, usual=True),
+        "ASR models to compare. By default the model of the options.",
+        Option("Words", "ASR models", OPERATORS, usual=True),
         max_length=20,
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         max_length=20,
-        description='Options to compare, by the name they are shown under: {"with hints": {"hotwords": "Stenoflow"}}.',
+        description='Named sets of options to compare: {"with hints": {"hotwords": "Stenoflow"}}.',
     )
     options: TranscribeOptions = Field(
         default_factory=TranscribeOptions,
-        description="How the recordings are transcribed; a manifest's rows may say otherwise for theirs.",
+        description="Options for the recordings; rows of a manifest may override them.",
     )
-    scoring: ScoringOptions = Field(default_factory=ScoringOptions, description="How strictly speakers are scored.")
+    scoring: ScoringOptions = Field(default_factory=ScoringOptions, description="Scoring of speakers.")
     name: str | None = Field(
-        None, max_length=100, description="What later evaluations call this one; the name of the references when left out."
+        None, max_length=100, description="Name of this evaluation, for later comparisons. By default that of the references."
     )
     compare_with: str | None = Field(
-        LAST, description="An earlier evaluation: `last` of this name, another name, name/id, or `none`."
+        LAST, description="Earlier evaluation to compare with: `last` of this name, another name, name/id, or `none`."
     )
-    recursive: bool = option(False, "Take the folders below as well.", Option("List", "folders below", OPERATORS))
+    recursive: bool = option(False, "Include subfolders.", Option("List", "Subfolders", OPERATORS))
     concurrency: int = option(
         1,
-        "Recordings at work at the same time; on one machine more than one distorts the speed that is measured.",
-        Option("Computing", "recordings at once", OPERATORS),
+        "Recordings to process concurrently. On one machine, more than one distorts the measured speed.",
+        Option("Computing", "Concurrency", OPERATORS),
         ge=1,
         le=64,
     )
     output_dir: str = option(
         "evaluation",
-        "Folder or address (s3://, another storage's) that the tables and the transcripts are written to.",
+        "Output folder or URL (s3:// or other storage) for tables and transcripts.",
         Option("Files", "Output folder", OPERATORS, usual=True, flags=("-o",), metavar="FOLDER"),
     )
 

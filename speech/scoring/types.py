@@ -35,9 +35,9 @@ class ScoringOptions(Frozen):
         0.0,
         ge=0,
         le=5,
-        description="Seconds on each side of every true turn's start and end that DER does not score; NIST's is 0.25.",
+        description="Seconds around the start and end of each reference turn that DER ignores; NIST uses 0.25.",
     )
-    skip_overlap: bool = Field(False, description="Leave stretches where several speak at once out of DER.")
+    skip_overlap: bool = Field(False, description="Exclude overlapping speech from DER.")
 
 
 class WordErrors(Frozen):

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from stenoflow.cli.batch_progress import BatchTable
 
 EPILOG = """\b
-steno batch recordings --recursive -o transcripts   what is new below a folder
+steno batch recordings --recursive -o transcripts   new recordings in a folder and its subfolders
 steno batch 's3://bucket/calls/2024-*/*.wav' -o s3://bucket/transcripts
-steno batch interviews.csv -f srt,json                a source per row, with options of its own
+steno batch interviews.csv -f srt,json                one source per row, with its own options
 steno batch https://example.org/feed.xml --limit 5 --order newest
 \b
-Run it again, for instance after an interruption: it goes on with what is not done.
-Exit codes are those of `steno transcribe`: 0 when no recording failed, otherwise the
-first failure's; 8 when recordings were set aside because they keep killing their process.
+Run the same command again to continue after an interruption.
+Exit codes are those of `steno transcribe`: 0 if no recording failed, otherwise that of
+the first failure; 8 if recordings were quarantined because they keep killing their process.
 """
 
 
@@ -40,8 +40,8 @@ def batch(source: str, as_json: bool, quiet: bool, verbose: bool, debug: bool, *
     """Transcribe every new recording that SOURCE lists.
 
     SOURCE is a folder, a glob in quotes, an s3:// prefix or glob, a .csv or .jsonl manifest, or a podcast feed. Recordings
-    that were done before with these options are skipped; one that fails does not stop the others. The table of what came of
-    each is written beside the outputs.
+    that are done with the same options are skipped, and a failure does not stop the others. A table of the results is
+    written to the output folder.
     """
     import asyncio
 

@@ -22,12 +22,12 @@ _GIB = 2**30
 
 
 @click.command("doctor")
-@click.option("--deep", is_flag=True, help="Also load the models and run seconds of real speech-shaped audio through them.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per check.")
+@click.option("--deep", is_flag=True, help="Also load the models and run a few seconds of audio through them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
 def command(deep: bool, as_json: bool) -> int:
-    """Check everything a run needs and say what is missing.
+    """Check that everything a run needs is installed and working.
 
-    Exits with 1 when something is missing that a run cannot do without. Loads no model, unless --deep is given.
+    Exits with 1 if something required is missing. Models are loaded only with --deep.
     """
     from infra.settings import get_settings
     from stenoflow.cli.transcribe import quieten

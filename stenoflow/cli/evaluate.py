@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from infra.progress import Listener, StageEvent
 
 EPILOG = """\b
-steno evaluate calls --model tiny.en --model base     two models side by side
-steno evaluate calls --hotwords "Stenoflow Prefect"   compared with the evaluation before
+steno evaluate calls --model tiny.en --model base     compare two models
+steno evaluate calls --hotwords "Stenoflow Prefect"   compare with the previous evaluation
 steno evaluate s3://bucket/calls --collar 0.25 --skip-overlap
 steno evaluate set.csv --variant "hints: hotwords=Stenoflow" --variant "plain:"
 \b
-Exit codes are those of `steno transcribe`: 0 when every recording was scored,
-otherwise the first failure's.
+Exit codes are those of `steno transcribe`: 0 if every recording was scored,
+otherwise that of the first failure.
 """
 
 
 def evaluate(references: str, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> int:
-    """Transcribe recordings whose truth is known, and score what comes out.
+    """Transcribe recordings that have reference transcripts, and score the results.
 
-    REFERENCES is a folder or s3:// prefix in which every recording has its truth beside it (call.wav with call.stm,
+    REFERENCES is a folder or s3:// prefix with a reference next to each recording (call.wav with call.stm,
     call.rttm, call.ctm, call.uem, call.json or call.txt), or a .csv or .jsonl manifest with the columns `source` and
-    `reference`. Finished stages are reused; speed is that of when they were computed.
+    `reference`. Finished stages are reused, with the speed measured when they were computed.
     """
     import asyncio
 
@@ -89,13 +89,13 @@ class EvaluateCommand(TranscribeCommand):
         return [
             click.Argument(["references"], metavar="REFERENCES"),
             click.Option(
-                ["models", "-m", "--model"], multiple=True, metavar="MODEL", help=f"{own['models'].description} Repeat it."
+                ["models", "-m", "--model"], multiple=True, metavar="MODEL", help=f"{own['models'].description} Repeatable."
             ),
             click.Option(
                 ["variants", "--variant"],
                 multiple=True,
                 metavar="NAME:OPTION=VALUE,…",
-                help="Options to compare, under a name: `hints: hotwords=Stenoflow, batch_size=4`. Repeat it.",
+                help="Named set of options to compare: `hints: hotwords=Stenoflow, batch_size=4`. Repeatable.",
             ),
             *field_options(EvaluateRequest, ("references", "models", "variants", "options", "scoring"), group="Evaluation"),
             *field_options(ScoringOptions, group="Scoring"),

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _AGE = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _SIZE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 EPILOG = """\b
-steno gc --older-than 30d       what no run has used for a month
-steno gc --max-size 200GB       the least recently used, until the rest fits
-steno gc --dry-run              say what would go
+steno gc --older-than 30d       delete what no run has used for 30 days
+steno gc --max-size 200GB       delete the least recently used artifacts until the rest fits
+steno gc --dry-run              only show what would be deleted
 \b
-Exit codes: 0 done, or another collection is at work; 2 a wrong option; 3, 5, 6 the store's errors.
+Exit codes: 0 success, or another gc is running; 2 invalid option; 3, 5, 6 errors of the store.
 """
 
 
@@ -48,18 +48,18 @@ SIZE = _Amount("size", r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _SIZE, "a size such a
 
 @click.command("gc", epilog=EPILOG)
 @click.option(
-    "--older-than", type=AGE, help="Remove runs that ended so long ago, and artifacts that no run has used for so long."
+    "--older-than", type=AGE, help="Delete runs that ended before this age, and artifacts that no run has used since."
 )
-@click.option("--max-size", type=SIZE, help="Remove the least recently used artifacts until the rest takes no more than this.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--max-size", type=SIZE, help="Delete the least recently used artifacts until the store is no larger than this.")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, without deleting it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
 def command(older_than: float | None, max_size: float | None, dry_run: bool, as_json: bool, debug: bool) -> None:
-    """Remove what nobody needs any more: old runs from Prefect's database, and artifacts from the store (STENO_STORE).
+    """Delete expired runs from Prefect's database, and expired artifacts from the store (STENO_STORE).
 
-    What is past its retention always goes (retention_days of a request, STENO_RETENTION__RUN_DAYS, __EVENT_DAYS, __LOG_DAYS,
-    __DAYS); the options say which artifacts may go besides. What a run uses, or was promised, stays whatever is asked for. What is removed is computed again when
-    it is next needed. Safe beside runs, and beside another of its kind.
+    Whatever is past its retention is always deleted (retention_days of a request, STENO_RETENTION__RUN_DAYS, __EVENT_DAYS,
+    __LOG_DAYS, __DAYS); the options select more artifacts. Artifacts in use, or within a run's own retention, are never
+    deleted. Deleted artifacts are recomputed when they are needed again. Safe to run alongside runs and other gc processes.
     """
     import asyncio
 

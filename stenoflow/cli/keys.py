@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from api.keys import MadeKey
 
 EPILOG = """\b
-steno keys make alice > alice.key        the key, which is shown this once
+steno keys make alice > alice.key        printed only once
 steno keys make ci --rate 60 --pending 5
-steno keys make acme-web --owner acme --expires 90d      one of several keys of an owner, who sees the jobs of all
-steno keys make prometheus --metrics     one that may read /metrics
+steno keys make acme-web --owner acme --expires 90d      one of several keys of an owner; each sees all of the owner's jobs
+steno keys make prometheus --metrics     may read /metrics
 steno keys list
-steno keys rotate alice --overlap 1h     a new key for the same jobs; the old one works for another hour
-steno keys revoke alice                  refused by every API process within seconds
-steno keys webhook-secret alice          what her webhooks are signed with; --rotate makes another
+steno keys rotate alice --overlap 1h     a new key for the same jobs; the old one is valid for another hour
+steno keys revoke alice                  rejected by every API process within seconds
+steno keys webhook-secret alice          secret that signs her webhooks; --rotate replaces it
 \b
-Exit codes: 0 done; 2 a wrong option; 3, 5, 6 the store's errors.
+Exit codes: 0 success; 2 invalid option; 3, 5, 6 errors of the store.
 """
-_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of sentences.")
-_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks.")
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -54,7 +54,7 @@ def _expiry(ctx: click.Context, param: click.Parameter, value: str | None) -> da
 
 
 _EXPIRES = click.option(
-    "--expires", callback=_expiry, metavar="WHEN", help="When the key ends: `90d` from now, or a date. Never when left out."
+    "--expires", callback=_expiry, metavar="WHEN", help="Expiry: `90d` from now, or a date. Never by default."
 )
 _WITHOUT = "No keys; `steno keys make NAME` makes one. Without any, only this machine can use the API."
 _GONE = (
@@ -65,24 +65,26 @@ _GONE = (
 
 @click.group("keys", epilog=EPILOG)
 def command() -> None:
-    """Keys of the REST API (`steno api`): as soon as one was made, callers need one, and see the jobs made with it only.
+    """Manage API keys. Once a key exists, every caller needs one, and sees only its owner's jobs.
 
-    Their hashes are kept in the artifact store (STENO_STORE), where every API process sees them.
+    Hashes of the keys are stored in the artifact store (STENO_STORE), so all API processes share them.
     """
 
 
 @command.command("make")
 @click.argument("name")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per minute; the service's when left out.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per minute. The service's limit by default."
+)
 @click.option("--submit-rate", type=click.FloatRange(min=0, min_open=True), help="New jobs per minute.")
-@click.option("--pending", type=click.IntRange(min=1), help="Jobs that may be queued or running at once.")
-@click.option("--max-upload", type=click.IntRange(min=1), metavar="BYTES", help="Largest uploaded recording.")
+@click.option("--pending", type=click.IntRange(min=1), help="Queued and running jobs.")
+@click.option("--max-upload", type=click.IntRange(min=1), metavar="BYTES", help="Largest upload.")
 @click.option("--max-duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Longest recording.")
 @click.option(
     "--owner",
-    help="Whose jobs the key makes and sees, with all keys of that owner. When left out: those of the last key of that name, or its own.",
+    help="Owner of the key's jobs; all keys of an owner see all of its jobs. By default that of the last key with this name, else the name itself.",
 )
-@click.option("--metrics", is_flag=True, help="It may read /metrics, which count the work of all owners: for Prometheus.")
+@click.option("--metrics", is_flag=True, help="Allow the key to read /metrics, which covers all owners; for Prometheus.")
 @_EXPIRES
 @_JSON
 @_DEBUG
@@ -99,7 +101,7 @@ def make_key(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Make a key for NAME and print it; it cannot be shown again."""
+    """Create a key called NAME and print it. It cannot be displayed again."""
     from api import keys
 
     limits = keys.KeyLimits(
@@ -110,7 +112,9 @@ def make_key(
 
 @command.command("rotate")
 @click.argument("key")
-@click.option("--overlap", callback=_duration, default="0s", metavar="DURATION", help="How long the old key still works: `1h`.")
+@click.option(
+    "--overlap", callback=_duration, default="0s", metavar="DURATION", help="How long the old key remains valid, such as `1h`."
+)
 @_EXPIRES
 @_JSON
 @_DEBUG
@@ -122,7 +126,7 @@ def rotate_key(key: str, overlap: timedelta, expires: datetime | None, as_json: 
 
 
 @command.command("list")
-@click.option("--all", "every", is_flag=True, help="Revoked ones as well.")
+@click.option("--all", "every", is_flag=True, help="Include revoked keys.")
 @_JSON
 @_DEBUG
 def list_keys(every: bool, as_json: bool, debug: bool) -> None:
@@ -169,7 +173,7 @@ def revoke_key(key: str, as_json: bool, debug: bool) -> None:
 
 @command.command("webhook-secret")
 @click.argument("key", required=False)
-@click.option("--rotate", is_flag=True, help="Make a new one; for a day, webhooks are signed with the one before as well.")
+@click.option("--rotate", is_flag=True, help="Replace the secret. For a day, webhooks are also signed with the previous one.")
 @_JSON
 @_DEBUG
 def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) -> None:

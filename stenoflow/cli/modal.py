@@ -14,10 +14,10 @@ def command() -> None:
     """Run the models on Modal's GPUs.
 
     \b
-    modal token new         an account and a token, once
-    steno modal deploy      the app, with the STENO_MODAL__ settings
-    steno modal warm        weights on its volume
-    steno modal check       a GPU really works
+    modal token new         once, to create a token
+    steno modal deploy      deploy the app with the STENO_MODAL__ settings
+    steno modal warm        store model weights on its volume
+    steno modal check       verify that a GPU works
     steno transcribe --compute modal talk.mp3
     """
 
@@ -33,7 +33,7 @@ def deploy(quiet: bool) -> None:
 
 
 @command.command("check")
-@click.option("--json", "as_json", is_flag=True, help="The facts as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(as_json: bool) -> int:
     """Have a container use its GPU: cuDNN in torch, and the Whisper model in CTranslate2. Exit code 4 when it cannot."""
     from infra.on_modal import admin
@@ -48,9 +48,11 @@ def check(as_json: bool) -> int:
 
 
 @command.command("warm")
-@click.option("--model", "-m", "models", multiple=True, metavar="MODEL", help="A Whisper model; the settings' when left out.")
-@click.option("--language", "-l", "languages", multiple=True, metavar="LANGUAGE", help="A language to align with wav2vec2.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per set of weights.")
+@click.option("--model", "-m", "models", multiple=True, metavar="MODEL", help="ASR model; STENO_MODEL by default. Repeatable.")
+@click.option(
+    "--language", "-l", "languages", multiple=True, metavar="LANGUAGE", help="Language to align with wav2vec2. Repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 def warm(models: tuple[str, ...], languages: tuple[str, ...], as_json: bool) -> int:
     """Fetch, convert and keep weights on the app's volume, so that no call waits for them. Repeat -m and -l for several."""
     from infra.on_modal import admin
@@ -66,7 +68,7 @@ def warm(models: tuple[str, ...], languages: tuple[str, ...], as_json: bool) -> 
 
 
 @command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:
     """Whether the app is deployed, its containers and the calls that wait."""
     from infra.on_modal import admin
@@ -83,12 +85,12 @@ def status(as_json: bool) -> None:
 
 @command.command("costs")
 @click.option("--days", default=7, show_default=True, type=click.IntRange(1, 366), help="Whole days (UTC) before today.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per day.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per day.")
 def costs(days: int, as_json: bool) -> None:
-    """Our estimates of what runs cost on Modal, beside what Modal's own report says that the app did.
+    """Compare estimated costs of runs on Modal with Modal's own report.
 
-    Estimates are for seconds at work, of the runs in this store. Modal also bills containers that start, wait and fail, and
-    the runs of every other store.
+    Estimates cover the compute seconds of the runs in this store. Modal also bills containers that start, idle or fail, and
+    the runs of other stores.
     """
     from datetime import UTC, datetime, timedelta
 

@@ -10,11 +10,11 @@ STEPS = {"asr": "--model", "align": "--align-model", "diarize": "--diarization-m
 
 
 @click.command("models")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 def command(as_json: bool) -> None:
-    """List the models: what each does, where it comes from, whether it is here; and which suits this machine.
+    """List models with size, languages, licence and source, and recommend one for this machine.
 
-    --model also takes any hub id (owner/name) of a model in CTranslate2's format or of NeMo's in ONNX, and any folder that holds one.
+    --model also accepts a hub repository (owner/name) or a folder with a model in CTranslate2 format, or a NeMo model in ONNX.
     """
     from infra.compute import machine
     from infra.settings import get_settings

@@ -123,20 +123,20 @@ def machine_parameters() -> list[click.Parameter]:
             ["--device"],
             group="Computing",
             type=click.Choice(DEVICES),
-            help="Where the models run; auto takes a GPU when there is one.",
+            help="Device for the models; auto uses a GPU if there is one.",
         ),
         GroupedOption(
             ["--compute-type"],
             group="Computing",
             metavar="TYPE",
-            help="CTranslate2's: int8, float16, int8_float16, float32; auto by device.",
+            help="Precision of CTranslate2: int8, float16, int8_float16 or float32; auto chooses by device.",
         ),
         GroupedOption(
             ["--threads"],
             group="Computing",
             type=click.IntRange(min=0),
             metavar="N",
-            help="CPU threads of one stage; 0 decides from the cores.",
+            help="CPU threads per stage; 0 chooses by the number of cores.",
         ),
         GroupedOption(
             ["--hf-token"],
@@ -150,10 +150,10 @@ def machine_parameters() -> list[click.Parameter]:
 
 def display_parameters() -> list[click.Parameter]:
     flags = {
-        ("--json", "as_json"): "Events, results and errors as JSON lines on standard output.",
-        ("--quiet", "-q"): "Print nothing but errors.",
-        ("--verbose", "-v"): "Show Prefect's log and the libraries' warnings.",
-        ("--debug",): "Show where an error arose.",
+        ("--json", "as_json"): "Print events, results and errors as JSON lines.",
+        ("--quiet", "-q"): "Print errors only.",
+        ("--verbose", "-v"): "Show the logs of Prefect and the libraries.",
+        ("--debug",): "Show tracebacks.",
     }
     return [GroupedOption([*names], group="Display", is_flag=True, help=text) for names, text in flags.items()]
 
@@ -170,7 +170,7 @@ def _option(name: str, field: FieldInfo, declared: Option | None, group: str, he
         return GroupedOption([name, f"{long[0]}/--no-{long[0][2:]}"], default=None, **settings)
     names = [name, *(flag for flag in flags if not flag.startswith("--")), *long]
     if get_origin(kind) is tuple and declared and declared.offered:
-        settings["help"] += " Repeat it, or give a list: srt,vtt."
+        settings["help"] += " Repeatable, or a list: srt,vtt."
         return GroupedOption(names, type=ChoiceList(declared.offered), multiple=True, **settings)
     metavar = "N" if kind in (int, float) else (declared and declared.metavar) or "TEXT" if kind is str else None
     return GroupedOption(names, type=_type(kind, field.metadata), metavar=metavar, **settings)

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 NOT_CHANGED = ("source", "redo_from")
 """Fields of the request that make the run what it is, or have an option of their own."""
 EPILOG = """\b
-steno retry 3f2a91c7                       what failed in that run, once more
-steno retry meeting.wav --max-speakers 3   only the speakers told apart again
-steno retry 3f2a91c7 --from asr            the words once more, although they are finished
+steno retry 3f2a91c7                       retry the failed stages of that run
+steno retry meeting.wav --max-speakers 3   diarize again with at most three speakers
+steno retry 3f2a91c7 --from asr            recompute the text although it is finished
 \b
 Exit codes are those of `steno transcribe`.
 """
@@ -73,11 +73,11 @@ def retry(
     debug: bool,
     **options: Any,
 ) -> int:
-    """Run what failed of a recording once more.
+    """Retry the failed stages of a run.
 
-    RUN is the run's id, the beginning of it, or its name. Without other options the same run goes on from its finished
-    stages: a worker takes it when it has a deployment, otherwise it is executed here. With options changed, or --from a
-    finished stage, a new run is made that reuses whatever does not change.
+    RUN is the run's ID, the start of it, or its name. Without other options, the same run continues from its finished
+    stages: on a worker if it belongs to a deployment, otherwise here. With changed options, or --from a finished stage, a
+    new run reuses everything that does not change.
     """
     import asyncio
 
@@ -105,12 +105,14 @@ class RetryCommand(TranscribeCommand):
             click.Option(
                 ["redo_from", "--from"],
                 type=click.Choice(STAGES[:-1]),
-                help="Compute this stage and all that follow from it again, although they are cached.",
+                help="Recompute this stage and everything after it, even if cached.",
             ),
-            click.Option(["--here"], is_flag=True, help="Execute the run in this process, although a worker could take it."),
-            click.Option(["--wait/--no-wait"], default=True, help="Follow a worker's run until it ends, or return at once."),
+            click.Option(["--here"], is_flag=True, help="Execute the run in this process even if a worker could."),
             click.Option(
-                ["--force"], is_flag=True, help="Retry a run that counts as running: the process that ran it is gone."
+                ["--wait/--no-wait"], default=True, help="Follow a worker's run until it ends, or return immediately."
+            ),
+            click.Option(
+                ["--force"], is_flag=True, help="Retry a run that is still marked as running although its process is gone."
             ),
             *request_options(NOT_CHANGED),
             *machine_parameters(),

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 steno submit --server https://steno.example.org meeting.m4a -f srt,txt -o transcripts
-steno submit *.wav --detach                    returns at once, and says what the jobs are called
-steno submit --job 3f2a91c7-… -f srt           waits for a job, and writes its transcript
+steno submit *.wav --detach                    returns immediately and prints the job IDs
+steno submit --job 3f2a91c7-… -f srt           waits for a job and writes its transcript
 \b
 The API key is read from STENO_API_KEY, the server's address from STENO_API_URL unless --server gives it.
-Ctrl-C leaves the jobs that were submitted at work, and says how to pick them up again.
+Ctrl-C leaves submitted jobs running and prints how to resume waiting for them.
 Exit codes are those of `steno transcribe`.
 """
 _PLACES = ("output_dir", "output_file")
@@ -40,10 +40,10 @@ def submit(
     debug: bool,
     **options: Any,
 ) -> int:
-    """Have recordings transcribed by Stenoflow's REST API on another machine.
+    """Transcribe recordings on another machine, through its REST API.
 
-    A SOURCE is a path, which is uploaded, - for standard input, or an http(s) or s3 URL, which the service fetches itself.
-    Several are submitted at once; the transcripts are written here, as `steno transcribe` would write them.
+    SOURCE is a path to upload, - for standard input, or an http(s) or s3 URL that the service fetches. Several sources are
+    submitted concurrently. The transcripts are written here, as by `steno transcribe`.
     """
     import asyncio
 
@@ -80,12 +80,12 @@ class SubmitCommand(TranscribeCommand):
         return [
             click.Argument(["sources"], nargs=-1, metavar="[SOURCE...]"),
             click.Option(
-                ["--server"], metavar="URL", envvar="STENO_API_URL", help="Where the API is; on this machine if not said."
+                ["--server"], metavar="URL", envvar="STENO_API_URL", help="URL of the API; this machine's by default."
             ),
-            click.Option(["--detach"], is_flag=True, help="Return as soon as the recordings are submitted."),
-            click.Option(["--job"], metavar="ID", multiple=True, help="Pick up this job instead of submitting; repeat it."),
-            click.Option(["--tag"], metavar="TAG", multiple=True, help="A tag to list jobs by; repeat it."),
-            click.Option(["--metadata"], metavar="KEY=VALUE", multiple=True, help="Kept with the job; repeat it."),
+            click.Option(["--detach"], is_flag=True, help="Return once the recordings are submitted."),
+            click.Option(["--job"], metavar="ID", multiple=True, help="Wait for this job instead of submitting. Repeatable."),
+            click.Option(["--tag"], metavar="TAG", multiple=True, help="Tag of the job, for filtering. Repeatable."),
+            click.Option(["--metadata"], metavar="KEY=VALUE", multiple=True, help="Metadata stored with the job. Repeatable."),
             *field_options(TranscribeRequest, others, door=Door.API),
             *(parameter for parameter in display_parameters() if parameter.name != "verbose"),
         ]

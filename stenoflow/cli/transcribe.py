@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from flows.request import TranscribeRequest
 
 EPILOG = """\b
-Exit codes: 0 done, 2 an option is wrong, 3 the recording or its address is, 4 a model
-may not be had, 5 memory or disk ran out, 6 trying again may help, 7 written without
-speakers, 8 set aside because its process keeps dying, 130 interrupted, 1 anything else.
+Exit codes: 0 success, 2 invalid option, 3 unusable recording or source, 4 model not
+available, 5 out of memory or disk space, 6 temporary error, 7 written without speakers,
+8 quarantined because its process keeps dying, 130 interrupted, 1 other error.
 """
 
 
 def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> int:
     """Turn recordings into transcripts with speakers and word times.
 
-    A SOURCE is a path, an http(s) or s3 URL, any fsspec URL, or - for standard input. Finished stages are kept: the same
-    command again, or with other formats or another number of speakers, repeats only what that changes.
+    SOURCE is a path, an http(s), s3 or other fsspec URL, or - for standard input. Finished stages are cached: running the
+    command again, with other formats or another number of speakers for instance, recomputes only what changed.
     """
     import asyncio
 

@@ -8,14 +8,14 @@ import click
 
 
 @click.command("deploy")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per thing that was looked at.")
-@click.option("--debug", is_flag=True, help="Show where an error arose.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per registered item.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
 def deploy(as_json: bool, debug: bool) -> None:
     """Register the work pool, the deployments and the automations with the configured Prefect API.
 
-    The API is PREFECT_API_URL's, a server of your own or Prefect Cloud with PREFECT_API_KEY; without one, that of a running
-    `steno up`. What is there already is brought up to date, and a second time nothing changes. What is registered is set by STENO_DEPLOY__...: the nightly batch
-    needs STENO_DEPLOY__NIGHTLY_SOURCE, for example.
+    The API is PREFECT_API_URL: your own server, or Prefect Cloud with PREFECT_API_KEY; by default that of a running
+    `steno up`. Existing items are updated; running it twice changes nothing. STENO_DEPLOY__... settings configure it: the
+    nightly batch needs STENO_DEPLOY__NIGHTLY_SOURCE, for example.
     """
     from deployments import api
     from infra.settings import get_settings
@@ -33,15 +33,23 @@ def deploy(as_json: bool, debug: bool) -> None:
 
 
 @click.command("up")
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen; 0.0.0.0 for all.")
-@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535), help="Port of the UI and the API.")
-@click.option("--limit", default=0, type=click.IntRange(min=0), metavar="N", help="Runs at once on this machine; 0: no limit.")
-@click.option("--database-url", metavar="URL", help="Keep runs in PostgreSQL; STENO_DEPLOY__DATABASE_URL hides the password.")
-@click.option("--no-server", is_flag=True, help="Only a worker, for the server that PREFECT_API_URL names.")
-@click.option("--no-worker", is_flag=True, help="Only the server; workers run elsewhere.")
-@click.option("--api", is_flag=True, help="Serve the REST API as well; STENO_API__HOST and STENO_API__PORT say where.")
-@click.option("--verbose", "-v", is_flag=True, help="Show the server's and the worker's log here instead of in files.")
-@click.option("--debug", is_flag=True, help="Show where an error arose.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all."
+)
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535), help="Port of Prefect's UI and API.")
+@click.option(
+    "--limit", default=0, type=click.IntRange(min=0), metavar="N", help="Concurrent runs on this machine; 0 for unlimited."
+)
+@click.option(
+    "--database-url",
+    metavar="URL",
+    help="PostgreSQL database for Prefect. STENO_DEPLOY__DATABASE_URL keeps the password out of the process list.",
+)
+@click.option("--no-server", is_flag=True, help="Start only a worker, for the server at PREFECT_API_URL.")
+@click.option("--no-worker", is_flag=True, help="Start only the server; workers run elsewhere.")
+@click.option("--api", is_flag=True, help="Also serve the REST API, on STENO_API__HOST and STENO_API__PORT.")
+@click.option("--verbose", "-v", is_flag=True, help="Show the logs of server and worker here instead of writing them to files.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
 def up(
     host: str,
     port: int,
@@ -53,11 +61,11 @@ def up(
     verbose: bool,
     debug: bool,
 ) -> None:
-    """Start everything on this machine: Prefect's server and UI, a worker, the deployments, the automations.
+    """Start Prefect's server and UI, a worker, the deployments and the automations on this machine.
 
     \b
-    steno up                                     server, UI and worker here
-    steno up --api                               the REST API as well
+    steno up                                     server, UI and worker
+    steno up --api                               and the REST API
     steno up --no-worker --host 0.0.0.0          the server, for workers elsewhere
     PREFECT_API_URL=http://SERVER:4200/api PREFECT_API_AUTH_STRING=... steno up --no-server     a worker there
     """

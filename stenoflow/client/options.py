@@ -13,94 +13,94 @@ class ChunkOptions(TypedDict, total=False):
     """How a chunk is transcribed. What is left out is as the service has it."""
 
     language: str | None
-    """The spoken language, as a code (`en`) or a name (`french`); detected when left out."""
+    """Spoken language, as a code (`en`) or a name (`french`). Detected by default."""
     model: str
-    """Whisper model: a size, or another that the service allows; `auto` takes its default."""
+    """ASR model: a size, or another model that the service allows. `auto` is the service's default."""
     task: Literal["transcribe", "translate"]
-    """Keep the spoken language, or translate to English."""
+    """`transcribe` keeps the spoken language, `translate` translates to English."""
     initial_prompt: str | None
-    """Text that primes the spelling and style of the transcript."""
+    """Text that sets the spelling and style of the transcript."""
     hotwords: str | None
-    """Names and terms that are likely to be said, separated by spaces."""
+    """Names and terms to expect, separated by spaces."""
     align: bool
-    """Give every word a time."""
+    """Add a start and end time to every word."""
     diarize: bool
-    """Say who speaks."""
+    """Identify speakers."""
     num_speakers: int | None
-    """The number of speakers, when it is known."""
+    """Number of speakers, if known."""
     min_speakers: int | None
-    """At least this many speakers."""
+    """Minimum number of speakers."""
     max_speakers: int | None
-    """At most this many speakers."""
+    """Maximum number of speakers."""
 
 
 class Options(ChunkOptions, total=False):
     """How a recording is transcribed. What is left out is as the service has it."""
 
     align_model: str
-    """Model for word times: `attention` uses Whisper's own, others are the operator's to allow; `auto` takes the language's."""
+    """Model for word times: `attention` for Whisper's own, or another that the service allows. `auto` chooses by language."""
     track: str | int | None
-    """Which of several audio tracks: its number, from 1, or its language; when left out the first that decodes, is not silent and, where a language is given, is tagged with it."""
+    """Audio track, by number (from 1) or language. By default the first one that decodes and is not silent; with `language`, one tagged with it is preferred."""
     allow_truncated: bool
-    """Transcribe what is there when a recording is cut short, instead of refusing it."""
+    """Transcribe a truncated recording as far as it goes instead of rejecting it."""
     max_duration: float | None
-    """Refuse a recording that lasts longer, in seconds; the service's own limit holds in any case."""
+    """Longest recording to accept, in seconds. The service's own limit also applies."""
     diarization_model: str
-    """What tells voices apart: `community-1` or `segmentation-3.0+campplus`; `auto` takes the service's default."""
+    """Diarization model: `community-1` or `segmentation-3.0+campplus`. `auto` is the service's default."""
     on_diarization_failure: Literal["fail", "degrade"]
-    """What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails."""
+    """If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job."""
     formats: Sequence[Format]
-    """The files to write: `links` names them; every format is available in any case."""
+    """Formats to list in `links`. All formats can always be fetched."""
     highlight_words: bool
-    """Underline each word as it is spoken, in srt and vtt; give each its time, in lrc."""
+    """Underline each word as it is spoken in srt and vtt; add word times in lrc."""
     max_line_width: int | None
-    """Characters per line of subtitles and lrc."""
+    """Maximum characters per line in subtitles and lrc."""
     max_line_count: int | None
-    """Lines per subtitle; needs max_line_width."""
+    """Maximum lines per subtitle; requires max_line_width."""
     batch_size: int | None
-    """Chunks of audio decoded at once; as many as a GPU's memory holds, or 8 on a CPU, when left out."""
+    """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""
 
 
 class Changes(TypedDict, total=False):
     """What a retry may do differently. What is left out stays."""
 
     language: str | None
-    """The spoken language, as a code (`en`) or a name (`french`); detected when left out."""
+    """Spoken language, as a code (`en`) or a name (`french`). Detected by default."""
     model: str | None
-    """Whisper model: a size, or another that the service allows; `auto` takes its default."""
+    """ASR model: a size, or another model that the service allows. `auto` is the service's default."""
     task: Literal["transcribe", "translate"] | None
-    """Keep the spoken language, or translate to English."""
+    """`transcribe` keeps the spoken language, `translate` translates to English."""
     initial_prompt: str | None
-    """Text that primes the spelling and style of the transcript."""
+    """Text that sets the spelling and style of the transcript."""
     hotwords: str | None
-    """Names and terms that are likely to be said, separated by spaces."""
+    """Names and terms to expect, separated by spaces."""
     align: bool | None
-    """Give every word a time."""
+    """Add a start and end time to every word."""
     align_model: str | None
-    """Model for word times: `attention` uses Whisper's own, others are the operator's to allow; `auto` takes the language's."""
+    """Model for word times: `attention` for Whisper's own, or another that the service allows. `auto` chooses by language."""
     track: str | int | None
-    """Which of several audio tracks: its number, from 1, or its language; when left out the first that decodes, is not silent and, where a language is given, is tagged with it."""
+    """Audio track, by number (from 1) or language. By default the first one that decodes and is not silent; with `language`, one tagged with it is preferred."""
     allow_truncated: bool | None
-    """Transcribe what is there when a recording is cut short, instead of refusing it."""
+    """Transcribe a truncated recording as far as it goes instead of rejecting it."""
     max_duration: float | None
-    """Refuse a recording that lasts longer, in seconds; the service's own limit holds in any case."""
+    """Longest recording to accept, in seconds. The service's own limit also applies."""
     diarize: bool | None
-    """Say who speaks."""
+    """Identify speakers."""
     diarization_model: str | None
-    """What tells voices apart: `community-1` or `segmentation-3.0+campplus`; `auto` takes the service's default."""
+    """Diarization model: `community-1` or `segmentation-3.0+campplus`. `auto` is the service's default."""
     num_speakers: int | None
-    """The number of speakers, when it is known."""
+    """Number of speakers, if known."""
     min_speakers: int | None
-    """At least this many speakers."""
+    """Minimum number of speakers."""
     max_speakers: int | None
-    """At most this many speakers."""
+    """Maximum number of speakers."""
     on_diarization_failure: Literal["fail", "degrade"] | None
-    """What a failed diarization means: `degrade` completes without speakers and says so, `fail` fails."""
+    """If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job."""
     highlight_words: bool | None
-    """Underline each word as it is spoken, in srt and vtt; give each its time, in lrc."""
+    """Underline each word as it is spoken in srt and vtt; add word times in lrc."""
     max_line_width: int | None
-    """Characters per line of subtitles and lrc."""
+    """Maximum characters per line in subtitles and lrc."""
     max_line_count: int | None
-    """Lines per subtitle; needs max_line_width."""
+    """Maximum lines per subtitle; requires max_line_width."""
     batch_size: int | None
-    """Chunks of audio decoded at once; as many as a GPU's memory holds, or 8 on a CPU, when left out."""
+    """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""
