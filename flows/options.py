@@ -263,7 +263,7 @@ class TranscribeOptions(Frozen):
     )
     max_line_count: int | None = option(
         None,
-        "Maximum lines per subtitle; requires max_line_width.",
+        "Lines per subtitle; needs max_line_width.",
         Option("Files", "Lines per subtitle", CALLERS),
         ge=1,
         le=10,

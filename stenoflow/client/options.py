@@ -56,7 +56,7 @@ class Options(ChunkOptions, total=False):
     max_line_width: int | None
     """Maximum characters per line in subtitles and lrc."""
     max_line_count: int | None
-    """Maximum lines per subtitle; requires max_line_width."""
+    """Lines per subtitle; needs max_line_width."""
     batch_size: int | None
     """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""
 
@@ -101,6 +101,6 @@ class Changes(TypedDict, total=False):
     max_line_width: int | None
     """Maximum characters per line in subtitles and lrc."""
     max_line_count: int | None
-    """Maximum lines per subtitle; requires max_line_width."""
+    """Lines per subtitle; needs max_line_width."""
     batch_size: int | None
     """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""

@@ -143,7 +143,7 @@ REFUSALS: list[tuple[list[str], int, str, str]] = [
     (["talk.wav", "--model", "tiny.en", "--language", "fr"], 2, "invalid_option", "English only"),
     (["talk.wav", "--format", "doc"], 2, "invalid_option", "'doc' is not one of"),
     (["talk.wav", "--output-file", "talk.doc"], 2, "invalid_option", "--output-file must end in one of"),
-    (["talk.wav", "--max-line-count", "2"], 2, "invalid_option", "--max-line-count needs --max-line-width"),
+    (["talk.wav", "--max-line-count", "2"], 2, "invalid_option", "--max-line-count requires --max-line-width"),
     (["talk.wav", "other.wav", "--output-file", "x.srt"], 2, "invalid_option", "--output-file is for one recording"),
     (["talk.wav", "folder/talk.mp3"], 2, "invalid_option", "would both be written as talk.json"),
     (["-", "-"], 2, "invalid_option", "only once"),
