@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.deployed import QUICK, ROOT
+from tests.prefect_home import prefect_home
 
 
 def gone(pids: set[int], timeout: float = 90) -> bool:
@@ -40,7 +41,7 @@ class Up:
         env |= QUICK | {
             "STENO_HOME": str(folder / "home"),
             "STENO_MODELS_DIR": str(models),
-            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_HOME": str(prefect_home(folder / "prefect")),
             "PYTHONPATH": str(ROOT),
         }
         env |= variables

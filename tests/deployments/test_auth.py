@@ -48,7 +48,6 @@ def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("auth")
-    prefect_home(folder / "prefect")
     up = Up(folder, models_dir, "--host", "0.0.0.0", "--api", **stubbed(folder), STENO_API__PORT=str(free_port()))
     try:
         up.wait_until_said("Ctrl-C stops everything")

@@ -20,7 +20,6 @@ import psutil
 import pytest
 import websockets
 
-from tests.prefect_home import prefect_home
 from tests.up import Up, free_port
 
 pytestmark = pytest.mark.slow
@@ -31,7 +30,6 @@ FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("doors")
-    prefect_home(folder / "prefect")
     up = Up(folder, models_dir, "--api", STENO_API__PORT=str(free_port()))
     try:
         up.wait_until_said("Ctrl-C stops everything")

@@ -28,14 +28,12 @@ from stenoflow.errors import InvalidOption, PortTaken, ProcessKeepsEnding
 from tests.cli.test_cli import steno
 from tests.deployed import ROOT
 from tests.guides import commands, shell, spoken
-from tests.prefect_home import prefect_home
 from tests.up import Up, free_port, gone
 
 
 @pytest.fixture
 def up(tmp_path: Path, models_dir: Path) -> Iterator[Up]:
     with contextlib.ExitStack() as stack:
-        prefect_home(tmp_path / "prefect")
         up = Up(tmp_path, models_dir)
         stack.callback(up.kill)
         up.wait_until_said("Ctrl-C stops everything")

@@ -14,6 +14,7 @@ import pytest
 
 from bench.demo import sample_recording
 from speech.scoring import diarization_errors
+from tests.prefect_home import prefect_home
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             str(sample_recording()),
         ],
         env=clean
-        | {"STENO_HOME": str(folder / "steno"), "PREFECT_HOME": str(folder / "prefect")}
+        | {"STENO_HOME": str(folder / "steno"), "PREFECT_HOME": str(prefect_home(folder / "prefect"))}
         | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ from bench import damage
 from bench.batch import prefect_server
 from bench.damage import READ_BY, RECORDS, Case, environment_of, finished
 from tests.damage import WAYS
+from tests.prefect_home import prefect_home
 from tests.s3_faults import serving
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module", params=["folder", "s3"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Case]:
     folder = tmp_path_factory.mktemp(request.param)
-    with serving() as s3, prefect_server(folder / "prefect") as (api, _):
+    with serving() as s3, prefect_server(prefect_home(folder / "prefect")) as (api, _):
         bucket = s3.bucket() if request.param == "s3" else ""
         url = f"s3://{bucket}/store" if bucket else str(folder / "store")
         environment = environment_of(folder, models_dir) | api | (s3.environment(bucket) if bucket else {})

@@ -130,6 +130,7 @@ def test_nothing_of_deleted_jobs_is_left_anywhere(place: Place) -> None:
     tombstone_is_bare(place, jobs[0])
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_an_upload_stays_for_the_job_that_is_made_of_it_while_another_is_deleted(place: Place) -> None:
     """The same recording, sent again and again while the job before is deleted."""
     file = place.live.file("zebraagain.wav", seconds=2.0)
@@ -147,6 +148,7 @@ def test_an_upload_stays_for_the_job_that_is_made_of_it_while_another_is_deleted
     assert not dumps.found_under(kept, ("RIFF",))
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_an_address_with_a_secret_goes_with_the_last_job_of_it(place: Place) -> None:
     handles = place.live.deployed.home / "steno" / "store" / "records" / "handles"
     address = f"{place.live.recording('zebrasigned.wav')}?signature=zebrasecret"

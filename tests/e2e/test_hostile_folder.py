@@ -13,6 +13,7 @@ import pytest
 
 from tests.hostile_folder import STANDARD, imported, make_hostile
 from tests.media import make_case
+from tests.prefect_home import prefect_home
 from tests.up import Up
 
 STENO = str(Path(sys.executable).with_name("steno"))
@@ -37,7 +38,10 @@ except MediaError as error:
 
 
 def run(folder: Path, models: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    home = {"STENO_HOME": str(folder / "home"), "PREFECT_HOME": str(folder / "prefect"), "STENO_MODELS_DIR": str(models)}
+    prefect = folder / "prefect"
+    if not prefect.exists():
+        prefect_home(prefect)
+    home = {"STENO_HOME": str(folder / "home"), "PREFECT_HOME": str(prefect), "STENO_MODELS_DIR": str(models)}
     env = CLEAN | home | {"STENO_OFFLINE": "1"} | variables
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
 

@@ -260,7 +260,7 @@ def staged(store: str, folder: Path, s3: FaultyS3) -> Iterator[Stage]:
     sources = SlowSources(folder)
     env = {
         "STENO_NET__ALLOW_HOSTS": json.dumps(["127.0.0.1"]),
-        "STENO_DEPLOY__ZOMBIE_SECONDS": "60",
+        "STENO_DEPLOY__ZOMBIE_SECONDS": "45",
         "STENO_DEPLOY__CONCURRENCY": str(AT_ONCE + 1),
     }
     env |= s3.environment(s3.bucket()) if store == "s3" else {}

@@ -28,6 +28,7 @@ from flows.batching.lease import BatchBusy, Lease, leased
 from flows.options import TranscribeOptions
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
+from tests.prefect_home import prefect_home
 from tests.stage_double import recording
 from tests.stub_compute import BACKEND, events, executions
 
@@ -360,7 +361,8 @@ async def until(happened: Any, patience: float = 120) -> None:
 @pytest.mark.timeout(900)
 def test_a_batch_under_fire_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """A slice of `bench.batch`: S3 with faults, a poison recording, errors that pass, the command killed and given again."""
-    outcome = bench.run(10, 1, 4, tmp_path, restarts=1)
+    prefect_home(tmp_path / "prefect")
+    outcome = bench.run(8, 1, 4, tmp_path, restarts=1)
     assert bench.problems(outcome) == []
     assert outcome.faults
 

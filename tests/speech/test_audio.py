@@ -318,18 +318,18 @@ def test_a_wrong_extension_and_telephone_quality_do_not_matter(tmp_path: Path, n
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "zero": EmptyMedia,
-    "no_samples": EmptyMedia,
-    "text": UnreadableMedia,
-    "random": UnreadableMedia,
-    "playlist": ForbiddenMedia,
-    "concat": ForbiddenMedia,
-    "silent_video": NoAudioTrack,
-    "truncated_wav": TruncatedMedia,
-    "truncated_mp4": TruncatedMedia,
-    "truncated_flac": TruncatedMedia,
-    "corrupt_mp3": CorruptMedia,
-    "bomb": MediaTooLong,
+    "zero": (EmptyMedia, "empty_media"),
+    "no_samples": (EmptyMedia, "empty_media"),
+    "text": (UnreadableMedia, "unreadable_media"),
+    "random": (UnreadableMedia, "unreadable_media"),
+    "playlist": (ForbiddenMedia, "forbidden_media"),
+    "concat": (ForbiddenMedia, "forbidden_media"),
+    "silent_video": (NoAudioTrack, "no_audio_track"),
+    "truncated_wav": (TruncatedMedia, "truncated_media"),
+    "truncated_mp4": (TruncatedMedia, "truncated_media"),
+    "truncated_flac": (TruncatedMedia, "truncated_media"),
+    "corrupt_mp3": (CorruptMedia, "corrupt_media"),
+    "bomb": (MediaTooLong, "media_too_long"),
 }
 
 
@@ -342,7 +342,8 @@ def test_unusable_media_have_an_error_each_and_leave_nothing(
     target.parent.mkdir()
     with pytest.raises(MediaError) as caught:
         normalise(source, target, max_duration=120, name="the call")
-    assert type(caught.value) is REFUSED[case]
+    assert (type(caught.value), caught.value.code) == REFUSED[case]
+    assert caught.value.exit_code == 3
     assert str(caught.value).startswith("The call ")
     assert str(caught.value).count("\n") == 0
     assert list(target.parent.iterdir()) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.compute import get_store
-from infra.settings import StenoSettings
+from infra.settings import StenoSettings, get_settings
 from infra.sources import Fetched, fetch_source
 from stenoflow.errors import MediaTooLong, StorageFull
 from tasks.decoding import FetchCall, decode, known_audio, no_space_translated, record_of
@@ -62,3 +62,20 @@ def test_what_was_decoded_is_known_again_but_not_beyond_todays_limit(tmp_path: P
     assert known_audio(record, call.model_copy(update={"max_duration": 2.0})) == audio
     assert record_of(source.sha256, call.model_copy(update={"allow_truncated": True})) != record
     assert record_of(source.sha256, call.model_copy(update={"track": "1"})) != record
+
+
+@pytest.mark.parametrize(
+    ("of_the_run", "named"),
+    [(None, "or raise STENO_LIMITS__MAX_DURATION"), (1.0, "or raise the limit that this run was given")],
+)
+def test_a_recording_above_the_limit_names_the_limit(
+    of_the_run: float | None, named: str, tmp_path: Path, steno: StenoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fetched(tmp_path, steno, seconds=3.0)
+    monkeypatch.setenv("STENO_LIMITS__MAX_DURATION", "2")
+    get_settings.cache_clear()
+    call = FetchCall(source="talk.wav", label="talk.wav", max_duration=of_the_run)
+    with pytest.raises(MediaTooLong) as raised:
+        decode(source, tmp_path, call, lambda fraction: None)
+    assert named in raised.value.message and f"{of_the_run or 2.0:.1f} s" in raised.value.message
+    assert not list(get_store().files("artifacts"))
