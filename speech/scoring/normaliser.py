@@ -11,7 +11,6 @@ import re
 import unicodedata
 
 from speech.languages import WITHOUT_SPACES
-from speech.scoring.numbers import join_numbers
 
 _CONTRACTIONS = (
     (r"\bwon't\b", "will not"),
@@ -27,12 +26,12 @@ _CONTRACTIONS = (
     (r"(\d)\s?%", r"\1 percent"),
 )
 _SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor"}
-_NUMBERS = {
-    "fr": "zero un deux trois quatre cinq six sept huit neuf dix",
-    "es": "cero uno dos tres cuatro cinco seis siete ocho nueve diez",
-    "it": "zero uno due tre quattro cinque sei sette otto nove dieci",
-    "ru": "ноль один два три четыре пять шесть семь восемь девять десять",
-}
+# Number words that text2num does not know without their accents, which folding takes; and Russian's, which it does not know.
+_SPELLINGS |= {"zero": "0", "funf": "5", "zwolf": "12"}
+_RUSSIAN = "ноль один два три четыре пять шесть семь восемь девять десять"
+_SPELLINGS |= {word: str(value) for value, word in enumerate(_RUSSIAN.split())}
+_WITH_NUMBERS = frozenset({"da", "de", "en", "es", "fr", "it", "nl", "pt"})
+"""Languages whose numbers text2num reads."""
 
 
 def in_characters(language: str) -> bool:
@@ -44,32 +43,50 @@ def normalise(text: str, language: str = "en") -> list[str]:
     """The words that are compared, in order; characters for a language written without spaces.
 
     Case and accents are folded (texts are often typed without accents), punctuation is dropped, and thousands lose their
-    comma. In English contractions are spelled out, numbers in words become digits (`twenty-one` → `21`), `$5` is `5
-    dollars`, four common abbreviations have one spelling, and other apostrophes join (`user's` → `users`). In French,
-    Spanish, Italian and Russian number words up to ten become digits. Elsewhere an apostrophe separates (`d'accord` →
-    `d accord`). Nothing else is forgiven: compounds and misspellings in the truth count as errors, for every model alike.
+    comma (outside of English their point as well). In Danish, Dutch, English, French, German, Italian, Portuguese and Spanish numbers
+    in words become digits (`twenty-one` → `21`), in Russian those up to ten. In English contractions are spelled out, `$5` is
+    `5 dollars`, and other apostrophes join (`user's` → `users`); elsewhere an apostrophe separates (`d'accord` → `d accord`).
+    Four common abbreviations have one spelling. Nothing else is forgiven: compounds and misspellings in the truth count as
+    errors, for every model alike.
     """
-    folded = _folded(text)
+    lower = unicodedata.normalize("NFC", text.casefold().replace("’", "'"))
     if language == "en":
         for pattern, replacement in _CONTRACTIONS:
-            folded = re.sub(pattern, replacement, folded)
-        folded = folded.replace("'", "")
-    folded = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", folded)
-    words = "".join(character if _is_letter(character) else " " for character in folded).split()
+            lower = re.sub(pattern, replacement, lower)
+        lower = lower.replace("'", "")
+    lower = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", lower)
+    if language != "en":
+        lower = re.sub(r"(?<=\d)\.(?=\d{3}(?!\d)|er\b)", "", lower)  # `10.000`, and Spanish `1.er`
+    if language in _WITH_NUMBERS:
+        lower = _in_digits(_letters(lower), language)
+    words = _letters(_without_accents(lower)).split()
     if in_characters(language):
         return [character for word in words for character in word]
+    return [_SPELLINGS.get(word, word) for word in words]
+
+
+def _in_digits(text: str, language: str) -> str:
+    """The text with each number in digits; text2num's, and what is said in English or written half in digits as well."""
+    from text_to_num import alpha2digit
+
     if language == "en":
-        words = join_numbers(words)
-    numbers = {word: str(value) for value, word in enumerate(_NUMBERS.get(language, "").split())}
-    return [numbers.get(word, _SPELLINGS.get(word, word)) for word in words]
+        text = re.sub(r"\ban? (?=(hundred|thousand|million|billion)\b)", "", text)
+    text = alpha2digit(text, language, threshold=0).replace(".ᵉʳ", "er")
+    if language == "en":  # a year: its halves are said as numbers of two digits
+        text = re.sub(r"\b(1[3-9]|20) ([1-9]\d)\b", r"\1\2", text)
+    return re.sub(r"\b([1-9]\d{0,2}) 1((?:000)+)\b", r"\1\2", text)  # `5 million`
 
 
-def _folded(text: str) -> str:
-    """In lower case, without the accents of alphabets and the points of Hebrew and Arabic.
+def _letters(text: str) -> str:
+    return " ".join("".join(character if _is_letter(character) else " " for character in text).split())
+
+
+def _without_accents(text: str) -> str:
+    """Without the accents of alphabets and the points of Hebrew and Arabic.
 
     Marks that make another letter of it stay: the vowels of Indic scripts, the tones of Thai, the voicing of kana.
     """
-    plain = unicodedata.normalize("NFKD", text.casefold().replace("’", "'"))
+    plain = unicodedata.normalize("NFKD", text)
     return unicodedata.normalize("NFC", "".join(character for character in plain if not _is_accent(character)))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from stenoflow.types import Frozen
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Raised when the same transcript and truth give other numbers, so that older evaluations are not compared with newer ones."""
 
 Activity = tuple[str, float, float]

@@ -89,19 +89,77 @@ def test_normaliser_folds_what_is_not_said_differently() -> None:
         ("twenty thirty", "2030"),
         ("fifty sixty", "50 60"),
         ("one hundred one million", "101000000"),
-        ("two thousand and one hundred", "2000 and 100"),
+        ("two thousand and one hundred", "2100"),
         ("one and two", "1 and 2"),
         ("a thousand", "1000"),
         ("a cat", "a cat"),
-        ("hundred", "hundred"),
+        ("hundred", "100"),
         ("the first of may", "the 1st of may"),
         ("$5 is 5%", "5 dollars is 5 percent"),
         ("zero", "0"),
+        ("a hundred and five", "105"),
+        ("the twenty-first of may", "the 21st of may"),
+        ("three point five", "3.5"),
+        ("eighteen twelve", "1812"),
+        ("it is eight thirty", "it is 8 30"),
+        ("sixty seconds", "60 seconds"),
     ],
 )
 def test_english_numbers_are_digits_however_they_are_written(said: str, digits: str) -> None:
-    assert normalise(said) == digits.split()
-    assert normalise(digits) == digits.split()
+    assert normalise(said) == normalise(digits) == digits.replace(".", " ").split()
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "digits"),
+    [
+        ("fr", "vingt et un", "21"),
+        ("fr", "quatre-vingt-dix-sept", "97"),
+        ("fr", "soixante et onze", "71"),
+        ("fr", "septante-deux", "72"),
+        ("fr", "mille neuf cent quatre-vingt-dix-neuf", "1999"),
+        ("fr", "deux cents euros", "200 euros"),
+        ("fr", "zéro", "0"),
+        ("fr", "zero", "0"),
+        ("fr", "dix mille francs", "10.000 francs"),
+        ("fr", "cinq millions", "5 millions"),
+        ("fr", "le premier mai", "le 1er mai"),
+        ("fr", "trois virgule cinq", "3,5"),
+        ("fr", "d'accord", "d'accord"),
+        ("es", "veintiuno", "21"),
+        ("es", "veintidós", "22"),
+        ("es", "treinta y cinco", "35"),
+        ("es", "mil novecientos noventa y nueve", "1999"),
+        ("es", "doscientos mil", "200.000"),
+        ("es", "dos millones", "2 millones"),
+        ("es", "dieciséis", "16"),
+        ("es", "el primer nombre", "el 1.er nombre"),
+        ("it", "ventuno", "21"),
+        ("it", "ventitré", "23"),
+        ("it", "millenovecentonovantanove", "1999"),
+        ("it", "quarantottomila", "48.000"),
+        ("de", "einundzwanzig", "21"),
+        ("de", "fünf", "5"),
+        ("de", "zwölf", "12"),
+        ("de", "dreißig", "30"),
+        ("de", "neunzehnhundertneunundneunzig", "1999"),
+        ("de", "zwei Millionen", "2 Millionen"),
+        ("de", "zehntausend", "10.000"),
+        ("de", "am dritten Oktober", "am 3. Oktober"),
+        ("pt", "vinte e um", "21"),
+        ("pt", "três", "3"),
+        ("pt", "dezesseis", "16"),
+        ("pt", "mil novecentos e noventa e nove", "1999"),
+        ("nl", "eenentwintig", "21"),
+        ("nl", "tweeëntwintig", "22"),
+        ("nl", "honderdvijf", "105"),
+        ("da", "enogtyve", "21"),
+        ("da", "halvtreds", "50"),
+        ("da", "hundrede og fem", "105"),
+        ("ru", "семь", "7"),
+    ],
+)
+def test_numbers_in_other_languages_are_digits_however_they_are_written(language: str, said: str, digits: str) -> None:
+    assert normalise(said, language) == normalise(digits, language)
 
 
 def test_marks_that_make_another_letter_are_kept() -> None:
