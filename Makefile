@@ -45,6 +45,11 @@ help: ## List the targets
 	@$(UV_INSTALL) --require-hashes -r requirements/docs.txt
 	@touch $@
 
+# There are no wheels of meeteval: about a minute of compiling, which needs g++.
+.venv/tcpwer.stamp: .venv/dev.stamp requirements/tcpwer.txt
+	@$(UV_INSTALL) --require-hashes --build-constraints requirements/tcpwer.txt -r requirements/tcpwer.txt
+	@touch $@
+
 .venv/screenshots.stamp: .venv/dev.stamp requirements/screenshots.txt
 	@$(UV_INSTALL) --require-hashes -r requirements/screenshots.txt
 	@touch $@
@@ -75,7 +80,8 @@ test-prefect: .venv/prefect-lowest.stamp .venv/prefect-highest.stamp ## What lea
 test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
 	$(BIN)/python -m pytest -m matrix -s
 
-bench: .venv/voices.stamp ## Print accuracy, speed and memory tables beside WhisperX as is (hours)
+bench: .venv/voices.stamp .venv/tcpwer.stamp ## Print accuracy, speed and memory tables beside WhisperX as is (hours)
+	$(BIN)/python -m pytest tests/speech/test_scoring.py
 	$(BIN)/python -m bench.accuracy
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.memory
@@ -103,6 +109,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) pyproject.toml --extra engine --extra parakeet -o requirements/engine.txt
 	$(LOCK) pyproject.toml --extra engine --extra parakeet --group dev -c requirements/engine.txt -o requirements/dev.txt
 	$(LOCK) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
+	$(LOCK) requirements/tcpwer.in -c requirements/dev.txt -o requirements/tcpwer.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
 	$(LOCK) --no-deps requirements/prefect-lowest.in -o requirements/prefect-lowest.txt
 	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt

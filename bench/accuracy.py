@@ -29,7 +29,9 @@ from speech.scoring import (
     diarization_errors,
     speaker_attributed_errors,
     texts_by_speaker,
+    time_constrained_errors,
     time_errors,
+    whisper_normalise,
     word_errors,
 )
 
@@ -48,7 +50,9 @@ class Row:
     system: str
     language: str
     wer: float
+    wer_whisper: float
     cp_wer: float | None
+    tcp_wer: float | None
     der: float | None
     speakers_found: int | None
     speakers_true: int
@@ -76,14 +80,18 @@ def evaluate(truth: Truth, model: str, outcome: Outcome) -> Row:
     spoken: dict[str, str] = {}
     for turn in truth.turns:
         spoken[turn.speaker] = f"{spoken.get(turn.speaker, '')} {turn.text}"
-    heard = texts_by_speaker(words if words is not None else outcome.segments)
+    heard = words if words is not None else outcome.segments
+    said = [Spoken(turn.text, turn.start, turn.end, turn.speaker) for turn in truth.turns]
+    timed = None if turns is None else time_constrained_errors(said, heard, truth.language)
     return Row(
         recording=truth.name,
         model=model,
         system=outcome.system,
         language=outcome.language,
         wer=word_errors(truth.text, outcome.text, truth.language).rate,
-        cp_wer=None if turns is None else speaker_attributed_errors(spoken, heard, truth.language).rate,
+        wer_whisper=word_errors(truth.text, outcome.text, truth.language, whisper_normalise).rate,
+        cp_wer=None if turns is None else speaker_attributed_errors(spoken, texts_by_speaker(heard), truth.language).rate,
+        tcp_wer=None if timed is None else timed.rate,
         der=der,
         speakers_found=None if turns is None else len({speaker for speaker, _, _ in turns}),
         speakers_true=len(truth.speakers),
@@ -148,7 +156,9 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("system", lambda row: row.system),
     ("language", lambda row: row.language),
     ("WER", lambda row: _percent(row.wer)),
+    ("WER, Whisper's", lambda row: _percent(row.wer_whisper)),
     ("cpWER", lambda row: _percent(row.cp_wer)),
+    ("tcpWER", lambda row: _percent(row.tcp_wer)),
     ("DER", lambda row: _percent(row.der)),
     ("speakers", lambda row: f"{_number(row.speakers_found)}/{row.speakers_true}"),
     ("word start MAE / median", lambda row: _milliseconds(row.start_mae, row.start_median)),

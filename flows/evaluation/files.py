@@ -12,6 +12,7 @@ from flows.evaluation.report import markdown, summary
 from flows.evaluation.result import Evaluation, Row
 from infra import outputs
 from infra.settings import get_settings
+from speech.scoring import WordErrors
 from stenoflow.errors import OutputNotWritable
 
 ARTIFACT = "evaluation"
@@ -59,7 +60,6 @@ def flat(row: Row) -> dict[str, Any]:
     """The row as a spreadsheet has it: numbers, not formatted; None where nothing is known."""
     scores = row.scores
     words = scores.words if scores else None
-    by_speaker = scores.speaker_words if scores else None
     turns = scores.diarization if scores else None
     count = scores.speakers if scores else None
     times = scores.times if scores else None
@@ -70,12 +70,14 @@ def flat(row: Row) -> dict[str, Any]:
         "duration": _rounded(row.duration, 3),
         "language": scores.language if scores else None,
         "unit": None if scores is None else "characters" if scores.in_characters else "words",
-        "wer": _rounded(words.rate if words else None),
+        "wer": _rate(words),
         "substitutions": words.substitutions if words else None,
         "deletions": words.deletions if words else None,
         "insertions": words.insertions if words else None,
         "reference_words": words.reference_words if words else None,
-        "cpwer": _rounded(by_speaker.rate if by_speaker else None),
+        "wer_whisper": _rate(scores.whisper_words if scores else None),
+        "cpwer": _rate(scores.speaker_words if scores else None),
+        "tcpwer": _rate(scores.timed_words if scores else None),
         "der": _rounded(turns.rate if turns else None),
         "missed": _rounded(turns.missed if turns else None, 3),
         "false_alarm": _rounded(turns.false_alarm if turns else None, 3),
@@ -110,6 +112,10 @@ def table_of(evaluation: Evaluation) -> str:
 
 def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _rate(errors: WordErrors | None) -> float | None:
+    return _rounded(None if errors is None else errors.rate)
 
 
 def _rounded(value: float | None, digits: int = 6) -> float | None:

@@ -8,13 +8,18 @@ from typing import Any
 from flows.evaluation.result import Comparison, Delta, Evaluation, Overall, Row
 from flows.evaluation.summary import METRICS, worst
 from infra.prices import dollars
-from speech.scoring import DiarizationErrors
+from speech.scoring import DiarizationErrors, WordErrors
 
 NONE = "–"
+WHISPER = "WER, Whisper's normaliser"
 
 
 def percent(value: float | None) -> str:
     return NONE if value is None else f"{value:.1%}".replace("%", " %")
+
+
+def _rate(errors: WordErrors | None) -> str:
+    return percent(None if errors is None else errors.rate)
 
 
 def milliseconds(value: float | None) -> str:
@@ -30,8 +35,10 @@ Column = tuple[str, Callable[[Overall], str]]
 _OVERALL: tuple[Column, ...] = (
     ("system", lambda one: _cell(one.system)),
     ("recordings", lambda one: f"{one.recordings}{f' ({one.failed} failed)' if one.failed else ''}"),
-    ("WER", lambda one: percent(one.words.rate if one.words else None)),
-    ("cpWER", lambda one: percent(one.speaker_words.rate if one.speaker_words else None)),
+    ("WER", lambda one: _rate(one.words)),
+    (WHISPER, lambda one: _rate(one.whisper_words)),
+    ("cpWER", lambda one: _rate(one.speaker_words)),
+    ("tcpWER", lambda one: _rate(one.timed_words)),
     ("DER", lambda one: percent(one.diarization.rate if one.diarization else None)),
     ("missed / false alarm / confusion", lambda one: _kinds(one.diarization)),
     ("speakers right", lambda one: NONE if one.speakers_right is None else f"{one.speakers_right} of {one.speakers_counted}"),
@@ -76,8 +83,12 @@ def summary(one: Overall) -> str:
     facts = []
     if one.words is not None:
         facts.append(f"WER {percent(one.words.rate)} of {one.words.reference_words} words")
+    if one.whisper_words is not None:
+        facts.append(f"{percent(one.whisper_words.rate)} by Whisper's normaliser")
     if one.speaker_words is not None:
         facts.append(f"cpWER {percent(one.speaker_words.rate)}")
+    if one.timed_words is not None:
+        facts.append(f"tcpWER {percent(one.timed_words.rate)}")
     if one.diarization is not None:
         facts.append(f"DER {percent(one.diarization.rate)}")
     if one.start_mae is not None:
@@ -177,8 +188,10 @@ def _recordings(rows: Sequence[Row]) -> str:
         ("recording", lambda row: _cell(row.recording)),
         ("system", lambda row: _cell(row.system)),
         ("seconds", lambda row: NONE if row.duration is None else f"{row.duration:.0f}"),
-        ("WER", lambda row: percent(row.scores.words.rate if row.scores and row.scores.words else None)),
-        ("cpWER", lambda row: percent(row.scores.speaker_words.rate if row.scores and row.scores.speaker_words else None)),
+        ("WER", lambda row: _rate(row.scores.words if row.scores else None)),
+        (WHISPER, lambda row: _rate(row.scores.whisper_words if row.scores else None)),
+        ("cpWER", lambda row: _rate(row.scores.speaker_words if row.scores else None)),
+        ("tcpWER", lambda row: _rate(row.scores.timed_words if row.scores else None)),
         ("DER", lambda row: percent(row.scores.diarization.rate if row.scores and row.scores.diarization else None)),
         ("speakers", _speakers),
         ("word start / median", _times),

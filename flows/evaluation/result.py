@@ -55,7 +55,9 @@ class Overall(Frozen):
     failed: int = 0
     duration: float = 0.0
     words: WordErrors | None = None
+    whisper_words: WordErrors | None = None
     speaker_words: WordErrors | None = None
+    timed_words: WordErrors | None = None
     diarization: DiarizationErrors | None = None
     words_timed: int = 0
     start_mae: float | None = None

@@ -16,8 +16,6 @@ def overall(system: str, rows: Iterable[Row]) -> Overall:
     """The rows of one system, pooled."""
     rows = list(rows)
     scored = [(row, row.scores) for row in rows if row.scores is not None]
-    words = [scores.words for _, scores in scored if scores.words]
-    by_speaker = [scores.speaker_words for _, scores in scored if scores.speaker_words]
     turns = [scores.diarization for _, scores in scored if scores.diarization]
     counts = [scores.speakers for _, scores in scored if scores.speakers]
     times = [scores.times for _, scores in scored if scores.times]
@@ -31,8 +29,10 @@ def overall(system: str, rows: Iterable[Row]) -> Overall:
         recordings=len(scored),
         failed=sum(bool(row.error) for row in rows),
         duration=sum(row.duration or 0.0 for row, _ in scored),
-        words=WordErrors.pooled(words) if words else None,
-        speaker_words=WordErrors.pooled(by_speaker) if by_speaker else None,
+        words=_pooled(scores.words for _, scores in scored),
+        whisper_words=_pooled(scores.whisper_words for _, scores in scored),
+        speaker_words=_pooled(scores.speaker_words for _, scores in scored),
+        timed_words=_pooled(scores.timed_words for _, scores in scored),
         diarization=DiarizationErrors.pooled(turns) if turns else None,
         words_timed=timed,
         start_mae=sum(part.start_mae * part.matched for part in times) / timed if timed else None,
@@ -44,6 +44,11 @@ def overall(system: str, rows: Iterable[Row]) -> Overall:
         devices=tuple(dict.fromkeys(device for row in rows for device in row.devices)),
         cost_per_hour=cost / seconds * 3600 if cost is not None and seconds else None,
     )
+
+
+def _pooled(parts: Iterable[WordErrors | None]) -> WordErrors | None:
+    known = [part for part in parts if part is not None]
+    return WordErrors.pooled(known) if known else None
 
 
 # -- differences ----------------------------------------------------------------------------------------------------------

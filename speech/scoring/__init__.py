@@ -6,7 +6,7 @@ computes (rapidfuzz, SciPy) is loaded when it is first needed.
 
 from __future__ import annotations
 
-from speech.scoring.normaliser import normalise
+from speech.scoring.normaliser import normalise, whisper_normalise
 from speech.scoring.scores import score
 from speech.scoring.times import time_errors
 from speech.scoring.turns import diarization_errors
@@ -20,7 +20,7 @@ from speech.scoring.types import (
     TimeErrors,
     WordErrors,
 )
-from speech.scoring.words import speaker_attributed_errors, texts_by_speaker, word_errors
+from speech.scoring.words import speaker_attributed_errors, texts_by_speaker, time_constrained_errors, word_errors
 
 __all__ = [
     "Activity",
@@ -36,6 +36,8 @@ __all__ = [
     "score",
     "speaker_attributed_errors",
     "texts_by_speaker",
+    "time_constrained_errors",
     "time_errors",
+    "whisper_normalise",
     "word_errors",
 ]

@@ -7,8 +7,10 @@ that is said is dropped, hesitations included.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections.abc import Callable
 
 from speech.languages import WITHOUT_SPACES
 
@@ -63,6 +65,22 @@ def normalise(text: str, language: str = "en") -> list[str]:
     if in_characters(language):
         return [character for word in words for character in word]
     return [_SPELLINGS.get(word, word) for word in words]
+
+
+def whisper_normalise(text: str, language: str = "en") -> list[str]:
+    """The same by OpenAI's rules, which published word error rates are counted by: English's own, elsewhere the basic ones."""
+    return _whisper(language)(text).split()
+
+
+@functools.cache
+def _whisper(language: str) -> Callable[[str], str]:
+    from whisper_normalizer.basic import BasicTextNormalizer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    rules: Callable[[str], str] = (
+        EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(split_letters=in_characters(language))
+    )
+    return rules
 
 
 def _in_digits(text: str, language: str) -> str:

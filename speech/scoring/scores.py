@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from speech.scoring.normaliser import in_characters
+from speech.scoring.normaliser import in_characters, normalise, whisper_normalise
 from speech.scoring.references import Reference
 from speech.scoring.times import time_errors
 from speech.scoring.turns import diarization_errors
 from speech.scoring.types import Activity, DiarizationErrors, Scores, ScoringOptions, Span, SpeakerCount, Spoken, WordErrors
-from speech.scoring.words import speaker_attributed_errors, texts_by_speaker, word_errors
+from speech.scoring.words import (
+    Normaliser,
+    speaker_attributed_errors,
+    texts_by_speaker,
+    time_constrained_errors,
+    word_errors,
+)
 from stenoflow.types import Transcript
 
 
@@ -33,9 +39,12 @@ def score(
     said = [Spoken(part.text, part.start, part.end, part.speaker) for part in reference.utterances or ()]
     if not everything:
         heard, said = _within(heard, counted), _within(said, counted)
+    with_text, with_speakers = reference.utterances is not None, diarized and reference.has_speakers
     return Scores(
-        words=_words(said, heard, language) if reference.utterances is not None else None,
-        speaker_words=_speaker_words(said, heard, language) if diarized and reference.has_speakers else None,
+        words=_words(said, heard, language) if with_text else None,
+        whisper_words=_words(said, heard, language, whisper_normalise) if with_text else None,
+        speaker_words=_speaker_words(said, heard, language) if with_speakers else None,
+        timed_words=time_constrained_errors(said, heard, language) if with_speakers else None,
         diarization=_diarization(reference, transcript, counted, options) if diarized else None,
         speakers=_speakers(reference, transcript, counted) if diarized else None,
         times=time_errors(_within(reference.timed_words, counted), heard, language) if reference.timed_words else None,
@@ -61,8 +70,8 @@ def _heard(transcript: Transcript) -> list[Spoken]:
     ]
 
 
-def _words(said: Iterable[Spoken], heard: Iterable[Spoken], language: str) -> WordErrors:
-    return word_errors(" ".join(part.word for part in said), " ".join(part.word for part in heard), language)
+def _words(said: Iterable[Spoken], heard: Iterable[Spoken], language: str, normaliser: Normaliser = normalise) -> WordErrors:
+    return word_errors(" ".join(part.word for part in said), " ".join(part.word for part in heard), language, normaliser)
 
 
 def _speaker_words(said: Iterable[Spoken], heard: Iterable[Spoken], language: str) -> WordErrors:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from speech.scoring.types import Activity, DiarizationErrors, ScoringOptions, Span
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def diarization_errors(
@@ -24,6 +26,7 @@ def diarization_errors(
     `scored` are the stretches that count, in seconds; the whole recording when left out. Without `options` there is no
     forgiveness collar and overlap counts. The collar is on each side of a boundary, as md-eval has it (`-c 0.25`).
     """
+    import numpy as np
     from scipy.optimize import linear_sum_assignment
 
     options = options or ScoringOptions()
@@ -65,6 +68,8 @@ def _by_speaker(activity: Iterable[Activity]) -> list[list[Span]]:
 
 def _active(rows: Sequence[Sequence[Span]], moments: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(rows, intervals): whether a row's stretches cover the interval between two moments; the stretches begin and end at moments."""
+    import numpy as np
+
     changes = np.zeros((len(rows), len(moments)), dtype=np.int64)
     for row, spans in enumerate(rows):
         for start, end in spans:

@@ -129,12 +129,16 @@ class Scores(Frozen):
     """One transcript against its truth; None where the truth or the transcript does not say."""
 
     words: WordErrors | None = None
+    whisper_words: WordErrors | None = None
+    """The same after Whisper's own normaliser, as published rates are counted."""
     speaker_words: WordErrors | None = None
     """cpWER: the words of each speaker apart."""
+    timed_words: WordErrors | None = None
+    """tcpWER: cpWER in which words pair only where their times are near; None without meeteval."""
     diarization: DiarizationErrors | None = None
     speakers: SpeakerCount | None = None
     times: TimeErrors | None = None
     language: str
     """Whose rules the texts were normalised by."""
     in_characters: bool = False
-    """`words` and `speaker_words` count characters."""
+    """The errors count characters."""

@@ -215,6 +215,7 @@ def test_every_score_that_both_can_give_is_given() -> None:
     found = score(truth, transcript(*HEARD), ScoringOptions(), diarized=True)
     assert found.words is not None and found.speaker_words is not None and found.diarization is not None
     assert (found.words.substitutions, found.words.errors, found.words.reference_words) == (1, 1, 4)
+    assert found.whisper_words == found.words
     # Bob's "Hello there" was given to A ("Hello") and misheard ("here").
     assert found.speaker_words.errors == 3
     assert (found.diarization.confusion, found.diarization.total) == pytest.approx((0.5, 2.0))
@@ -226,7 +227,13 @@ def test_every_score_that_both_can_give_is_given() -> None:
 def test_without_speakers_only_the_words_are_scored() -> None:
     found = score(read(stm=STM), transcript(*HEARD), ScoringOptions(), diarized=False)
     assert found.words is not None
-    assert (found.speaker_words, found.diarization, found.speakers, found.times) == (None, None, None, None)
+    assert (found.speaker_words, found.timed_words, found.diarization, found.speakers, found.times) == (
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_only_what_is_scored_counts() -> None:

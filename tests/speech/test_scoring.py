@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
+import sys
 from collections.abc import Sequence
 
 import jiwer
@@ -14,11 +15,14 @@ from speech.scoring import (
     Activity,
     ScoringOptions,
     Spoken,
+    WordErrors,
     diarization_errors,
     normalise,
     speaker_attributed_errors,
     texts_by_speaker,
+    time_constrained_errors,
     time_errors,
+    whisper_normalise,
     word_errors,
 )
 from speech.scoring.significance import Parts, change
@@ -160,6 +164,25 @@ def test_english_numbers_are_digits_however_they_are_written(said: str, digits: 
 )
 def test_numbers_in_other_languages_are_digits_however_they_are_written(language: str, said: str, digits: str) -> None:
     assert normalise(said, language) == normalise(digits, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "normal"),
+    [  # from OpenAI's own tests of its normalisers, and from what Appendix C of the paper says of them
+        ("en", "Let's", "let us"),
+        ("en", "he's like", "he is like"),
+        ("en", "she's been like", "she has been like"),
+        ("en", "10km", "10 km"),
+        ("en", "RC232", "rc 232"),
+        ("en", "Mr. Park visited Assoc. Prof. Kim Jr.", "mister park visited associate professor kim junior"),
+        ("en", "Um, the colour [noise] is, hmm, grey (laughs).", "the color is gray"),
+        ("en", "twenty-one dollars", "$21"),
+        ("fr", "L'été à 10 h, [bruit] c'est ça !", "l été à 10 h c est ça"),
+        ("ja", "今日は。", "今 日 は"),
+    ],
+)
+def test_whispers_normaliser_is_openais(language: str, text: str, normal: str) -> None:
+    assert whisper_normalise(text, language) == normal.split()
 
 
 def test_marks_that_make_another_letter_are_kept() -> None:
@@ -374,3 +397,64 @@ def test_an_interval_is_that_of_the_normal_approximation() -> None:
 
 def test_of_few_recordings_no_interval_is_told() -> None:
     assert change([Parts(1, 10)] * 4, [Parts(2, 10)] * 4) == (pytest.approx(0.1), None, None)
+
+
+# -- tcpWER, where meeteval is there: `make bench` has it compiled ---------------------------------------------------------
+
+SAID = (
+    Spoken("Good morning, everybody.", 1.0, 3.0, "ann"),
+    Spoken("Hello there!", 3.0, 5.0, "bob"),
+    Spoken("We are 21.", 6.0, 7.0, "ann"),
+)
+HEARD = (
+    Spoken("Good", 1.1, 1.4, "A"),
+    Spoken("morning", 1.5, 2.0, "A"),
+    Spoken("Hello", 3.0, 3.5, "B"),
+    Spoken("there", 3.5, 4.0, "B"),
+    Spoken("We", 6.0, 6.1, "A"),
+    Spoken("are", 6.2, 6.3, "A"),
+    Spoken("twenty", 6.4, 6.6, "A"),
+    Spoken("one", 6.7, 6.9, "A"),
+    Spoken("okay", 7.0, 7.2, None),
+)
+
+
+def counts(errors: WordErrors | None) -> tuple[int, int, int, int]:
+    assert errors is not None
+    return errors.substitutions, errors.deletions, errors.insertions, errors.reference_words
+
+
+def test_words_pair_in_tcpwer_only_near_their_time() -> None:
+    pytest.importorskip("meeteval")
+    # "everybody" is missing, and "okay" is nobody's.
+    assert counts(time_constrained_errors(SAID, HEARD)) == (0, 1, 1, 8)
+    for later, found in ((4.0, (0, 1, 1, 8)), (20.0, (0, 8, 8, 8))):
+        moved = [Spoken(word.word, word.start + later, word.end + later, word.speaker) for word in HEARD]  # type: ignore[operator]
+        assert counts(time_constrained_errors(SAID, moved)) == found
+    assert counts(time_constrained_errors((), HEARD)) == (0, 0, 8, 0)
+    assert counts(time_constrained_errors(SAID, ())) == (0, 8, 0, 8)
+
+
+def test_tcpwer_needs_the_utterances_times_and_speakers() -> None:
+    pytest.importorskip("meeteval")
+    assert time_constrained_errors([*SAID, Spoken("Bye.", None, None, "ann")], HEARD) is None
+    assert time_constrained_errors([*SAID, Spoken("Bye.", 8.0, 9.0)], HEARD) is None
+
+
+def test_without_meeteval_there_is_no_tcpwer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "meeteval.wer", None)
+    monkeypatch.setitem(sys.modules, "meeteval", None)
+    assert time_constrained_errors(SAID, HEARD) is None
+
+
+def test_cpwer_is_meetevals() -> None:
+    wer = pytest.importorskip("meeteval.wer")
+    chance = random.Random(6)
+    for _ in range(50):
+        said = {name: " ".join(chance.choices("bcdef", k=chance.randint(1, 9))) for name in "xyz"[: chance.randint(1, 3)]}
+        heard: dict[str | None, str] = {
+            name: " ".join(chance.choices("bcdef", k=chance.randint(1, 9))) for name in "123"[: chance.randint(1, 3)]
+        }
+        theirs = wer.cp_word_error_rate(said, heard)
+        ours = speaker_attributed_errors(said, heard)
+        assert (ours.errors, ours.reference_words) == (theirs.errors, theirs.length)
