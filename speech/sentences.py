@@ -1,8 +1,9 @@
 """Where sentences end, and what stands between words.
 
 Own rules instead of a library: NLTK's punkt (what WhisperX uses) needs a download at run time and knows neither initials
-nor CJK; pysbd covers 22 languages, takes text instead of words, and loses offsets on odd whitespace. Whisper's own
-punctuation is regular enough that a stop, the next word's case and a list of abbreviations decide nearly all of it.
+nor CJK; pysbd covers 22 languages, takes text instead of words, and loses offsets on odd whitespace; sentencex cuts fewer of
+our hard cases right (docs/decisions/libraries.md). Whisper's own punctuation is regular enough that a stop, the next word's case and
+a list of abbreviations decide nearly all of it.
 """
 
 from __future__ import annotations
