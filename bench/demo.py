@@ -1,6 +1,6 @@
 """`make demo`: a real phone conversation of two people through the command line, and what came of it.
 
-The recording ships inside pyannote.audio (`sample/sample.wav`, 30 s). The command is the public one, `steno transcribe
+The recording ships inside pyannote.audio (`sample/sample.wav`, 30 s), which `make demo` unpacks beside the environment. The command is the public one, `steno transcribe
 --json`; its events are drawn as they arrive.
 """
 
@@ -25,13 +25,13 @@ OUTPUT = "demo-output"
 
 
 def sample_recording() -> Path:
-    """The conversation inside pyannote.audio, found without importing it (that would load torch)."""
+    """The conversation inside pyannote.audio: as `make demo` unpacked it, or where the package is installed. It is not imported."""
     spec = importlib.util.find_spec("pyannote")
-    for root in (spec.submodule_search_locations or []) if spec else []:
+    for root in (Path(sys.prefix, "demo", "pyannote"), *((spec.submodule_search_locations or []) if spec else [])):
         path = Path(root, "audio", "sample", "sample.wav")
         if path.is_file():
             return path
-    raise SystemExit("The demo needs the speech engine: run it as `make demo`.")
+    raise SystemExit("The demo's recording is not here: run it as `make demo`.")
 
 
 def main() -> int:
@@ -49,6 +49,7 @@ def main() -> int:
     show_transcript(json.loads(Path(result["files"]["json"]).read_text()))
     show_stages(result)
     show_files(result)
+    show_set_up()
     return process.returncode
 
 
@@ -105,6 +106,15 @@ def show_files(result: dict[str, Any]) -> None:
         print(f"  {near(path)}")
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     print(f"\nThe run itself is in {home}; `.venv/bin/prefect server start` shows it at http://127.0.0.1:4200.")
+
+
+def show_set_up() -> None:
+    """What `make` installed, and how long that took; nothing when something else did."""
+    took = Path(sys.prefix, "set-up-seconds")
+    if took.is_file():
+        size = sum(path.lstat().st_size for path in Path(sys.prefix).rglob("*") if not path.is_dir())
+        torch = "with" if importlib.util.find_spec("torch") else "without"
+        print(f"\n.venv was set up in {duration(float(took.read_text()))}: {size / 1e9:.1f} GB, {torch} torch.")
 
 
 if __name__ == "__main__":

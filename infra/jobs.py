@@ -17,13 +17,16 @@ from infra.artifacts import ArtifactRef, Kind, StageOutcome
 from speech.schema import RuntimeOptions, Shard, StageName
 from speech.shards import WHOLE
 from speech.stages import STAGES
-from stenoflow.errors import EngineMissing, StageCancelled
+from stenoflow.errors import StageCancelled
 from stenoflow.types import Frozen
 
 ProgressSink = Callable[[float], None]
 """Told the fraction done, 0…1; called from worker threads."""
 
 T = TypeVar("T")
+
+_OF_GPU = ("torch", "torchaudio", "whisperx", "pyannote", "transformers")
+"""What the extra `gpu` brings; everything else that a stage imports is of `cpu`."""
 
 STOP_GRACE = 30.0
 """Seconds that a cancelled stage is given to reach its next batch before it is no longer waited for."""
@@ -87,6 +90,7 @@ def engine_required() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise EngineMissing(
-            f"The speech engine is not installed here ({error.name} is missing)", cure="install `stenoflow[engine]`"
-        ) from error
+        from speech.runtime import not_installed
+
+        missing = str(error.name)
+        raise not_installed([missing], "gpu" if missing.partition(".")[0] in _OF_GPU else "cpu") from error

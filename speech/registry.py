@@ -30,7 +30,7 @@ class Engine(NamedTuple):
     """Files that are fetched from a repository of which nothing else is known."""
     runs_on: tuple[str, ...] = ()
     """Distributions that it imports."""
-    extra: str = "engine"
+    extra: str = "cpu"
     """Of `pip install stenoflow[…]`, which brings them."""
     on_gpu: str = ""
     """What it computes in on a GPU, which is in its stages' keys; empty where the compute type says it, or where it has no network."""
@@ -80,6 +80,7 @@ ENGINES: dict[str, Engine] = {
         needs=("config.json", "model.safetensors|pytorch_model.bin"),
         fetches=("*.json", "*.txt", "*.bin", "*.safetensors"),
         runs_on=("torch", "torchaudio", "whisperx"),
+        extra="gpu",
         on_gpu="float32",
         times="wav2vec2",
     ),
@@ -251,6 +252,8 @@ ALIASES = {
     "pyannote/segmentation-3.0+campplus": "segmentation-3.0+campplus",
 }
 
+PACKAGED_ASR = "base"
+"""The multilingual model that needs no hub."""
 PACKAGED_DIARIZATION = "segmentation-3.0+campplus"
 """pyannote segmentation-3.0 and the CAM++ speaker embedding: what there is without the hub."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,14 +62,39 @@ def cpu_quota(cgroup: Path) -> int | None:
 
 
 def resolve_device(runtime: RuntimeOptions) -> str:
-    """`cuda` or `cpu`. CTranslate2 is asked rather than torch, which takes seconds to import."""
+    """`cuda` or `cpu`; `auto` is a GPU where there is one and the extra `gpu` is installed.
+
+    CTranslate2 looks for it rather than torch, which takes seconds to import. Raises EngineMissing for `cuda` without the extra.
+    """
+    if runtime.device == "cuda" and not has_gpu_extra():
+        raise not_installed(["torch"], "gpu")
     if runtime.device != "auto":
         return runtime.device
+    return "cuda" if sees_gpu() and has_gpu_extra() else "cpu"
+
+
+def sees_gpu() -> bool:
+    """Whether CTranslate2 finds a GPU. Raises EngineMissing without CTranslate2."""
     try:
         import ctranslate2
     except ImportError:
-        raise EngineMissing("The speech engine is not installed here", cure="install `stenoflow[engine]`") from None
-    return "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
+        raise not_installed(["ctranslate2"], "cpu") from None
+    return bool(ctranslate2.get_cuda_device_count() > 0)
+
+
+def has_gpu_extra() -> bool:
+    """Whether torch is installed, whose CUDA libraries CTranslate2 uses as well."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def install(extra: str) -> str:
+    """The command that brings an extra."""
+    return f'pip install "stenoflow[{extra}]"'
+
+
+def not_installed(packages: Sequence[str], extra: str) -> EngineMissing:
+    """The error where packages of an extra are missing."""
+    return EngineMissing(f"Not installed here: {', '.join(packages)}", cure=f"`{install(extra)}`")
 
 
 def gpu_gigabytes() -> float:

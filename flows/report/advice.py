@@ -38,8 +38,8 @@ ADVICE: dict[str, str] = {
     # models
     "access": "Check `HF_TOKEN` on the worker, then Retry.",
     "gated_model": "Accept the model's licence on its hub page and set `HF_TOKEN` on the worker, then Retry.",
-    "model_unavailable": "Let the worker fetch the model once (`steno doctor` says which are missing), then Retry.",
-    "engine_missing": "Install `stenoflow[engine]` where the stages run, then Retry.",
+    "model_unavailable": "Run `steno models fetch` on the worker (`steno doctor` says what is missing), then Retry.",
+    "engine_missing": "Install what the message names where the stages run, then Retry.",
     "checksum_mismatch": "Remove the damaged weights that the message names, so that they are fetched again; then Retry.",
     # the machine
     "out_of_memory": "Choose a smaller model or a machine with more memory; a batch of one was too much already.",

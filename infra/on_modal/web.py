@@ -6,9 +6,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from infra.on_modal.image import container_env, requirements, uv_version
+from infra.on_modal.image import container_env, uv_version
 from infra.settings import StenoSettings
 from stenoflow.errors import InvalidOption
+from stenoflow.requirements import requirements
 
 if TYPE_CHECKING:
     import modal
@@ -32,7 +33,7 @@ def build_api_image(settings: StenoSettings) -> modal.Image:
     return (
         modal.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
         .uv_pip_install(
-            requirements=[requirements("base.txt")],
+            requirements=[str(requirements("base.txt"))],
             extra_options="--require-hashes",
             uv_version=uv_version() if local else None,
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.checkpoints import read_checkpoint
-from stenoflow.errors import EngineMissing
+from speech.runtime import not_installed
 
 if TYPE_CHECKING:
     import torch
@@ -82,8 +82,5 @@ def _pyannote_model(path: Path) -> Any:
         try:
             from pyannote.audio import Model
         except ImportError as error:
-            raise EngineMissing(
-                f"{error.name} is not installed here, which diarization on a GPU needs",
-                cure='`pip install "stenoflow[gpu]"`, or --device cpu',
-            ) from None
+            raise not_installed([str(error.name)], "gpu") from None
         return Model.from_pretrained(str(path)).eval()

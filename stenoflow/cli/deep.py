@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stenoflow.cli.findings import INSTALL_ENGINE, INSTALL_WEIGHTS, Check
+from stenoflow.cli.findings import FETCH_WEIGHTS, INSTALL_CPU, Check
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
@@ -25,11 +25,11 @@ def check_run(settings: StenoSettings) -> Check:
         try:
             stages = _run_all(Path(folder), settings)
         except ImportError as error:
-            return Check("missing", "deep", f"the engine does not load ({error.name or type(error).__name__})", INSTALL_ENGINE)
+            return Check("missing", "deep", f"the engine does not load ({error.name or type(error).__name__})", INSTALL_CPU)
         except EngineMissing as error:
-            return Check("missing", "deep", error.message, INSTALL_ENGINE)
+            return Check("missing", "deep", error.message, INSTALL_CPU)
         except AccessError as error:
-            return Check("missing", "deep", error.message, INSTALL_WEIGHTS)
+            return Check("missing", "deep", error.message, FETCH_WEIGHTS)
         except StenoError as error:
             return Check("missing", "deep", error.message, "steno transcribe --debug shows where")
         except Exception as error:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stenoflow.cli.findings import INSTALL_ENGINE, INSTALL_WEIGHTS, Check, Verdict
+from stenoflow.cli.findings import FETCH_WEIGHTS, INSTALL_CPU, INSTALL_GPU, Check, Verdict
 
 if TYPE_CHECKING:
     from infra.settings import StenoSettings
     from speech.registry import Resolved
 
-ENGINE = ("torch", "torchaudio", "whisperx", "faster-whisper", "ctranslate2", "pyannote.audio", "av", "soundfile")
+CPU = ("faster-whisper", "ctranslate2", "onnx", "onnxruntime", "av", "soundfile", "scipy")
+GPU = ("torch", "torchaudio", "whisperx", "pyannote.audio")
 _GIB = 2**30
 
 
@@ -93,13 +94,15 @@ def check_python() -> Check:
 
 
 def check_engine() -> Iterator[Check]:
-    """The speech engine's packages, by their metadata: importing torch would take seconds."""
-    found = {package: installed(package) for package in ENGINE}
-    absent = [package for package, version in found.items() if version is None]
-    if absent:
-        yield Check("missing", "engine", f"not installed: {', '.join(absent)}", INSTALL_ENGINE)
-    else:
-        yield Check("ok", "engine", ", ".join(f"{package} {version}" for package, version in found.items()))
+    """The packages of the extras `cpu` and `gpu`, by their metadata: importing torch would take seconds. `gpu` is checked where
+    part of it is installed."""
+    for extra, packages, fix in (("cpu", CPU, INSTALL_CPU), ("gpu", GPU, INSTALL_GPU)):
+        found = {package: installed(package) for package in packages}
+        absent = [package for package, version in found.items() if version is None]
+        if absent and (extra == "cpu" or len(absent) < len(packages)):
+            yield Check("missing", extra, f"not installed: {', '.join(absent)}", fix)
+        elif not absent:
+            yield Check("ok", extra, ", ".join(f"{package} {version}" for package, version in found.items()))
 
 
 def check_models(settings: StenoSettings) -> Iterator[Check]:
@@ -119,7 +122,7 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
         try:
             model = resolve()
         except StenoError as error:
-            yield Check("missing", subject, error.message, INSTALL_WEIGHTS)
+            yield Check("missing", subject, error.message, FETCH_WEIGHTS)
             continue
         fetched = model.origin == "hub" and model.name not in here
         if not fetched and (damage := _damage(model, folder)) is not None:
@@ -149,22 +152,26 @@ def _damage(model: Resolved, folder: Path) -> Check | None:
         if model.engine.seam != "diarize":
             return None
     except StenoError as error:
-        return Check("missing", model.kind, error.message, INSTALL_WEIGHTS)
+        return Check("missing", model.kind, error.message, FETCH_WEIGHTS)
     damaged = damaged_conversions(folder)
     return Check("warn", model.kind, f"damaged, made again when next used: {', '.join(damaged)}") if damaged else None
 
 
 def check_device(settings: StenoSettings) -> Iterator[Check]:
     """CTranslate2 is asked for a GPU, as the engine does."""
-    from speech.runtime import available_cores, resolve_device
-    from speech.schema import RuntimeOptions
+    from speech.runtime import available_cores, has_gpu_extra, sees_gpu
     from stenoflow.errors import EngineMissing
 
     try:
-        device = resolve_device(RuntimeOptions(device="auto"))
+        gpu = sees_gpu()
     except EngineMissing:
         return
     asked = settings.compute.device
+    if (asked == "cuda" or (asked == "auto" and gpu)) and not has_gpu_extra():
+        verdict: Verdict = "missing" if asked == "cuda" else "warn"
+        yield Check(verdict, "device", "a GPU is used only with the extra `gpu`, which is not installed", INSTALL_GPU)
+        return
+    device = "cuda" if gpu else "cpu"
     if asked == "cuda" and device != "cuda":
         yield Check(
             "missing",
@@ -196,7 +203,7 @@ def check_cuda_libraries() -> Check:
         else:
             absent.append(library)
     if absent:
-        return Check("missing", "cuda", f"cannot be loaded: {', '.join(absent)}", INSTALL_ENGINE)
+        return Check("missing", "cuda", f"cannot be loaded: {', '.join(absent)}", INSTALL_GPU)
     return Check("ok", "cuda", "cuBLAS 12 and cuDNN 9 load")
 
 

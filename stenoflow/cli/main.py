@@ -92,7 +92,7 @@ def cli() -> None:
 @click.command("version", help=COMMANDS["version"][1])
 def version_command() -> None:
     click.echo(f"steno {_version('stenoflow')} (Python {sys.version.split()[0]})")
-    for package in ("prefect", "whisperx", "faster-whisper", "ctranslate2", "torch", "pyannote.audio"):
+    for package in ("prefect", "faster-whisper", "ctranslate2", "onnxruntime", "torch", "whisperx", "pyannote.audio"):
         click.echo(f"{package:<16}{_version(package) or 'not installed'}")
 
 
@@ -151,7 +151,7 @@ def _invoke(args: list[str]) -> int:
 
 def _not_installed(module: str, *, as_json: bool) -> int:
     """Where only what the client needs is installed: say so, and the exit code."""
-    message = f"{module} is not installed here; install `stenoflow[engine]`, or `stenoflow[run]` where no models run."
+    message = f'{module} is not installed here; `pip install "stenoflow[cpu]"`, or "stenoflow[run]" where no models run.'
     line = {"type": "error", "code": "engine_missing", "message": message, "exit_code": 4}
     click.echo(json.dumps(line) if as_json else f"steno: error: {message}", err=not as_json)
     return 4

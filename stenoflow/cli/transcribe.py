@@ -45,12 +45,15 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
     quieten(verbose=verbose)
     from infra.settings import get_settings
     from stenoflow.cli.checks import check_together, refused_at_once
+    from stenoflow.cli.models import offered_weights
 
     get_settings.cache_clear()
     settings = get_settings()
     requests = [_request(source, options, alone=len(sources) == 1) for source in sources]
     check_together(requests)
     refused = refused_at_once(requests, settings)
+    if not as_json and offered_weights(refused.values(), settings):
+        refused = refused_at_once(requests, settings)
     codes = {position: _fail(error, requests[position], display, len(requests)) for position, error in refused.items()}
     if len(refused) < len(requests):
         session = Session(display, display.console())

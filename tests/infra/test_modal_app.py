@@ -115,7 +115,7 @@ def test_the_image_is_the_repositorys_own_lock_file(defined: dict[str, Any]) -> 
     image = function["image"]
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert image["commands"][0].startswith(f"FROM python:{version}.")
-    for name, more in (("engine", ""), ("weights", "--no-deps ")):
+    for name, more in (("gpu", ""), ("weights", "--no-deps ")):
         [sent] = [text for path, text in image["context_files"].items() if path.endswith(f"_{name}.txt")]
         assert sent == (ROOT / "requirements" / f"{name}.txt").read_text()
         assert any(f"--require-hashes {more}--requirements" in line and f"{name}.txt" in line for line in image["commands"])
