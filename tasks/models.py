@@ -11,7 +11,6 @@ from infra import compute
 from infra.settings import StenoSettings, get_settings
 from speech.models import resolve_align, resolve_asr, resolve_diarization, resolve_segmentation
 from speech.registry import ATTENTION, Resolved
-from speech.runtime import has_gpu_extra
 
 
 class Where(TypedDict):
@@ -88,6 +87,6 @@ def resolve(settings: StenoSettings, asked: ModelOptions) -> Models:
 
 
 def _aligner(settings: StenoSettings, align_model: str, language: str, asr: Resolved) -> Resolved:
-    if align_model == "auto" and compute.computes_here(settings) and not has_gpu_extra():
-        align_model = ATTENTION  # wav2vec2 runs on torch
+    if align_model == "auto" and not compute.runs_torch(settings):
+        align_model = ATTENTION  # wav2vec2 needs it
     return resolve_align(align_model, language, asr, models_dir=settings.models_path, offline=settings.offline)

@@ -43,8 +43,8 @@ PUBLIC = {"stenoflow.errors", "stenoflow.isolated", "stenoflow.jobs", "stenoflow
 """What all rooms share with the programs of others."""
 
 MAY_IMPORT = {
-    "speech": {"speech", *PUBLIC},
-    "infra": {"infra", "speech", *PUBLIC},
+    "speech": {"speech", "stenoflow.requirements", *PUBLIC},
+    "infra": {"infra", "speech", "stenoflow.requirements", *PUBLIC},
     "tasks": {"tasks", "flows.prefect_compat.engine", "infra", *CONTRACT, *PUBLIC},
     "flows": {"flows", "tasks", "infra", *CONTRACT, *PUBLIC},
     "deployments": {"deployments", "flows", "infra", *CONTRACT, *PUBLIC},
