@@ -67,6 +67,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
     output = _output(request)
     await check_output(output, request.shown_as, request.source)
     models = await resolve_models(request)
+    log.note(*models.warnings)
 
     recording = await fetch(
         log,
@@ -120,7 +121,11 @@ async def _words(
         log.skip("align", "not asked for")
         return _Text(text.artifact, None, None)
     spoken = request.task == "transcribe" and text.artifact.meta.get("segments", 1) > 0
-    aligner = await resolve_aligner(request.align_model, text.artifact.meta["language"], models.asr, spoken=spoken)
+    aligner = await resolve_aligner(
+        request.align_model, text.artifact.meta["language"], models.asr, spoken=spoken, backend=request.compute
+    )
+    if aligner.warning:
+        log.note(aligner.warning)
     words = await align(log, recording, text.artifact, aligner, batch_size=request.batch_size)
     return _Text(text.artifact, words.artifact, aligner.name)
 

@@ -18,6 +18,7 @@ from speech.schema import RuntimeOptions, StageName
 from stenoflow.errors import EngineMissing
 
 if TYPE_CHECKING:
+    from speech.host import Host
     from speech.models import Machine
 
 _opened: tuple[StenoSettings, Store] | None = None
@@ -84,6 +85,16 @@ def arithmetic(stage: StageName, models: Mapping[str, str], settings: StenoSetti
     return runtime.arithmetic(engine if engine in ENGINES else None, device, settings.compute.compute_type)
 
 
+def host_of(settings: StenoSettings, backend: str | None = None) -> Host:
+    """Where models run, for what `auto` stands for there."""
+    from infra.on_modal.gpus import gpus_of
+    from speech.host import Host
+
+    if (backend or settings.compute.backend) == "modal":
+        return Host(settings.models_path, settings.offline, gpu=bool(gpus_of("asr", settings.modal)))
+    return Host.here(runtime_of(settings))
+
+
 def computes_here(settings: StenoSettings, backend: str | None = None) -> bool:
     """Whether stages are computed in this process."""
     return (backend or settings.compute.backend) == "local"
@@ -110,9 +121,10 @@ def warm_up(settings: StenoSettings, model: str, language: str | None, *, diariz
 
     runtime = runtime_of(settings)
     with contextlib.suppress(Exception):
-        ahead.load_voices(runtime, embedding=diarize, download=False)
+        ahead.load_voices(runtime, host=host_of(settings), embedding=diarize, download=False)
     with contextlib.suppress(Exception):
-        ahead.load_speech(settings.model if model == "auto" else model, runtime, language=language, download=False)
+        name = settings.model if model == "auto" else model
+        ahead.load_speech(name, runtime, host=host_of(settings), language=language, download=False)
 
 
 def at_hand(*models: Resolved) -> bool:

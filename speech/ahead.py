@@ -6,6 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Sequence
 
+from speech.host import Host
 from speech.registry import Resolved
 from speech.schema import RuntimeOptions
 
@@ -27,17 +28,22 @@ def at_hand(model: Resolved) -> bool:
     return model.origin != "hub" or hub_folder(model) is not None
 
 
-def load_speech(model: str, runtime: RuntimeOptions, *, language: str | None = None, download: bool = True) -> None:
+def load_speech(
+    model: str, runtime: RuntimeOptions, *, host: Host | None = None, language: str | None = None, download: bool = True
+) -> None:
     """The ASR model, unless its weights would have to be fetched and shall not be. Raises as `resolve_asr` and `speech.asr.load` do."""
     from speech.asr import load
     from speech.models import resolve_asr
 
-    resolved = resolve_asr(model, language, models_dir=runtime.models_path, offline=runtime.offline)
+    host = host or Host.here(runtime)
+    resolved = resolve_asr(model, language, models_dir=runtime.models_path, offline=runtime.offline, host=host)
     if download or at_hand(resolved):
         load(resolved, runtime)
 
 
-def load_voices(runtime: RuntimeOptions, *, model: str = "auto", embedding: bool = True, download: bool = True) -> None:
+def load_voices(
+    runtime: RuntimeOptions, *, host: Host | None = None, model: str = "auto", embedding: bool = True, download: bool = True
+) -> None:
     """Segmentation and, where speakers are wanted, what tells them apart; unless these weights would have to be fetched and
     shall not be.
 
@@ -47,8 +53,9 @@ def load_voices(runtime: RuntimeOptions, *, model: str = "auto", embedding: bool
     from speech.diarize.networks import load_embedder, load_segmenter
     from speech.models import resolve_diarization, resolve_segmentation
 
-    diarization = resolve_diarization(model, models_dir=runtime.models_path, offline=runtime.offline)
-    segmentation = resolve_segmentation(diarization, models_dir=runtime.models_path, offline=runtime.offline)
+    host = host or Host.here(runtime)
+    diarization = resolve_diarization(model, models_dir=runtime.models_path, offline=runtime.offline, host=host)
+    segmentation = resolve_segmentation(diarization, models_dir=runtime.models_path, offline=runtime.offline, host=host)
     if download or at_hand(segmentation):
         load_segmenter(segmentation, runtime.models_path, runtime)
     if embedding and (download or at_hand(diarization)):

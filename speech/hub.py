@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from speech.files import file_lock, replaced
 from speech.registry import ENGINES, MODELS, Resolved, Seam
@@ -44,6 +48,71 @@ def hub_folder(resolved: Resolved) -> Path | None:
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
         return None
     return None if missing(files_in(folder), _needed(resolved)) else folder
+
+
+Access = Literal["granted", "denied", "unreachable"]
+_REMEMBERED: dict[Access, float] = {"granted": 7 * 86_400.0, "denied": 300.0, "unreachable": 60.0}
+"""Seconds: a licence may be accepted and a network come back any time; access is rarely taken away."""
+_PATIENCE = 5.0
+
+
+def access(model: Resolved, models_dir: Path) -> Access:
+    """Whether the hub lets this machine's token fetch a model: one small request, whose answer is remembered."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    token = hub_token()
+
+    def ask() -> Access:
+        # Not through its client, which tries for 20 s and logs each attempt.
+        file = next(name for name in _needed(model) if not set(name) & set("*|"))
+        url = f"{constants.ENDPOINT}/{model.location}/resolve/{model.revision}/{file}"
+        try:
+            status = get_session().head(url, headers=build_hf_headers(token=token or False), timeout=_PATIENCE).status_code
+        except Exception as error:
+            if _from_http_library(error) or isinstance(error, OSError):
+                return "unreachable"
+            raise
+        return "denied" if status in (401, 403) else "granted" if status < 400 else "unreachable"
+
+    holder = hashlib.sha256(token.encode()).hexdigest()[:16] if token else "nobody"
+    return _remembered(f"{model.location} {holder}", models_dir, ask)
+
+
+def reachable(url: str, models_dir: Path) -> bool:
+    """Whether a file can be fetched, remembered likewise."""
+
+    def ask() -> Access:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE):
+                return "granted"
+        except urllib.error.HTTPError:
+            return "denied"
+        except (OSError, ValueError):
+            return "unreachable"
+
+    return _remembered(url, models_dir, ask) == "granted"
+
+
+def _remembered(what: str, models_dir: Path, ask: Callable[[], Access]) -> Access:
+    path = models_dir / "access.json"
+    known = _read_access(path).get(what)
+    if known is not None and 0 <= time.time() - known[1] < _REMEMBERED[known[0]]:
+        return known[0]
+    found = ask()
+    with contextlib.suppress(OSError), file_lock(models_dir / "access.lock"):  # the folder may be read-only
+        everything = _read_access(path) | {what: (found, time.time())}
+        with replaced(path) as aside:
+            aside.write_text(json.dumps(everything, indent=2, sort_keys=True))
+    return found
+
+
+def _read_access(path: Path) -> dict[str, tuple[Access, float]]:
+    try:
+        found = json.loads(path.read_bytes())
+        return {what: (state, float(at)) for what, (state, at) in found.items() if state in _REMEMBERED}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def hub_download(resolved: Resolved, *, again: bool = False) -> Path:

@@ -3,8 +3,7 @@
 Resolving a name is cheap: no network, no torch. It gives a `Resolved` whose revision is part of every stage key.
 `speech.weights` then makes the files available and verifies them.
 
-`auto` never asks the network by itself: it takes WhisperX's defaults from the hub when a token is there (`HF_TOKEN`) and
-`STENO_OFFLINE` is not set, and the packaged weights otherwise.
+`speech.host` says what `auto` stands for.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from speech.hub import engine_of, files_in, hub_folder, hub_token, missing, pinned
+from speech.host import Host
+from speech.hub import engine_of, files_in, hub_folder, missing, pinned
 from speech.packages import version
 from speech.registry import (
     ALIASES,
@@ -27,7 +27,6 @@ from speech.registry import (
     HUB_ALIGN,
     MODELS,
     PACKAGED_ASR,
-    PACKAGED_DIARIZATION,
     TORCHAUDIO_ALIGN,
     TORCHAUDIO_FILES,
     Engine,
@@ -37,7 +36,7 @@ from speech.registry import (
 )
 from speech.runtime import install, not_installed
 from speech.weights import FETCH, FETCH_CURE
-from stenoflow.errors import InvalidOption, ModelUnavailable, UnknownModel
+from stenoflow.errors import AccessError, InvalidOption, ModelUnavailable, TransientError, UnknownModel
 from stenoflow.types import Frozen
 
 ENGLISH_ONLY = re.compile(r"\.en$")
@@ -45,19 +44,22 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 def resolve_asr(
-    name: str, language: str | None, *, models_dir: Path, offline: bool, task: Literal["transcribe", "translate"] = "transcribe"
+    name: str,
+    language: str | None,
+    *,
+    models_dir: Path,
+    offline: bool,
+    task: Literal["transcribe", "translate"] = "transcribe",
+    host: Host | None = None,
 ) -> Resolved:
-    """The weights that `name` stands for: a model of the registry, a hub id, or a folder.
-
-    `auto` takes no turbo for translations: it was not trained for them and keeps the spoken language
-    (https://github.com/openai/whisper#available-models-and-languages).
+    """The weights that `name` stands for: a model of the registry, a hub id, or a folder; `auto` depends on the host.
 
     Raises UnknownModel for a name nothing is known of, ModelUnavailable when it is neither packaged nor may be asked for,
     InvalidOption when the model does not know the language or the task, or has to be given a language.
     """
+    warning = ""
     if name == "auto":
-        on_hub = "large-v3" if task == "translate" else "large-v3-turbo"
-        name = on_hub if hub_allowed(offline) else PACKAGED_ASR
+        name, warning = (host or Host(models_dir, offline)).asr(task)
         if name == PACKAGED_ASR and _package_revision(MODELS[name].packages, models_dir) is None:
             raise _not_fetched(name)
     name = ALIASES.get(name, name)
@@ -74,31 +76,34 @@ def resolve_asr(
             raise InvalidOption(f"The model {name!r} does not detect the language", cure="give it with --language")
         if task == "translate" and not model.translates:
             raise InvalidOption(f"The model {name!r} does not translate", cure="take 'large-v3'")
-    return _resolved("asr", name, models_dir, offline, names("asr"))
+    return _resolved("asr", name, models_dir, offline, names("asr")).model_copy(update={"warning": warning})
 
 
-def resolve_diarization(name: str, *, models_dir: Path, offline: bool) -> Resolved:
+def resolve_diarization(name: str, *, models_dir: Path, offline: bool, host: Host | None = None) -> Resolved:
     """The weights of the diarizer that `name` stands for."""
+    warning = ""
     if name == "auto":
-        name = "community-1" if hub_allowed(offline) else PACKAGED_DIARIZATION
+        name, warning = (host or Host(models_dir, offline)).diarization()
     name = ALIASES.get(name, name)
     if name not in names("diarize"):
         known = " or ".join(f"{one!r} ({'hub' if MODELS[one].hub else 'packaged'})" for one in names("diarize"))
         raise UnknownModel(f"Unknown diarization model {name!r}; it is {known}.")
-    return _resolved("diarize", name, models_dir, offline, names("diarize"))
+    return _resolved("diarize", name, models_dir, offline, names("diarize")).model_copy(update={"warning": warning})
 
 
-def resolve_segmentation(diarization: Resolved, *, models_dir: Path, offline: bool) -> Resolved:
+def resolve_segmentation(diarization: Resolved, *, models_dir: Path, offline: bool, host: Host | None = None) -> Resolved:
     """Where the speech is: by the diarizer's own segmentation, or the default one's where it takes the audio alone."""
     if not diarization.engine.end_to_end:
         return diarization
-    return resolve_diarization("auto", models_dir=models_dir, offline=offline)
+    return resolve_diarization("auto", models_dir=models_dir, offline=offline, host=host)
 
 
-def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, offline: bool) -> Resolved:
+def resolve_align(
+    name: str, language: str, asr: Resolved, *, models_dir: Path, offline: bool, host: Host | None = None
+) -> Resolved:
     """What times the words: a wav2vec2 model, or the ASR model that made the text (of Whisper's, its cross-attention).
 
-    `auto` is the language's WhisperX model when the hub may be asked, `wav2vec2` is that model whatever may be asked.
+    `wav2vec2` is the language's WhisperX model; `auto` is that model where the host can use it.
     """
     own = Resolved(
         kind=ATTENTION,
@@ -111,10 +116,14 @@ def resolve_align(name: str, language: str, asr: Resolved, *, models_dir: Path, 
     if name == ATTENTION:
         return own
     if name == "auto":
-        if default is None or not hub_allowed(offline):
-            return own
-        name = default
-    elif name == "wav2vec2":
+        name, warning = (host or Host(models_dir, offline)).aligner(language)
+        if name == ATTENTION:
+            return own.model_copy(update={"warning": warning})
+        try:
+            return resolve_align(name, language, asr, models_dir=models_dir, offline=offline)
+        except (AccessError, TransientError) as error:
+            return own.model_copy(update={"warning": f"{error.happened} Words are timed by attention instead."})
+    if name == "wav2vec2":
         if default is None:
             raise InvalidOption(
                 f"WhisperX has no wav2vec2 model for {language!r}", cure="give one with --align-model, or 'attention'"
@@ -174,11 +183,6 @@ def _unknown(name: str, known: list[str]) -> UnknownModel:
 def torchaudio_folder(models_dir: Path) -> Path:
     """Where torchaudio's checkpoints are kept."""
     return models_dir / "torchaudio"
-
-
-def hub_allowed(offline: bool) -> bool:
-    """Whether `auto` may choose hub models: not offline, and a token is there."""
-    return not offline and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0") and hub_token() is not None
 
 
 def folder_revision(folder: Path) -> str:

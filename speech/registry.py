@@ -278,6 +278,8 @@ TORCHAUDIO_FILES = {
     "VOXPOPULI_ASR_BASE_10K_IT": "wav2vec2_voxpopuli_base_10k_asr_it.pt",
 }
 """What torchaudio names each bundle's checkpoint on disk (`torchaudio/pipelines/_wav2vec2/impl.py`)."""
+TORCHAUDIO_HOST = "download.pytorch.org"
+"""Where it fetches them from."""
 HUB_ALIGN = {
     "ja": "jonatasgrosman/wav2vec2-large-xlsr-53-japanese",
     "zh": "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn",
@@ -332,6 +334,8 @@ class Resolved(Frozen):
     origin: Origin
     location: str = ""
     """Hub repository, folder, or torchaudio bundle; empty for packages."""
+    warning: str = ""
+    """Why `auto` does not stand for another model."""
 
     @property
     def info(self) -> ModelInfo:

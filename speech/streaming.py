@@ -23,6 +23,7 @@ from speech.diarize import labelled_turns
 from speech.diarize.embedding import embed
 from speech.diarize.networks import WINDOW, load_embedder, load_segmenter
 from speech.diarize.segmentation import STEP, Segmentation, segment
+from speech.host import Host
 from speech.merge import merge
 from speech.models import resolve_asr, resolve_diarization
 from speech.registry import PACKAGED_DIARIZATION, Resolved
@@ -151,13 +152,13 @@ def _ignore(fraction: float) -> None:
 
 
 def _resolved(params: ChunkParams, runtime: RuntimeOptions) -> _Models:
-    folder, offline = runtime.models_path, runtime.offline
-    asr = resolve_asr(params.model, params.language, models_dir=folder, offline=offline)
+    folder, offline, host = runtime.models_path, runtime.offline, Host.here(runtime)
+    asr = resolve_asr(params.model, params.language, models_dir=folder, offline=offline, host=host)
     try:
         # What the thresholds of `speech.voices` are measured with.
         return _Models(asr, resolve_diarization(PACKAGED_DIARIZATION, models_dir=folder, offline=offline))
     except ModelUnavailable:
-        return _Models(asr, resolve_diarization("auto", models_dir=folder, offline=offline))
+        return _Models(asr, resolve_diarization("auto", models_dir=folder, offline=offline, host=host))
 
 
 def _window(chunk: NDArray[np.int16], session: Session) -> _Window:

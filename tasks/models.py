@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict
 
-from infra import compute
+from infra.compute import host_of
 from infra.settings import StenoSettings, get_settings
+from speech.host import Host
 from speech.models import resolve_align, resolve_asr, resolve_diarization, resolve_segmentation
 from speech.registry import ATTENTION, Resolved
 
@@ -16,6 +17,7 @@ from speech.registry import ATTENTION, Resolved
 class Where(TypedDict):
     models_dir: Path
     offline: bool
+    host: Host
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Models:
     diarization: Resolved
     segmentation: Resolved
     """Where the speech is; the diarizer's own, unless it takes the audio alone."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why `auto` does not stand for the models that this host would use otherwise."""
+        return tuple(dict.fromkeys(model.warning for model in (self.asr, self.diarization, self.segmentation) if model.warning))
 
 
 class ModelOptions(Protocol):
@@ -43,6 +50,8 @@ class ModelOptions(Protocol):
     def align_model(self) -> str: ...
     @property
     def diarization_model(self) -> str: ...
+    @property
+    def compute(self) -> str | None: ...
 
 
 async def resolve_models(asked: ModelOptions) -> Models:
@@ -54,13 +63,15 @@ async def resolve_models(asked: ModelOptions) -> Models:
     return await asyncio.to_thread(resolve, get_settings(), asked)
 
 
-async def resolve_aligner(align_model: str, language: str, asr: Resolved, *, spoken: bool) -> Resolved:
+async def resolve_aligner(
+    align_model: str, language: str, asr: Resolved, *, spoken: bool, backend: str | None = None
+) -> Resolved:
     """What gives the words of `language` their times.
 
     Where none of them was spoken (a translation, or no words at all) that is Whisper's attention, whatever was asked for.
     """
     name = align_model if spoken else ATTENTION
-    return await asyncio.to_thread(_aligner, get_settings(), name, language, asr)
+    return await asyncio.to_thread(_aligner, get_settings(), name, language, asr, backend)
 
 
 def argument(model: Resolved) -> str:
@@ -77,16 +88,18 @@ def pinned(model: Resolved) -> str:
 
 def resolve(settings: StenoSettings, asked: ModelOptions) -> Models:
     """As `resolve_models`, in this thread."""
-    here: Where = {"models_dir": settings.models_path, "offline": settings.offline}
+    here = _where(settings, asked.compute)
     name = settings.model if asked.model == "auto" else asked.model
     asr = resolve_asr(name, asked.language, task=asked.task, **here)
     if asked.align and (asked.language or asked.align_model != "auto"):
-        _aligner(settings, asked.align_model, asked.language or "en", asr)
+        _aligner(settings, asked.align_model, asked.language or "en", asr, asked.compute)
     diarization = resolve_diarization(asked.diarization_model, **here)
     return Models(asr, diarization, resolve_segmentation(diarization, **here))
 
 
-def _aligner(settings: StenoSettings, align_model: str, language: str, asr: Resolved) -> Resolved:
-    if align_model == "auto" and not compute.runs_torch(settings):
-        align_model = ATTENTION  # wav2vec2 needs it
-    return resolve_align(align_model, language, asr, models_dir=settings.models_path, offline=settings.offline)
+def _aligner(settings: StenoSettings, align_model: str, language: str, asr: Resolved, backend: str | None) -> Resolved:
+    return resolve_align(align_model, language, asr, **_where(settings, backend))
+
+
+def _where(settings: StenoSettings, backend: str | None) -> Where:
+    return {"models_dir": settings.models_path, "offline": settings.offline, "host": host_of(settings, backend)}

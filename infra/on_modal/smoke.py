@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from infra.on_modal.contract import code_fingerprint
-from infra.on_modal.weights import runtime_here
+from infra.on_modal.weights import host_here, runtime_here
 from infra.on_modal.worker import gpu_name
 from infra.settings import get_settings
 from stenoflow.errors import StenoError
@@ -59,7 +59,7 @@ def _encoder() -> dict[str, Any]:
     from speech.schema import AsrParams, Chunk, Region
 
     settings = get_settings()
-    resolved = resolve_asr(settings.model, None, models_dir=settings.models_path, offline=settings.offline)
+    resolved = resolve_asr(settings.model, None, models_dir=settings.models_path, offline=settings.offline, host=host_here())
     engine = load(resolved, runtime_here())
     if not isinstance(engine, Whisper):
         second = Chunk(start=0.0, end=1.0, regions=(Region(start=0.0, end=1.0),))

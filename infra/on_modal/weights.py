@@ -8,8 +8,10 @@ from typing import Any
 
 from infra.compute import runtime_of
 from infra.on_modal.contract import weights_name
+from infra.on_modal.gpus import gpus_of
 from infra.settings import get_settings
 from speech import ahead
+from speech.host import Host
 from speech.schema import RuntimeOptions
 from stenoflow.errors import StenoError
 
@@ -21,12 +23,12 @@ def import_libraries() -> None:
 
 def load_speech() -> None:
     """The ASR model that the settings name. If it is unavailable, the call that needs it reports so."""
-    _load(lambda: ahead.load_speech(get_settings().model, runtime_here()))
+    _load(lambda: ahead.load_speech(get_settings().model, runtime_here(), host=host_here()))
 
 
 def load_voices() -> None:
     """Segmentation and speaker embedding."""
-    _load(lambda: ahead.load_voices(runtime_here()))
+    _load(lambda: ahead.load_voices(runtime_here(), host=host_here()))
 
 
 def _load(load: Callable[[], None]) -> None:
@@ -47,7 +49,7 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
     from speech.schema import AsrResult
 
     settings, runtime = get_settings(), runtime_here()
-    folder, offline = settings.models_path, settings.offline
+    folder, offline, host = settings.models_path, settings.offline, host_here()
     rows: list[dict[str, Any]] = []
 
     def bring(name: str, load: Any) -> None:
@@ -60,16 +62,16 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
         rows.append(row | {"seconds": round(time.perf_counter() - began, 1)})
 
     def text(name: str) -> str:
-        model = resolve_asr(name, None, models_dir=folder, offline=offline)
+        model = resolve_asr(name, None, models_dir=folder, offline=offline, host=host)
         asr.load(model, runtime)
         return model.revision
 
     def voices() -> str:
-        ahead.load_voices(runtime)
-        return resolve_diarization("auto", models_dir=folder, offline=offline).revision
+        ahead.load_voices(runtime, host=host)
+        return resolve_diarization("auto", models_dir=folder, offline=offline, host=host).revision
 
     def aligner(language: str) -> str:
-        said_by = resolve_asr(settings.model, language, models_dir=folder, offline=offline)
+        said_by = resolve_asr(settings.model, language, models_dir=folder, offline=offline, host=host)
         model = resolve_align("wav2vec2", language, said_by, models_dir=folder, offline=offline)
         align.load(model, AsrResult(language=language, segments=(), model=said_by.info), runtime)
         return model.revision
@@ -81,6 +83,12 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
         bring(f"alignment {language}", lambda language=language: aligner(language))
     commit()
     return rows
+
+
+def host_here() -> Host:
+    """A container, with its own token. `warm` has no GPU, and fetches what the containers that have one will ask for."""
+    settings = get_settings()
+    return Host(settings.models_path, settings.offline, gpu=bool(gpus_of("asr", settings.modal)))
 
 
 def runtime_here() -> RuntimeOptions:

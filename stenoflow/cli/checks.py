@@ -54,18 +54,19 @@ def check_targets(request: TranscribeRequest) -> None:
 
 def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:
     """Names only; a hub id that is not pinned may need the network, and is left to the run."""
+    from infra.compute import host_of
     from speech.models import resolve_align, resolve_asr, resolve_diarization
     from speech.registry import ALIASES
 
-    models, offline = settings.models_path, settings.offline
+    models, offline, host = settings.models_path, settings.offline, host_of(settings, request.compute)
     if request.diarize:
-        resolve_diarization(request.diarization_model, models_dir=models, offline=offline)
+        resolve_diarization(request.diarization_model, models_dir=models, offline=offline, host=host)
     name = settings.model if request.model == "auto" else request.model
     if "/" in name and not name.startswith(("/", ".", "~")) and not Path(name).exists() and name not in ALIASES:
         return
-    asr = resolve_asr(name, request.language, models_dir=models, offline=offline, task=request.task)
+    asr = resolve_asr(name, request.language, models_dir=models, offline=offline, task=request.task, host=host)
     if request.align and request.language and "/" not in request.align_model:
-        resolve_align(request.align_model, request.language, asr, models_dir=models, offline=offline)
+        resolve_align(request.align_model, request.language, asr, models_dir=models, offline=offline, host=host)
 
 
 def check_source(source: str) -> None:

@@ -39,7 +39,7 @@ def check_run(settings: StenoSettings) -> Check:
 
 def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
     """The stages that ran, in order."""
-    from infra.compute import runtime_of
+    from infra.compute import host_of, runtime_of
     from speech.audio import normalise
     from speech.models import resolve_asr
     from speech.schema import StageName
@@ -50,7 +50,9 @@ def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
     files = {"audio": folder / "audio.flac"}
     normalise(source, files["audio"], max_duration=60.0)
     runtime = runtime_of(settings, batch_size=1)
-    model = resolve_asr(settings.model, "en", models_dir=settings.models_path, offline=settings.offline).name
+    model = resolve_asr(
+        settings.model, "en", models_dir=settings.models_path, offline=settings.offline, host=host_of(settings)
+    ).name
     given: dict[StageName, dict[str, str]] = {"asr": {"model": model, "language": "en"}, "align": {"model": "attention"}}
     done: list[str] = []
     for stage, spec in STAGES.items():

@@ -107,14 +107,15 @@ def check_engine() -> Iterator[Check]:
 
 def check_models(settings: StenoSettings) -> Iterator[Check]:
     """The weights that a run without options would use, and the others that are here."""
+    from infra.compute import host_of
     from speech.models import catalogue, resolve_asr, resolve_diarization
     from stenoflow.errors import StenoError
 
-    folder, offline = settings.models_path, settings.offline
+    folder, offline, host = settings.models_path, settings.offline, host_of(settings)
     rows = catalogue(folder, offline)
     wanted: dict[str, Callable[[], Resolved]] = {
-        "whisper": lambda: resolve_asr(settings.model, None, models_dir=folder, offline=offline),
-        "diarization": lambda: resolve_diarization("auto", models_dir=folder, offline=offline),
+        "whisper": lambda: resolve_asr(settings.model, None, models_dir=folder, offline=offline, host=host),
+        "diarization": lambda: resolve_diarization("auto", models_dir=folder, offline=offline, host=host),
     }
     steps = {"whisper": "asr", "diarization": "diarize"}
     for subject, resolve in wanted.items():
@@ -132,7 +133,9 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
         others = [name for name in here if name != model.name]
         if others:
             finding += f"; also here: {', '.join(others)}"
-        if fetched:
+        if model.warning:
+            yield Check("warn", subject, f"{finding}; {model.warning}")
+        elif fetched:
             yield Check("warn", subject, f"{finding}; fetched from the hub when first used")
         else:
             yield Check("ok", subject, finding)

@@ -11,7 +11,6 @@ from speech.hub import hub_token
 from speech.models import (
     Machine,
     folder_revision,
-    hub_allowed,
     recommended,
     resolve_align,
     resolve_asr,
@@ -52,27 +51,6 @@ def test_without_an_account_auto_is_what_pip_installed(tmp_path: Path) -> None:
     assert asr("auto", models_dir=tmp_path).origin == "package"
     assert resolve_diarization("auto", models_dir=tmp_path, offline=False).origin == "package"
     assert align("auto", "en", models_dir=tmp_path).name == "attention:base"
-
-
-def test_with_a_token_auto_is_what_whisperx_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert asr("auto", models_dir=tmp_path).name == "large-v3-turbo"
-    # Which was not trained to translate.
-    assert resolve_asr("auto", None, models_dir=tmp_path, offline=False, task="translate").name == "large-v3"
-    assert resolve_diarization("auto", models_dir=tmp_path, offline=False).name == "community-1"
-    assert align("auto", "en", models_dir=tmp_path).name == "WAV2VEC2_ASR_BASE_960H"
-    assert align("auto", "xx", models_dir=tmp_path).kind == "attention"
-
-
-@pytest.mark.parametrize("switch", ["offline", "HF_HUB_OFFLINE"])
-def test_offline_auto_stays_with_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str) -> None:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    if switch != "offline":
-        monkeypatch.setenv(switch, "1")
-    offline = switch == "offline"
-    assert not hub_allowed(offline)
-    assert asr("auto", models_dir=tmp_path, offline=offline).name == "base"
-    assert align("auto", "en", models_dir=tmp_path, offline=offline).kind == "attention"
 
 
 @pytest.mark.parametrize("name", ["base", "tiny.en"])
