@@ -1,13 +1,13 @@
 #!/bin/sh
-# Transcribes on Modal's GPUs. `modal token new` makes the token; HF_TOKEN, if it is set, becomes a Modal secret for gated models.
+# Transcribes on Modal's GPUs. `modal token new` creates the token. If HF_TOKEN is set, it is stored as a Modal secret, for gated models.
 #
 #     examples/modal.sh talk.mp3
 set -eu
 if [ -n "${HF_TOKEN:-}" ]; then
-    modal secret create --force huggingface HF_TOKEN="$HF_TOKEN"
-    export STENO_MODAL__HF_SECRET=huggingface
+    steno modal deploy --hub-token
+else
+    steno modal deploy
 fi
-steno modal deploy
 steno modal warm
 steno transcribe --compute modal "$@"
 steno modal status

@@ -87,12 +87,36 @@ def arithmetic(stage: StageName, models: Mapping[str, str], settings: StenoSetti
 
 def host_of(settings: StenoSettings, backend: str | None = None) -> Host:
     """Where models run, for what `auto` stands for there."""
-    from infra.on_modal.gpus import gpus_of
     from speech.host import Host
 
     if (backend or settings.compute.backend) == "modal":
-        return Host(settings.models_path, settings.offline, gpu=bool(gpus_of("asr", settings.modal)))
+        return _modal_host(settings)
     return Host.here(runtime_of(settings))
+
+
+def _modal_host(settings: StenoSettings) -> Host:
+    """The containers of the deployed app, with their own token. One that Modal's own command deployed has the settings' secret."""
+    from infra.on_modal import about
+    from infra.on_modal.contract import About
+    from infra.on_modal.gpus import gpus_of
+    from speech.host import Host
+    from speech.hub import hub_token
+
+    known = about.read(settings.modal)
+    if known is None:
+        secret = bool(settings.modal.hf_secret)
+        known = About(code="", token=secret, gated=about.gated_models(settings.models_path) if secret else ())
+    lacking = (
+        "" if known.token else "The app on Modal has no hub token; `steno modal deploy --hub-token` gives it this machine's"
+    )
+    return Host(
+        settings.models_path,
+        settings.offline,
+        gpu=bool(gpus_of("asr", settings.modal)),
+        gated=frozenset(known.gated),
+        token=known.token or hub_token() is not None,
+        lacking=lacking,
+    )
 
 
 def computes_here(settings: StenoSettings, backend: str | None = None) -> bool:

@@ -19,6 +19,7 @@ import errno
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 FOLDERS = ("artifacts", "records", "uploads")
 """Where files are written, beside locks."""
 _ATTEMPTS_AT_A_COPY = 2
+_IDENTITY = "store/identity"
 
 
 class Store:
@@ -129,6 +131,14 @@ class Store:
     def delete_record(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), storage_errors("deleting a record"):
             self.storage.delete(f"records/{name}")
+
+    def identity(self) -> str:
+        """What tells this store from any other, made when it is first asked for."""
+        found = self.read_record(_IDENTITY)
+        if found is None:
+            self.write_record(_IDENTITY, uuid.uuid4().hex.encode())
+            found = self.read_record(_IDENTITY)  # of several that make one at once, the last is everybody's
+        return (found or b"").decode(errors="replace")
 
     # -- all that is there ---------------------------------------------------------------------------------------------
 

@@ -48,7 +48,11 @@ class Host:
     offline: bool
     gpu: bool = False
     gated: frozenset[str] | None = None
-    """The gated models that it can fetch, if known; otherwise the hub is asked, with the token of this machine."""
+    """The gated models that it can fetch, if it is another machine; of this one, the hub is asked with its token."""
+    token: bool = False
+    """Whether another machine has a token, or should have."""
+    lacking: str = ""
+    """Why another machine's token is of no use."""
 
     @classmethod
     def here(cls, runtime: RuntimeOptions) -> Host:
@@ -72,13 +76,13 @@ class Host:
         return self._or(name, PACKAGED_ASR)
 
     def diarization(self) -> Choice:
-        wanted = self.gated is not None or hub_token() is not None or self._cached(GATED_DIARIZATION)
+        wanted = self._has_token or self._cached(GATED_DIARIZATION)
         return self._or(GATED_DIARIZATION, PACKAGED_DIARIZATION) if wanted else Choice(PACKAGED_DIARIZATION)
 
     def aligner(self, language: str) -> Choice:
         """WhisperX's wav2vec2 model of the language, if there is one and torch is installed: on a GPU, and where there is a token."""
         name = TORCHAUDIO_ALIGN.get(language) or HUB_ALIGN.get(language)
-        wanted = self.gpu or hub_token() is not None
+        wanted = self.gpu or self._has_token
         if name is None or not wanted or not self.asks_hub or not (self.gated is not None or _runs_wav2vec2()):
             return Choice(ATTENTION)
         if name in TORCHAUDIO_FILES:
@@ -91,6 +95,10 @@ class Host:
                 return Choice(name)
             return Choice(ATTENTION, f"{TORCHAUDIO_HOST} is not reachable: {name} is not used, words are timed by attention.")
         return Choice(name)
+
+    def can_use(self, name: str) -> bool:
+        """Whether a model of the registry is here, or can be fetched."""
+        return self._or(name, "").name == name
 
     def _or(self, name: str, instead: str) -> Choice:
         """The model of the registry if this host can use it, else the packaged one."""
@@ -106,9 +114,13 @@ class Host:
             return Choice(name)
         if found == "denied":
             page = f"https://huggingface.co/{model.location}"
-            why = f"The token has no access to {name}; accept the licence at {page}"
+            why = self.lacking or f"The hub token has no access to {name}; accept the licence at {page}"
             return Choice(instead, f"{why}. {instead} is used instead.")
         return Choice(instead, f"The model hub is not reachable: {instead} is used instead of {name}.")
+
+    @property
+    def _has_token(self) -> bool:
+        return hub_token() is not None if self.gated is None else self.token
 
     def _cached(self, name: str) -> bool:
         if self.gated is not None:

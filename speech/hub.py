@@ -59,7 +59,7 @@ _PATIENCE = 5.0
 def access(model: Resolved, models_dir: Path) -> Access:
     """Whether the hub lets this machine's token fetch a model: one small request, whose answer is remembered."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
     token = hub_token()
 

@@ -61,7 +61,7 @@ class StubCompute:
         if {ref.sha256 for ref in job.inputs.values()} & set(plan.get("poison", ())):
             os.kill(os.getpid(), signal.SIGKILL)
         if (failure := plan.get("fail", {}).get(job.stage)) and _nth(plan, job) <= failure.get("times", 10**9):
-            kind = getattr(stenoflow.errors, failure["error"], None) or getattr(stenoflow.errors, failure["error"])
+            kind = getattr(stenoflow.errors, failure["error"])
             said = failure.get("message", f"the {job.stage} stage was told to fail")
             raise kind(said, **({"cure": failure["cure"]} if "cure" in failure else {}))
         if plan.get("real"):

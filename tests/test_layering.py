@@ -31,6 +31,7 @@ CONTRACT = {
     "speech.schema",
     "stenoflow.errors",
     "speech.stages",
+    "speech.host",
     "speech.models",
     "speech.registry",
     "speech.languages",
@@ -74,6 +75,7 @@ LOOKS_INTO_THE_ENGINE = (
     "stenoflow/cli/doctor.py",
     "stenoflow/cli/deep.py",
     "stenoflow/cli/checks.py",
+    "stenoflow/cli/modal.py",
     "stenoflow/cli/models.py",
 )
 """What checks an installation reads any module of the engine, inside functions."""

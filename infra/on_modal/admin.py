@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from typing import Any
 
+from infra.on_modal import about
 from infra.on_modal.contract import code_fingerprint
 from infra.on_modal.errors import modal_errors
-from infra.settings import StenoSettings
+from infra.settings import ModalSettings, StenoSettings
 from stenoflow import isolated
 from stenoflow.errors import ModalNotDeployed
 
@@ -25,8 +27,38 @@ async def require_account() -> None:
         await client.hello.aio()  # type: ignore[no-untyped-call]
 
 
-async def deploy(settings: StenoSettings, *, quiet: bool) -> str:
+def secret_name(settings: ModalSettings) -> str:
+    """Of the secret that `deploy` makes of the hub token."""
+    return f"{settings.app}-hub-token"
+
+
+async def has_secret(settings: ModalSettings) -> bool:
+    """Whether an earlier deployment made it."""
+    import modal
+    from modal import exception
+
+    with modal_errors("a look at the secrets"):
+        try:
+            await modal.Secret.from_name(secret_name(settings), environment_name=settings.environment).hydrate.aio()
+        except exception.NotFoundError:
+            return False
+    return True
+
+
+async def make_secret(settings: ModalSettings, token: str) -> None:
+    """Keep the hub token as a Modal secret, in place of an earlier one."""
+    import modal
+
+    name, where = secret_name(settings), settings.environment
+    with modal_errors("making the secret of the hub token"):
+        await modal.Secret.objects.delete.aio(name, allow_missing=True, environment_name=where)
+        await modal.Secret.objects.create.aio(name, {"HF_TOKEN": token}, environment_name=where)
+
+
+async def deploy(settings: StenoSettings, *, quiet: bool, hf_secret: str = "") -> str:
     """`modal deploy`, with its own words on the terminal unless `quiet`. What it printed, when it succeeds.
+
+    `hf_secret` names the secret with the hub token, if the settings name none.
 
     Raises ModalDenied, and ModalNotDeployed when Modal refuses the app.
     """
@@ -34,12 +66,15 @@ async def deploy(settings: StenoSettings, *, quiet: bool) -> str:
     command = isolated.command("infra.on_modal.deploy")
     if settings.modal.environment:
         command += ["--env", settings.modal.environment]
+    secret = settings.modal.hf_secret or hf_secret
+    env = os.environ | {"STENO_MODAL__HF_SECRET": secret}
     done = await asyncio.to_thread(
-        subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False
+        subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False, env=env
     )
     if done.returncode:
         said = [line.strip(" │") for line in (done.stderr or done.stdout or "").splitlines() if line.strip(" │╭╰─╮╯")]
         raise ModalNotDeployed(f"`modal deploy` failed ({said[-1] if said else 'see above'}); nothing was replaced.")
+    await asyncio.to_thread(about.write, settings.modal, settings.models_path, token=bool(secret))
     return done.stdout or ""
 
 

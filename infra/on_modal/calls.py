@@ -96,9 +96,13 @@ class Calls:
         if record is not None and (record.app, record.environment) == (self.settings.app, self.settings.environment):
             return await modal.FunctionCall.from_id(record.call_id).hydrate.aio()
         with contextlib.suppress(exception.NotFoundError):
-            noted = await self._notes().get.aio(claim(key))
+            noted = await self._notes().get.aio(await self.claim(key))
             return await modal.FunctionCall.from_id(noted).hydrate.aio() if noted else None
         return None
+
+    async def claim(self, key: str) -> str:
+        """Where the call that computes `key` for this store is noted."""
+        return claim(key, await asyncio.to_thread(self.store.identity))
 
     def _notes(self) -> modal.Dict:
         import modal
@@ -107,18 +111,26 @@ class Calls:
 
     async def _awaited(self, key: str, call: modal.FunctionCall[Any], doing: str, progress: ProgressSink) -> RemoteAnswer:
         """The call's answer; its record goes when it has ended, and stays while it may still be at work."""
+        from modal import exception
+
         watcher = asyncio.create_task(self._watch(call.object_id, progress))
         ended = True
         try:
             return RemoteAnswer.model_validate(await self._get(call, doing))
-        except asyncio.CancelledError:
-            await self._cancel(call)
+        except Gone:
             raise
         except _OutOfReach as error:
             ended = False
+            if isinstance(error.cause, exception.AuthError | exception.PermissionDeniedError):
+                with modal_errors(doing):
+                    raise error.cause from None
             raise TransientError(
-                f"Modal was out of reach for {self.settings.reconnect:.0f} s during {doing} ({error})."
+                f"Modal was out of reach for {self.settings.reconnect:.0f} s during {doing} ({type(error.cause).__name__})."
             ) from None
+        except BaseException:
+            # Whether it is still at work is not known: what is made again must not be paid for twice.
+            await self._cancel(call)
+            raise
         finally:
             watcher.cancel()
             if ended:
@@ -129,7 +141,18 @@ class Calls:
         from grpclib.exceptions import StreamTerminatedError
         from modal import exception
 
-        broken = (exception.ConnectionError, exception.ServiceError, StreamTerminatedError, ConnectionError)
+        broken = (
+            *(
+                exception.ConnectionError,
+                exception.ServiceError,
+                exception.InternalError,
+                StreamTerminatedError,
+                ConnectionError,
+            ),
+            # An answer to the question and not to the call, which goes on.
+            *(exception.ResourceExhaustedError, exception.ConflictError, exception.DataLossError),
+            *(exception.AuthError, exception.PermissionDeniedError),
+        )
         away_since: float | None = None
         while True:
             try:
@@ -138,10 +161,12 @@ class Calls:
                         return await call.get.aio(timeout=POLL)
                     except (exception.NotFoundError, exception.OutputExpiredError):
                         raise Gone from None
-                    except broken as error:
+                    except (*broken, exception.InternalFailure) as error:
                         away_since = away_since or time.monotonic()
                         if time.monotonic() - away_since > self.settings.reconnect:
-                            raise _OutOfReach(type(error).__name__) from None
+                            if isinstance(error, exception.InternalFailure):
+                                raise  # Modal's word on the call itself
+                            raise _OutOfReach(error) from None
                         await asyncio.sleep(1.0)
                         continue
             except _StillRunning:
@@ -171,7 +196,7 @@ class Calls:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CANCEL_LIMIT):
                 await self._pass_on(call_id, progress)
-                await self._notes().pop.aio(claim(key), None)
+                await self._notes().pop.aio(await self.claim(key), None)
         await asyncio.to_thread(self.store.delete_record, _name(key))
 
     async def _cancel(self, call: modal.FunctionCall[Any]) -> None:
@@ -185,7 +210,9 @@ class _StillRunning(Exception):
 
 
 class _OutOfReach(Exception):
-    pass
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
 
 
 @contextlib.contextmanager

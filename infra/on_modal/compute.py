@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifacts import StageOutcome
 from infra.jobs import Compute, ProgressSink, StageJob
+from infra.on_modal import about
 from infra.on_modal.calls import Calls
 from infra.on_modal.contract import METHODS, RemoteAnswer, RemoteCall, code_fingerprint
 from infra.on_modal.errors import rebuilt
@@ -17,7 +18,7 @@ from infra.progress import log_line
 from infra.settings import StenoSettings
 from infra.storage import kind_of
 from infra.store import Store
-from stenoflow.errors import ArtifactMissing, TransientError
+from stenoflow.errors import ArtifactMissing, ModalNotDeployed, TransientError
 
 if TYPE_CHECKING:
     import modal
@@ -54,6 +55,7 @@ class ModalCompute:
         import modal
 
         settings = self.settings.modal
+        await self._require_this_code()
         class_name, method = METHODS[job.stage]
         kind = modal.Cls.from_name(settings.app, class_name, environment_name=settings.environment)
         gpu = larger_gpu(job.stage, job.larger, settings)
@@ -65,9 +67,18 @@ class ModalCompute:
             code=code_fingerprint(),
             store=self.store.url if self.shared else "",
             executions=settings.executions,
+            claim=await self.calls.claim(job.key),
         )
         spawned: modal.FunctionCall[Any] = await getattr(kind(), method).spawn.aio(call.model_dump(mode="json"))
         return spawned
+
+    async def _require_this_code(self) -> None:
+        """Raise ModalNotDeployed before a container is paid for whose answer would be refused."""
+        known = await asyncio.to_thread(about.read, self.settings.modal)
+        if known is not None and known.code != code_fingerprint():
+            raise ModalNotDeployed(
+                "The deployed app is of another version than this machine's", cure="run `steno modal deploy`"
+            )
 
     def _outcome(self, answer: RemoteAnswer) -> StageOutcome:
         if answer.outcome is not None:

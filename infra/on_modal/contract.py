@@ -47,9 +47,25 @@ def calls_name(settings: ModalSettings) -> str:
     return f"{settings.app}-calls"
 
 
-def claim(key: str) -> str:
-    """Where the id of the call that computes `key` is noted."""
-    return f"key:{key}"
+def claim(key: str, store: str) -> str:
+    """Where the id of the call that computes `key` is noted, by the identity of the store that asked: machines that share the
+    app and no store do not take each other's calls."""
+    return f"key:{store}:{key}"
+
+
+ABOUT = "about"
+"""Where the app's own facts are noted."""
+
+
+class About(Frozen):
+    """What a deployed app says of itself before a container of its is started."""
+
+    code: str
+    """`code_fingerprint()` of what was deployed."""
+    token: bool = False
+    """Whether its containers have a hub token."""
+    gated: tuple[str, ...] = ()
+    """The gated models that they can fetch."""
 
 
 class RemoteCall(Frozen):
@@ -62,6 +78,8 @@ class RemoteCall(Frozen):
     """URL of a store that the container opens itself; empty for the artifacts volume."""
     executions: int = 1
     """How often the call may be begun: Modal runs a call again and again when its container dies."""
+    claim: str = ""
+    """Where the container notes the call's id."""
 
 
 class RemoteError(Frozen):

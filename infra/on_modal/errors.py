@@ -23,8 +23,8 @@ _OUT_OF_MEMORY = ("out of memory", "oom", "memory limit")
 
 def rebuilt(error: RemoteError) -> StenoError:
     """The error that a container met."""
-    kinds = [kind for module in (stenoflow.errors, stenoflow.errors) for kind in vars(module).values()]
-    known = {kind.code: kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StenoError)}
+    kinds = [kind for kind in vars(stenoflow.errors).values() if isinstance(kind, type) and issubclass(kind, StenoError)]
+    known = {kind.code: kind for kind in kinds}
     return known.get(error.code, StageFailed)(error.message, cure=error.cure)
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from infra.compute import runtime_of
+from infra.on_modal import about
 from infra.on_modal.contract import weights_name
 from infra.on_modal.gpus import gpus_of
 from infra.settings import get_settings
 from speech import ahead
 from speech.host import Host
+from speech.hub import hub_token
 from speech.schema import RuntimeOptions
 from stenoflow.errors import StenoError
 
@@ -29,6 +31,7 @@ def load_speech() -> None:
 def load_voices() -> None:
     """Segmentation and speaker embedding."""
     _load(lambda: ahead.load_voices(runtime_here(), host=host_here()))
+    note_access()
 
 
 def _load(load: Callable[[], None]) -> None:
@@ -81,8 +84,15 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
     bring("diarization", voices)
     for language in languages:
         bring(f"alignment {language}", lambda language=language: aligner(language))
+    note_access()
     commit()
     return rows
+
+
+def note_access() -> None:
+    """Tell orchestrators which gated models containers can fetch."""
+    settings = get_settings()
+    about.write(settings.modal, settings.models_path, token=hub_token() is not None)
 
 
 def host_here() -> Host:

@@ -25,7 +25,6 @@ from infra.on_modal.contract import (
     answer_json,
     artifacts_name,
     calls_name,
-    claim,
     code_fingerprint,
     events_name,
     weights_name,
@@ -71,7 +70,7 @@ def _told(error: StenoError) -> RemoteError:
 async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
     if call.code != code_fingerprint():
         raise ModalNotDeployed("The deployed app is of another version than this machine's", cure="run `steno modal deploy`")
-    execution = await _note_execution(channel.call_id, call.job.key)
+    execution = await _note_execution(channel.call_id, call.claim)
     if execution > call.executions:
         raise WorkerLost(
             f"The containers of the {call.job.stage} stage died {execution - 1} times in a row",
@@ -151,15 +150,15 @@ def _notes() -> modal.Dict:
     return modal.Dict.from_name(calls_name(get_settings().modal), create_if_missing=True)
 
 
-async def _note_execution(call_id: str, key: str) -> int:
+async def _note_execution(call_id: str, claim: str) -> int:
     """How often this call has been begun, this time included; 1 when that cannot be told.
 
-    That it computes `key` is noted too: the orchestrator may have been killed before it could record the call.
+    The call's id is noted under `claim` too: the orchestrator may have been killed before it could record the call.
     """
     with contextlib.suppress(Exception):
         notes = _notes()
         count = int(await notes.get.aio(call_id, 0)) + 1
-        await notes.update.aio({call_id: count, claim(key): call_id})
+        await notes.update.aio({call_id: count, claim: call_id})
         return count
     return 1
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from infra.settings import ModalSettings
 
 
 @click.group("modal")
@@ -23,13 +26,49 @@ def command() -> None:
 
 
 @command.command("deploy")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-def deploy(quiet: bool) -> None:
-    """Deploy the app, or replace it: calls at work are finished by what they began on."""
+@click.option(
+    "--hub-token/--no-hub-token",
+    default=None,
+    help="Store this machine's hub token as a Modal secret, for gated models. Asked on a terminal by default.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+def deploy(hub_token: bool | None, quiet: bool) -> None:
+    """Deploy the app, or replace it. Running calls are finished by the version they started on."""
     from infra.on_modal import admin
     from infra.settings import get_settings
 
-    asyncio.run(admin.deploy(get_settings(), quiet=quiet))
+    async def run() -> None:
+        settings = get_settings()
+        secret = "" if settings.modal.hf_secret else await _hub_secret(settings.modal, hub_token, quiet=quiet)
+        await admin.deploy(settings, quiet=quiet, hf_secret=secret)
+
+    asyncio.run(run())
+
+
+async def _hub_secret(settings: ModalSettings, wanted: bool | None, *, quiet: bool) -> str:
+    """The name of the secret with the hub token: made now, or by an earlier deployment; empty for none."""
+    import sys
+
+    from infra.on_modal import admin
+    from speech.hub import hub_token
+
+    await admin.require_account()
+    name, token = admin.secret_name(settings), hub_token()
+    if wanted and token is None:
+        raise click.UsageError("--hub-token: there is no hub token here; set HF_TOKEN.")
+    if wanted is False:
+        return ""
+    if wanted is None and await admin.has_secret(settings):
+        return name
+    if wanted is None and token is not None:
+        if sys.stdin is not None and sys.stdin.isatty() and not quiet:
+            wanted = click.confirm(f"Store your hub token as the Modal secret {name}, for gated models?", default=True)
+        elif not quiet:
+            click.echo("The app has no hub token, so it uses no gated models; `steno modal deploy --hub-token` gives it yours.")
+    if not wanted or token is None:
+        return ""
+    await admin.make_secret(settings, token)
+    return name
 
 
 @command.command("check")

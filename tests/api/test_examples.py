@@ -140,5 +140,5 @@ def test_modal(models_dir: Path, tmp_path: Path) -> None:
         before = len(server.calls)
         run("modal.sh", str(recording), env=env, folder=tmp_path)
         assert {"Speech.asr", "Voices.segment", "Voices.embed"} <= {each["function"] for each in server.calls[before:]}
-        assert server.app("stenoflow")["functions"]["Speech.*"]["secrets"][0]["name"] == "huggingface"
+        assert server.app("stenoflow")["functions"]["Speech.*"]["secrets"][0]["name"] == "stenoflow-hub-token"
     assert "Chicago" in (tmp_path / "talk.json").read_text()

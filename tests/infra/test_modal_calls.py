@@ -19,7 +19,7 @@ from infra.on_modal.calls import CallRecord, Calls
 from infra.on_modal.contract import RemoteAnswer
 from infra.settings import ModalSettings
 from infra.store import Store
-from stenoflow.errors import TransientError
+from stenoflow.errors import ModalDenied, TransientError
 
 ANSWER = RemoteAnswer()
 Turn = tuple[float, BaseException | RemoteAnswer]
@@ -130,3 +130,49 @@ async def test_who_stops_waiting_cancels_the_call(waits: Calls, monkeypatch: pyt
         await awaited(waits, call)
     assert call.cancelled == 1
     assert waits.store.read_record("calls/key") is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exception.InternalFailure("worker lost"),
+        exception.InternalError("internal"),
+        exception.ResourceExhaustedError("slow down"),
+        exception.ConflictError("conflict"),
+        exception.AuthError("expired"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_one_transient_answer_while_waiting_leaves_the_call_alone(
+    waits: Calls, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    call = on_its_clock(Call(RUNNING, (1.0, error), RUNNING, (1.0, error), (1.0, ANSWER)), monkeypatch)
+    assert await awaited(waits, call) == ANSWER
+    assert not call.cancelled
+
+
+async def test_a_token_that_stays_refused_is_said_and_the_call_stays_recorded(
+    waits: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = on_its_clock(Call((3.0, exception.AuthError("expired"))), monkeypatch)
+    with pytest.raises(ModalDenied):
+        await awaited(waits, call)
+    assert waits.store.read_record("calls/key") is not None
+    assert not call.cancelled
+
+
+async def test_a_call_that_modal_keeps_failing_is_cancelled_before_another_is_made(
+    waits: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = on_its_clock(Call((3.0, exception.InternalFailure("worker lost"))), monkeypatch)
+    with pytest.raises(TransientError):
+        await awaited(waits, call)
+    assert call.cancelled == 1
+    assert waits.store.read_record("calls/key") is None
+
+
+async def test_stores_that_share_an_app_note_their_calls_apart(waits: Calls, tmp_path: Path) -> None:
+    other = Calls(Store(str(tmp_path / "other"), tmp_path / "scratch"), waits.settings)
+    again = Calls(Store(str(tmp_path / "store"), tmp_path / "scratch"), waits.settings)
+    assert await waits.claim("key") != await other.claim("key")
+    assert await waits.claim("key") == await again.claim("key")

@@ -159,7 +159,15 @@ def test_of_another_machine_the_hub_is_not_asked_here(hub: Hub, tmp_path: Path, 
     hub.members.add(TOKEN)
     without = Host(tmp_path, offline=False, gpu=True, gated=frozenset())
     assert auto(without) == ("large-v3-turbo", PACKAGED_DIARIZATION)
-    assert auto(Host(tmp_path, offline=False, gpu=True, gated=frozenset({"community-1"}))) == ("large-v3-turbo", "community-1")
+    assert without.diarization().warning == ""
+    refused = Host(tmp_path, offline=False, gpu=True, gated=frozenset(), token=True)
+    assert LICENCE in refused.diarization().warning
+    lacking = Host(tmp_path, offline=False, gpu=True, gated=frozenset(), token=True, lacking="It has no token")
+    assert lacking.diarization().warning == f"It has no token. {PACKAGED_DIARIZATION} is used instead."
+    assert auto(Host(tmp_path, offline=False, gpu=True, gated=frozenset({"community-1"}), token=True)) == (
+        "large-v3-turbo",
+        "community-1",
+    )
     assert hub.asked == []
 
 

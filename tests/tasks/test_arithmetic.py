@@ -99,8 +99,10 @@ async def test_asking_for_another_type_computes_the_text_again(
     [
         (lambda here: resolve_asr("tiny", None, **here), "whisper:tiny@d90ca5fe260221311c53c58e660288d3deb8d356"),
         (lambda here: resolve_asr("turbo", None, **here), "whisper:large-v3-turbo@0a363e9161cbc7ed1431c9597a8ceaf0c4f78fcf"),
-        (lambda here: resolve_asr("auto", None, **here), "whisper:large-v3-turbo@0a363e9161cbc7ed1431c9597a8ceaf0c4f78fcf"),
-        (lambda here: resolve_diarization("auto", **here), "diarization:community-1@3533c8cf8e369892e6b79ff1bf80f7b0286a54ee"),
+        (
+            lambda here: resolve_diarization("community-1", **here),
+            "diarization:community-1@3533c8cf8e369892e6b79ff1bf80f7b0286a54ee",
+        ),
         (
             lambda here: resolve_align("attention", "en", resolve_asr("tiny", None, **here), **here),
             "attention:attention:tiny@d90ca5fe260221311c53c58e660288d3deb8d356",
@@ -112,7 +114,7 @@ async def test_asking_for_another_type_computes_the_text_again(
             "wav2vec2:jonatasgrosman/wav2vec2-large-xlsr-53-japanese@pinned",
         ),
     ],
-    ids=["tiny", "turbo", "auto", "community-1", "attention", "wav2vec2"],
+    ids=["tiny", "turbo", "community-1", "attention", "wav2vec2"],
 )
 def test_models_have_the_identities_that_keys_were_made_of_before_there_were_several_engines(
     resolved: Callable[[dict[str, Any]], Resolved], identity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
