@@ -96,6 +96,11 @@ class Host:
             return Choice(ATTENTION, f"{TORCHAUDIO_HOST} is not reachable: {name} is not used, words are timed by attention.")
         return Choice(name)
 
+    def has(self, name: str) -> bool:
+        """Whether nothing has to be fetched for a name: of a model of the hub, that it is in the cache."""
+        model = MODELS.get(name)
+        return model is None or model.hub is None or self._cached(name)
+
     def can_use(self, name: str) -> bool:
         """Whether a model of the registry is here, or can be fetched."""
         return self._or(name, "").name == name

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind
 from infra.on_modal.contract import DATA_PATH
 from infra.store import Store
+from stenoflow.errors import TransientError
 
 if TYPE_CHECKING:
     import modal
@@ -31,24 +32,35 @@ class VolumeStore(Store):
         self._guard = threading.Lock()
 
     @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """A volume refuses for a while: another call's file is open, another container commits, Modal is busy."""
+        try:
+            yield
+        except Exception as error:
+            raise TransientError(f"Modal's artifacts volume refused a container for now ({type(error).__name__}).") from None
+
+    @contextlib.contextmanager
     def local(self, ref: ArtifactRef) -> Iterator[Path]:
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix="input-", suffix=SUFFIXES[ref.kind], dir=self.scratch) as file:
             with self._guard:
                 if not Path(self.root, ref.path).is_file():
-                    self.volume.reload()
+                    with self._asked():
+                        self.volume.reload()
                 with super().local(ref) as path:
                     shutil.copyfile(path, file.name)
             yield Path(file.name)
 
     def delete(self, path: str) -> None:
         super().delete(path)
-        self.volume.commit()
+        with self._asked():
+            self.volume.commit()
 
     def put(
         self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None, by: str = ""
     ) -> ArtifactRef:
         with self._guard:
             ref = super().put(source, kind, sha256=sha256, meta=meta, by=by)
-            self.volume.commit()
+            with self._asked():
+                self.volume.commit()
         return ref

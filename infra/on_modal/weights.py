@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,11 +36,11 @@ def load_voices() -> None:
 
 
 def _load(load: Callable[[], None]) -> None:
-    try:
+    """A container starts all the same: the call that needs what is missing reports it, and Modal would start it again for ever."""
+    with contextlib.suppress(StenoError):
         load()
-    except StenoError:
-        return
-    commit()
+        with contextlib.suppress(Exception):  # another container's commit is under way; it fetches the same
+            commit()
 
 
 def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:

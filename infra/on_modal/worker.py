@@ -94,9 +94,10 @@ async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
 
 
 async def _see_weights(params: dict[str, Any], settings: StenoSettings) -> None:
-    """Have this container see the folders of weights that the call names: they may have been uploaded after it started."""
-    named = [Path(value) for value in params.values() if isinstance(value, str) and value.startswith(f"{WEIGHTS_PATH}/")]
-    if all(path.exists() for path in named):
+    """Have this container see the weights that the call names: they may have been uploaded or fetched after it started."""
+    name = str(params.get("model", ""))
+    uploaded = name.startswith(f"{WEIGHTS_PATH}/")
+    if await asyncio.to_thread(Path(name).exists if uploaded else lambda: _is_at_hand(name, settings)):
         return
     import modal
 
@@ -104,7 +105,15 @@ async def _see_weights(params: dict[str, Any], settings: StenoSettings) -> None:
         await asyncio.to_thread(modal.Volume.from_name(weights_name(settings.modal)).reload)
     except Exception as error:
         # Volumes cannot be reloaded while a file of theirs is open: another call of this container is loading its model.
-        raise WorkerLost("A container could not look for weights that were uploaded after it had started.") from error
+        if uploaded:
+            raise WorkerLost("A container could not look for weights that were uploaded after it had started.") from error
+
+
+def _is_at_hand(name: str, settings: StenoSettings) -> bool:
+    """Whether nothing has to be fetched for a model of the registry."""
+    from speech.host import Host
+
+    return Host(settings.models_path, settings.offline).has(name)
 
 
 def _here(call: RemoteCall, settings: StenoSettings) -> StageJob:

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from modal import exception
 
+from infra.artifacts import ArtifactRef
 from infra.on_modal import calls
 from infra.on_modal.calls import CallRecord, Calls
 from infra.on_modal.contract import RemoteAnswer
+from infra.on_modal.volume_store import VolumeStore
 from infra.settings import ModalSettings
 from infra.store import Store
 from stenoflow.errors import ModalDenied, TransientError
@@ -176,3 +178,27 @@ async def test_stores_that_share_an_app_note_their_calls_apart(waits: Calls, tmp
     again = Calls(Store(str(tmp_path / "store"), tmp_path / "scratch"), waits.settings)
     assert await waits.claim("key") != await other.claim("key")
     assert await waits.claim("key") == await again.claim("key")
+
+
+@pytest.mark.parametrize("operation", ["reload", "commit"])
+async def test_a_volume_that_refuses_for_now_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Modal refuses to reload while any file of the volume is open, and to commit beside another commit."""
+
+    class Refusing:
+        def reload(self) -> None:
+            raise RuntimeError("there are open files preventing the operation")
+
+        def commit(self) -> None:
+            raise exception.ConflictError("commit conflict")
+
+    monkeypatch.setattr("infra.on_modal.volume_store.DATA_PATH", str(tmp_path / "volume"))
+    store = VolumeStore(Refusing(), tmp_path / "scratch")  # type: ignore[arg-type]
+    (source := tmp_path / "words.json").write_text("{}")
+    with pytest.raises(TransientError, match="refused a container for now"):
+        if operation == "commit":
+            store.put(source, "asr")
+        else:
+            with store.local(ArtifactRef(kind="asr", path="artifacts/asr/00/missing.json", sha256="0" * 64, bytes=2)):
+                pass
