@@ -98,11 +98,22 @@ def not_installed(packages: Sequence[str], extra: str) -> EngineMissing:
 
 
 def gpu_gigabytes() -> float:
-    """Memory of the first GPU, as its driver's tool says; 0 where it does not."""
+    """Memory of the first GPU that this process may use, in GiB; 0 if unknown."""
+    return _gpu_mebibytes("memory.total") / 1024
+
+
+def gpu_free_bytes() -> int:
+    """Free memory of that GPU; 0 if unknown."""
+    return int(_gpu_mebibytes("memory.free")) << 20
+
+
+def _gpu_mebibytes(quantity: str) -> float:
+    """As its driver's tool reports it: torch would take seconds to import."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    command = ["nvidia-smi", f"--query-gpu={quantity}", "--format=csv,noheader,nounits", *([f"--id={first}"] if first else [])]
     try:
-        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
         said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-        return float(said.split("\n")[0]) / 1024
+        return float(said.split("\n")[0])
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0.0
 

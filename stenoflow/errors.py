@@ -193,6 +193,8 @@ class OutOfMemory(StenoError):
     code = "out_of_memory"
     exit_code = 5
     retry = Retry.SMALLER
+    tried: int | None = None
+    """The batch that did not fit, if the stage chose it itself."""
 
 
 class StageCancelled(StenoError):

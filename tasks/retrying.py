@@ -50,16 +50,16 @@ class Attempts:
             return False  # the stage that makes it has to run first: the flow's business
         retry = error.retry if isinstance(error, StenoError) else Retry.NEVER
         if retry is Retry.SMALLER:
-            return self._with_less()
+            return self._with_less(getattr(error, "tried", None))
         if retry is Retry.LATER:
             self.transient += 1
             return self.transient <= get_settings().retry.attempts
         return False
 
-    def _with_less(self) -> bool:
-        """Halve the batch, down to one; where there are larger GPUs only twice, and then take the next. False at the end."""
+    def _with_less(self, tried: int | None) -> bool:
+        """Halve the batch that was tried, down to one; where there are larger GPUs only twice, and then take the next. False at the end."""
         halve = not self.larger_steps or self.halved < _HALVINGS_BEFORE_A_LARGER_GPU
-        tried = self.batch_size or USUAL_BATCH
+        tried = tried or self.batch_size or USUAL_BATCH
         if halve and tried > 1:
             self.batch_size = tried // 2
             self.halved += 1

@@ -90,6 +90,8 @@ class RemoteError(Frozen):
     """What happened."""
     cure: str = ""
     where: str = ""
+    tried: int | None = None
+    """Of OutOfMemory: the batch that did not fit."""
 
 
 class RemoteAnswer(Frozen):

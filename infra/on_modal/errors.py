@@ -25,7 +25,10 @@ def rebuilt(error: RemoteError) -> StenoError:
     """The error that a container met."""
     kinds = [kind for kind in vars(stenoflow.errors).values() if isinstance(kind, type) and issubclass(kind, StenoError)]
     known = {kind.code: kind for kind in kinds}
-    return known.get(error.code, StageFailed)(error.message, cure=error.cure)
+    found = known.get(error.code, StageFailed)(error.message, cure=error.cure)
+    if isinstance(found, OutOfMemory):
+        found.tried = error.tried
+    return found
 
 
 @contextlib.contextmanager

@@ -64,7 +64,8 @@ async def serve(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _told(error: StenoError) -> RemoteError:
     what = error.happened.removesuffix(".") if error.cure else error.happened
-    return RemoteError(code=error.code, message=what, cure=error.cure)
+    tried = error.tried if isinstance(error, OutOfMemory) else None
+    return RemoteError(code=error.code, message=what, cure=error.cure, tried=tried)
 
 
 async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:

@@ -22,6 +22,7 @@ from speech.schema import AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, Runt
 from speech.shards import WHOLE
 from speech.stages import Progress
 from speech.stored import read_json
+from stenoflow.errors import OutOfMemory
 from stenoflow.types import Frozen, ModelInfo, Timing
 
 UNDETERMINED = "und"
@@ -115,7 +116,11 @@ def _transcribed(
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
         batch_size = runtime.batch_size or engine.chunks_at_once(params, runtime)
-        part = engine.transcribe(recording, plan, params, batch_size, progress, shard)
+        try:
+            part = engine.transcribe(recording, plan, params, batch_size, progress, shard)
+        except OutOfMemory as error:
+            error.tried = batch_size
+            raise
     return part, {"load_seconds": round(loaded, 3), "device": engine.device, "batch_size": batch_size}
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speech.runtime import load_once
+from speech.runtime import gpu_free_bytes, load_once
 from speech.schema import USUAL_BATCH
 from stenoflow.types import ModelInfo
 
@@ -17,15 +21,14 @@ MOST = 64
 """Chunks: beyond that a GPU is full of work, and a stage seldom stops to be cancelled."""
 _SHARE = 0.6
 """Of the free memory. What is left is for the networks that find the speakers meanwhile, and for what the estimate does not know."""
-_DECODER_LAYERS = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
-"""Of OpenAI's models, by width (`whisper/model.py`). Distilled ones have fewer, so that what is counted for them is too much."""
+_LAYER = re.compile(r"decoder/layer_(\d+)/")
 _HEAD_WIDTH = 64
 _ENCODER_FRAMES = 1500
 _TOKENS = 448
 
 
-def chunks_at_once(model: WhisperModel, info: ModelInfo, beam_size: int, workers: int = 1) -> int:
-    """Chunks for each of the `workers` that share a model, for a request that names no number.
+def chunks_at_once(model: WhisperModel, info: ModelInfo, weights: Path, beam_size: int, workers: int = 1) -> int:
+    """Chunks for each of the `workers` that share a model, for a request that names no number. `weights` is its `model.bin`.
 
     Found once per loaded model, before its allocator holds memory of its own.
     """
@@ -34,11 +37,9 @@ def chunks_at_once(model: WhisperModel, info: ModelInfo, beam_size: int, workers
         return USUAL_BATCH
 
     def found() -> int:
-        import torch
-
-        free, _ = torch.cuda.mem_get_info()
         wide = 4 if inner.compute_type.endswith("float32") else 2
-        return chunks_that_fit(free, model_width(model), beam_size, wide)
+        free = gpu_free_bytes()
+        return chunks_that_fit(free, model_width(model), decoder_layers(weights), beam_size, wide) if free else USUAL_BATCH
 
     return max(1, load_once(("chunks at once", info.name, info.revision, inner.compute_type, beam_size), found) // workers)
 
@@ -50,13 +51,37 @@ def model_width(model: WhisperModel) -> int:
     return int(model.encode(silence).shape[-1])
 
 
-def chunks_that_fit(free: int, width: int, beam_size: int, value_bytes: int = 2) -> int:
+def decoder_layers(weights: Path) -> int:
+    """How deep the decoder is: large-v3 has 32 layers, turbo 4, distilled models 2. Read from the names in CTranslate2's file.
+
+    Its layout (`ctranslate2/specs/model_spec.py`): version, name, revision and count; then for each variable its name, rank, dimensions,
+    type, size in bytes, and values.
+    """
+    deepest = -1
+    with weights.open("rb") as file:
+
+        def number(form: str) -> int:
+            return int(struct.unpack(f"<{form}", file.read(struct.calcsize(form)))[0])
+
+        number("I")
+        file.seek(number("H"), os.SEEK_CUR)
+        number("I")
+        for _ in range(number("I")):
+            name = file.read(number("H")).rstrip(b"\0").decode()
+            file.seek(4 * number("B"), os.SEEK_CUR)
+            number("B")
+            file.seek(number("I"), os.SEEK_CUR)
+            if layer := _LAYER.match(name):
+                deepest = max(deepest, int(layer[1]))
+    return deepest + 1
+
+
+def chunks_that_fit(free: int, width: int, layers: int, beam_size: int, value_bytes: int = 2) -> int:
     """Chunks whose decoding takes at most `_SHARE` of `free` bytes, 1 to MOST; above the usual batch a multiple of it, as shards are.
 
     A chunk takes the keys and values of every decoder layer, over the encoder's frames once and over the tokens once per beam, and
     while it is encoded one layer's attention and its widest states.
     """
-    layers = _DECODER_LAYERS.get(width, max(_DECODER_LAYERS.values()))
     keys_and_values = 2 * layers * width * (_ENCODER_FRAMES + beam_size * _TOKENS)
     encoding = width // _HEAD_WIDTH * _ENCODER_FRAMES**2 + 8 * width * _ENCODER_FRAMES
     fitting = int(min(max(free * _SHARE // (value_bytes * (keys_and_values + encoding)), 1), MOST))

@@ -65,13 +65,15 @@ class Whisper(NamedTuple):
     model: WhisperModel
     info: ModelInfo
     at_once: int
+    weights: Path
+    """Its `model.bin`."""
 
     @property
     def device(self) -> str:
         return str(self.model.model.device)
 
     def chunks_at_once(self, params: AsrParams, runtime: RuntimeOptions) -> int:
-        return chunks_at_once(self.model, self.info, params.beam_size, runtime.workers)
+        return chunks_at_once(self.model, self.info, self.weights, params.beam_size, runtime.workers)
 
     def transcribe(
         self,
@@ -86,7 +88,8 @@ class Whisper(NamedTuple):
 
 
 def load(model: Resolved, runtime: RuntimeOptions) -> Whisper:
-    return Whisper(load_whisper(model, runtime.models_path, runtime), model.info, batches_at_once(runtime))
+    network = load_whisper(model, runtime.models_path, runtime)
+    return Whisper(network, model.info, batches_at_once(runtime), weights_folder(model, runtime.models_path) / "model.bin")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ import pytest
 
 from infra.artifacts import ArtifactRef
 from infra.jobs import ProgressSink, in_thread
+from infra.on_modal.errors import rebuilt
+from infra.on_modal.worker import _told
 from infra.settings import RetrySettings, TimeoutSettings
 from stenoflow.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall
@@ -120,3 +122,20 @@ async def test_progress_stays_between_none_and_all() -> None:
 
     await in_thread(work, seen.append, "asr")
     assert seen == [0.0, 0.5, 1.0]
+
+
+def test_a_batch_that_the_stage_chose_itself_is_halved_from_what_it_tried() -> None:
+    attempts = Attempts()
+    assert attempts.begin(None) is None
+    error = OutOfMemory("too large")
+    error.tried = 56
+    assert attempts.again_after(error)
+    assert attempts.begin(None) == 28
+
+
+def test_what_was_tried_travels_from_a_container() -> None:
+    error = OutOfMemory("Memory ran out during asr", cure="a smaller --batch-size or model needs less")
+    error.tried = 56
+    found = rebuilt(_told(error))
+    assert isinstance(found, OutOfMemory)
+    assert found.tried == 56
