@@ -124,13 +124,6 @@ def computes_here(settings: StenoSettings, backend: str | None = None) -> bool:
     return (backend or settings.compute.backend) == "local"
 
 
-def runs_torch(settings: StenoSettings) -> bool:
-    """Whether stages are computed where torch is: on Modal, or here with the extra `gpu`."""
-    from speech.runtime import has_gpu_extra
-
-    return not computes_here(settings) or has_gpu_extra()
-
-
 def import_engine() -> None:
     """Import what the stages will need. What is missing is left for the stage that needs it to report."""
     from speech import ahead
