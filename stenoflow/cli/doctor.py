@@ -90,7 +90,7 @@ def check_python() -> Check:
     version = sys.version.split()[0]
     if (3, 11) <= sys.version_info[:2] < (3, 14):
         return Check("ok", "python", version)
-    return Check("missing", "python", f"{version}; 3.11 to 3.13 is needed", "make clean && make PYTHON=python3.11 test-fast")
+    return Check("missing", "python", f"{version}; 3.11 to 3.13 is needed", "install Stenoflow with one of these")
 
 
 def check_engine() -> Iterator[Check]:
@@ -273,7 +273,7 @@ def check_prefect() -> Check:
         path = default_path()
         trouble = examined(path) if path is not None else None
         if trouble is not None:
-            return Check("missing", "prefect", trouble.message, "see docs/operations.md, “Prefect's database”")
+            return Check("missing", "prefect", trouble.message, "see “Prefect's database” in the operations guide")
         return Check("ok", "prefect", f"{installed('prefect')}, a temporary server per command; runs are kept in {home}")
     try:
         check_api(url)
