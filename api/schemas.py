@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from flows.doors import Door, model_at
-from flows.options import TranscribeOptions
+from flows.options import RedoFrom, TranscribeOptions
 from flows.request import TranscribeRequest
 from flows.webhooks import JobEnd
-from stenoflow.jobs import RetryFrom, WebhookDelivery, WebhookType
+from stenoflow.jobs import WebhookDelivery, WebhookType
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
 MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
@@ -94,7 +94,7 @@ class WebhookMessage(BaseModel):
 class RetryRequest(RetryOptions):
     """Changes for the retry. An empty body retries the failed stages; finished ones are reused."""
 
-    from_: RetryFrom | None = Field(
+    from_: RedoFrom | None = Field(
         None, alias="from", description="Recompute this stage and everything after it, even if cached."
     )
 

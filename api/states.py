@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from api import cures
 from flows.attempts import RESTARTS_WITHIN
+from flows.doors import options_of
 from flows.outcome import RunOutcome
 from flows.progress import Progress
 from flows.request import TranscribeRequest
+from speech.stages import STEPS
 from stenoflow.jobs import JobStatus, StageReport, StageState
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, TaskRun
 
-STAGES = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
 ENDED: frozenset[JobStatus] = frozenset({"completed", "failed", "canceled"})
 WAITING = ("SCHEDULED", "PENDING", "PAUSED")
 AT_WORK = ("RUNNING", "CANCELLING")
@@ -137,7 +138,7 @@ def stages_of(seen: Seen, status: JobStatus) -> list[StageReport]:
         ]
     begun = _latest(seen.run, seen.task_runs) if status != "queued" else {}
     left_out = _not_asked_for(seen.run.parameters)
-    return [_under_way(stage, begun.get(stage), left_out.get(stage)) for stage in STAGES]
+    return [_under_way(stage, begun.get(stage), left_out.get(stage)) for stage in STEPS]
 
 
 def _detail(text: str, outcome: RunOutcome) -> str:
@@ -171,11 +172,10 @@ def _under_way(stage: str, task_run: TaskRun | None, left_out: str | None) -> St
 
 def _not_asked_for(parameters: dict[str, Any]) -> dict[str, str]:
     asked = parameters.get("request") or {}
-    defaults = TranscribeRequest.model_fields
-    left_out = {"align": ("align",), "diarize": ("embed", "diarize")}
+    fields = TranscribeRequest.model_fields
     return {
-        stage: "not asked for"
-        for option, stages in left_out.items()
-        for stage in stages
-        if not asked.get(option, defaults[option].default)
+        step: "not asked for"
+        for name, option in options_of(TranscribeRequest).items()
+        for step in option.switches
+        if not asked.get(name, fields[name].default)
     }

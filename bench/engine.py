@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speech.schema import AsrResult, RuntimeOptions, StageName
-from speech.stages import STAGES, run_stage
+from speech.schema import AsrResult, RuntimeOptions
+from speech.stages import STAGES, StageName, run_stage
 
 HOUR = 3600.0
 ORDER: tuple[StageName, ...] = ("segment", "embed", "cluster", "asr", "align")

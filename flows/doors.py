@@ -59,6 +59,8 @@ class Option:
     doors: frozenset[Door]
     key: tuple[str, ...] = ()
     """The stages in whose key it stands. Transcripts echo what words and speakers depend on, and so it is in that of `merge`."""
+    switches: tuple[str, ...] = ()
+    """The steps of a run that are left out without it."""
     usual: bool = False
     """Prefect's form shows it first and with its title alone."""
     flags: tuple[str, ...] = ()

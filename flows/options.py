@@ -17,13 +17,16 @@ from flows.doors import CALLERS, CHUNKS, OPERATORS, At, Door, Option, option, op
 from speech.formats import FORMATS as KNOWN_FORMATS
 from speech.formats import RenderOptions
 from speech.languages import LANGUAGES, language_code, language_of_tag
+from speech.stages import STEPS
 from stenoflow.errors import InvalidOption
 from stenoflow.types import Frozen
 
 if TYPE_CHECKING:
     Format = str
+    RedoFrom = str
 else:
     Format = Literal[tuple(KNOWN_FORMATS)]
+    RedoFrom = Literal[STEPS[:-1]]
 FORMATS: tuple[Format, ...] = tuple(KNOWN_FORMATS)
 
 MOST_TEXT = 2000
@@ -113,7 +116,7 @@ class TranscribeOptions(Frozen):
     align: bool = option(
         True,
         "Add a start and end time to every word.",
-        Option("Words", "Word times", CHUNKS, key=("merge",), always_echoed=True),
+        Option("Words", "Word times", CHUNKS, key=("merge",), switches=("align",), always_echoed=True),
     )
     align_model: str = option(
         "auto",
@@ -169,6 +172,7 @@ class TranscribeOptions(Frozen):
             "Speakers",
             "Identify speakers",
             CHUNKS,
+            switches=("embed", "diarize"),
             key=("merge",),
             always_echoed=True,
             at={Door.API: At("the published contract of the service whose clients run here as they are", default=False)},
@@ -285,7 +289,7 @@ class TranscribeOptions(Frozen):
         "Where the models run: on the machine that executes the run, or on Modal. STENO_COMPUTE__BACKEND by default.",
         Option("Computing", "Compute backend", OPERATORS),
     )
-    redo_from: Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"] | None = option(
+    redo_from: RedoFrom | None = option(
         None,
         "Recompute this stage and everything after it, even if cached.",
         Option("Computing", "Recompute from", OPERATORS, neutral=True),

@@ -13,31 +13,17 @@ from uuid import UUID
 from flows.artifacts import RunArtifacts, flow_run_here, read_artifacts
 from infra.progress import StageEvent, listening
 from infra.settings import get_settings
+from speech.stages import STAGES, STEPS, step_of
 from stenoflow.errors import StageCancelled
 from stenoflow.types import Frozen
-from tasks.graph import STAGES_IN_ORDER
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 NAME = "progress"
 
-WEIGHTS = {
-    "fetch": 2.0,
-    "segment": 5.0,
-    "asr": 29.0,
-    "align": 3.0,
-    "embed": 20.0,
-    "diarize": 1.0,
-    "merge": 0.5,
-    "export": 0.5,
-}
-"""A stage's part of the whole: about its seconds per 100 s of audio.
-
-Measured on two CPU cores with `base`, a meeting of 560 s and a talk of 124 s: fetch 0.4–0.8, segment 2.3–5.8, asr 29, align by
-attention 0.05, embed 17–21, diarize 0.2–1, merge and export below 0.1. Fetching is given more because downloads take longer
-than files, aligning because wav2vec2 takes longer than attention. On a GPU the whole is shorter, its parts are much alike.
-"""
+SHARES = {"fetch": 2.0} | {step_of(stage): spec.share for stage, spec in STAGES.items()} | {"export": 0.5}
+"""A step's part of the whole. Fetching is given more than it takes with files (0.4–0.8), for downloads."""
 
 _FIRST = 1.0
 """Seconds before the artifact is made: what is over by then, mostly out of the cache, costs one call instead of two."""
@@ -59,7 +45,7 @@ class RunProgress:
 
     def __init__(self, run: str) -> None:
         self.run = run
-        self._done = dict.fromkeys(STAGES_IN_ORDER, 0.0)
+        self._done = dict.fromkeys(STEPS, 0.0)
         self._at_work: dict[str, str] = {}
         """Stage to what is shown of it."""
         self._failed: list[str] = []
@@ -67,12 +53,12 @@ class RunProgress:
         self._guard = threading.Lock()
 
     def __call__(self, event: StageEvent) -> None:
-        if event.run != self.run or event.stage not in WEIGHTS:
+        if event.run != self.run or event.stage not in SHARES:
             return
         with self._guard:
             self._take(event)
-            total = sum(WEIGHTS[stage] for stage in self._done)
-            done = sum(WEIGHTS[stage] * fraction for stage, fraction in self._done.items())
+            total = sum(SHARES[stage] for stage in self._done)
+            done = sum(SHARES[stage] * fraction for stage, fraction in self._done.items())
             # A stage that is tried again begins anew; what people are shown does not go back.
             self._percent = max(self._percent, 100 * done / total if total else 0.0)
 
@@ -91,7 +77,7 @@ class RunProgress:
 
     def now(self) -> Progress:
         with self._guard:
-            at_work = ", ".join(self._at_work[stage] for stage in STAGES_IN_ORDER if stage in self._at_work)
+            at_work = ", ".join(self._at_work[stage] for stage in STEPS if stage in self._at_work)
             return Progress(percent=round(min(self._percent, 99.9), 1), description=at_work or "preparing")
 
     def ended(self, error: BaseException | None) -> Progress:

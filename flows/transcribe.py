@@ -21,19 +21,15 @@ from infra import headstart
 from infra.artifacts import ArtifactRef
 from infra.names import display_name
 from infra.prices import total_cost
+from speech.schema import ClusterParams
 from stenoflow.errors import ArtifactMissing, StenoError
-from tasks.align import align
-from tasks.asr import asr
-from tasks.calls import asr_call
-from tasks.diarize import cluster, diarize, embed
+from tasks.decoding import Recording
 from tasks.export import Exported, Output, check_kept, check_output, export
 from tasks.fetch import fetch
-from tasks.merge import merge
 from tasks.models import Models, resolve_aligner, resolve_models
-from tasks.recording import Recording
 from tasks.records import RecordStorage
 from tasks.report import RunLog, describe, run_id
-from tasks.segment import segment
+from tasks.stages import align, asr, cluster, diarize, embed, merge, segment
 
 
 def _run_name() -> str:
@@ -116,7 +112,7 @@ async def _words(
     log: RunLog, request: TranscribeRequest, recording: Recording, segmentation: ArtifactRef, models: Models
 ) -> _Text:
     """The branch of the words: asr, then align."""
-    text = await asr(log, asr_call(recording, segmentation, models, request))
+    text = await asr(log, recording, segmentation, models, request)
     if not request.align:
         log.skip("align", "not asked for")
         return _Text(text.artifact, None, None)
@@ -138,12 +134,12 @@ async def _speakers(
         log.skip("embed", "not asked for")
         log.skip("diarize", "not asked for")
         return None
-    asked = request.model_dump(include={"num_speakers", "min_speakers", "max_speakers"})
+    speakers = ClusterParams(**request.model_dump(include=set(ClusterParams.model_fields)))
     if models.diarization.engine.end_to_end:
         log.skip("embed", f"{models.diarization.name} needs none")
-        return (await diarize(log, recording, models, **asked)).artifact
+        return (await diarize(log, recording, models, speakers)).artifact
     voices = await embed(log, recording, segmentation, models, batch_size=request.batch_size)
-    turns = await cluster(log, recording, segmentation, voices.artifact, models, **asked)
+    turns = await cluster(log, recording, segmentation, voices.artifact, models, speakers)
     return turns.artifact
 
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from speech.stages import STAGES
 from stenoflow.types import Frozen
 
-Kind = Literal["audio", "segmentation", "asr", "alignment", "embeddings", "diarization", "transcript", "shard"]
-
-SUFFIXES: dict[Kind, str] = {
-    "audio": ".flac",
-    "segmentation": ".npz",
-    "asr": ".json",
-    "alignment": ".json",
-    "embeddings": ".npz",
-    "diarization": ".json",
-    "transcript": ".json",
-    "shard": ".part",
-}
-
+SUFFIXES = {"audio": ".flac", **{spec.output: spec.suffix for spec in STAGES.values()}, "shard": ".part"}
+"""By kind of artifact."""
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(SUFFIXES)]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -14,7 +14,8 @@ from infra.local import LocalCompute
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from speech.registry import ENGINES, Resolved
-from speech.schema import RuntimeOptions, StageName
+from speech.schema import RuntimeOptions
+from speech.stages import StageName
 from stenoflow.errors import EngineMissing
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def arithmetic(stage: StageName, models: Mapping[str, str], settings: StenoSetti
     `models` is the call's: its engine is the first part of the model's identity. On Modal the settings say where: the containers'
     GPUs, before there is a container.
     """
-    from infra.on_modal.contract import METHODS
+    from infra.on_modal.contract import CLASSES
     from infra.on_modal.gpus import gpus_of
     from speech import runtime
 
-    if stage not in METHODS:
+    if stage not in CLASSES:
         return ""
     engine = next(iter(models.values()), "").partition(":")[0]
     if (backend or settings.compute.backend) == "modal":

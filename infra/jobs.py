@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from infra.artifacts import ArtifactRef, Kind, StageOutcome
-from speech.schema import RuntimeOptions, Shard, StageName
+from speech.schema import RuntimeOptions, Shard
 from speech.shards import WHOLE
-from speech.stages import STAGES
+from speech.stages import STAGES, StageName
 from stenoflow.errors import StageCancelled
 from stenoflow.types import Frozen
 
@@ -53,8 +53,12 @@ class StageJob(Frozen):
     @property
     def output(self) -> Kind:
         """Kind of the artifact that it leaves."""
-        kind: Any = STAGES[self.stage].output if self.shard == WHOLE else "shard"
-        return kind  # type: ignore[no-any-return]
+        return STAGES[self.stage].output if self.shard == WHOLE else "shard"
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether no model runs: correcting the times of Whisper's attention takes none."""
+        return self.stage == "align" and self.params.get("model") == "attention"
 
 
 class Compute(Protocol):

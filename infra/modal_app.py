@@ -49,10 +49,8 @@ _scaling: dict[str, Any] = {
 }
 
 
-@app.cls(gpu=list(gpus_of("asr", _modal)) or None, **_machine, **_scaling)
-@modal.concurrent(max_inputs=_modal.inputs)
-class Speech:
-    """Text and the times of its words."""
+class Machine:
+    """Containers of one kind: their methods are called as the stages that they compute."""
 
     @modal.enter(snap=_modal.snapshot)
     def prepare(self) -> None:
@@ -60,6 +58,27 @@ class Speech:
             from infra.on_modal.weights import import_libraries
 
             import_libraries()
+
+
+def computes_its_stages(machine: type[Machine]) -> type[Machine]:
+    """Give the class a method for each stage that names it (`speech.stages`), as `@modal.method()` in its body would."""
+    for stage in (stage for stage, name in contract.CLASSES.items() if name == machine.__name__):
+
+        async def compute(self: Any, call: dict[str, Any]) -> dict[str, Any]:
+            from infra.on_modal.worker import serve
+
+            return await serve(call)
+
+        compute.__name__, compute.__qualname__ = stage, f"{machine.__name__}.{stage}"
+        setattr(machine, stage, modal.method()(compute))
+    return machine
+
+
+@app.cls(gpu=list(gpus_of("asr", _modal)) or None, **_machine, **_scaling)
+@modal.concurrent(max_inputs=_modal.inputs)
+@computes_its_stages
+class Speech(Machine):
+    """Text and the times of its words."""
 
     @modal.enter()
     def load(self) -> None:
@@ -67,54 +86,18 @@ class Speech:
 
         load_speech()
 
-    @modal.method()
-    async def asr(self, call: dict[str, Any]) -> dict[str, Any]:
-        from infra.on_modal.worker import serve
-
-        return await serve(call)
-
-    @modal.method()
-    async def align(self, call: dict[str, Any]) -> dict[str, Any]:
-        from infra.on_modal.worker import serve
-
-        return await serve(call)
-
 
 @app.cls(gpu=list(gpus_of("embed", _modal)) or None, **_machine, **_scaling)
 @modal.concurrent(max_inputs=_modal.inputs)
-class Voices:
+@computes_its_stages
+class Voices(Machine):
     """Who is active when, and what they sound like."""
-
-    @modal.enter(snap=_modal.snapshot)
-    def prepare(self) -> None:
-        if _modal.snapshot:
-            from infra.on_modal.weights import import_libraries
-
-            import_libraries()
 
     @modal.enter()
     def load(self) -> None:
         from infra.on_modal.weights import load_voices
 
         load_voices()
-
-    @modal.method()
-    async def segment(self, call: dict[str, Any]) -> dict[str, Any]:
-        from infra.on_modal.worker import serve
-
-        return await serve(call)
-
-    @modal.method()
-    async def embed(self, call: dict[str, Any]) -> dict[str, Any]:
-        from infra.on_modal.worker import serve
-
-        return await serve(call)
-
-    @modal.method()
-    async def diarize(self, call: dict[str, Any]) -> dict[str, Any]:
-        from infra.on_modal.worker import serve
-
-        return await serve(call)
 
 
 @app.function(gpu=list(_modal.gpu) or None, **_machine)

@@ -191,7 +191,7 @@ class ShardedCompute:
 def shard_count(job: StageJob, settings: ShardSettings) -> int:
     """Into how many shards the job is divided; 1 for what is short, or cannot be divided."""
     seconds = _work_seconds(job)
-    if not STAGES[job.stage].divisible or seconds < settings.threshold or _is_cheap(job):
+    if not STAGES[job.stage].divisible or seconds < settings.threshold or job.is_cheap:
         return 1
     return max(1, min(settings.max_shards, int(seconds // settings.min_seconds)))
 
@@ -211,8 +211,3 @@ def _work_seconds(job: StageJob) -> float:
     if "asr" in facts:
         return min(duration, CHUNK_SECONDS * float(facts["asr"].get("segments", 0)))
     return duration
-
-
-def _is_cheap(job: StageJob) -> bool:
-    """Correcting the times of Whisper's attention takes no model."""
-    return job.stage == "align" and job.params.get("model") == "attention"

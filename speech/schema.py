@@ -18,8 +18,6 @@ SAMPLE_RATE = 16_000
 USUAL_BATCH = 8
 """Chunks decoded at once where nothing else is asked for or found, as in WhisperX."""
 
-StageName = Literal["segment", "asr", "align", "embed", "cluster", "diarize", "merge"]
-
 
 class Probe(Frozen):
     """What the source's container said of itself."""

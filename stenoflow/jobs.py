@@ -17,7 +17,6 @@ from stenoflow.types import SpeakerSource, Timing
 JobStatus = Literal["queued", "downloading", "processing", "completed", "failed", "canceled"]
 DeliveryStatus = Literal["pending", "delivered", "dead", "canceled"]
 StageState = Literal["pending", "running", "computed", "cached", "skipped", "failed"]
-RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
 WebhookType = Literal["transcribe.completed", "transcribe.failed", "transcribe.canceled"]
 
 _OPEN = ConfigDict(extra="allow")

@@ -1,22 +1,23 @@
-"""What a computed stage is asked, and the key that follows from it. Needs no Prefect."""
+"""What a computed stage is asked, the key that follows from it, and the record of what it left. Needs no Prefect."""
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel, Json
+
 from infra import compute
-from infra.artifacts import ArtifactRef
+from infra.artifacts import ArtifactRef, StageOutcome
 from infra.jobs import StageJob
 from infra.keys import stage_key
 from infra.settings import StenoSettings
-from speech.schema import AsrParams, RuntimeOptions, SegmentParams, StageName
-from speech.stages import STAGES
+from speech.schema import AsrParams, RuntimeOptions, SegmentParams
+from speech.stages import STAGES, StageName, step_of
+from speech.stored import parsed
 from stenoflow.types import Frozen
+from tasks.decoding import Recording
 from tasks.models import Models, argument, pinned
-from tasks.recording import Recording
-
-SHOWN_AS = {"cluster": "diarize"}
-"""Stages whose public name differs from the engine's."""
 
 
 class StageCall(Frozen):
@@ -51,7 +52,7 @@ class StageCall(Frozen):
 
     @property
     def shown_as(self) -> str:
-        return SHOWN_AS.get(self.stage, self.stage)
+        return step_of(self.stage)
 
     def placed(self, settings: StenoSettings, backend: str | None) -> StageCall:
         """The call as it is computed by that backend: its results are only those of the same arithmetic."""
@@ -116,3 +117,27 @@ def asr_call(recording: Recording, segmentation: ArtifactRef, models: Models, as
         batch_size=asked.batch_size,
         label=models.asr.name,
     )
+
+
+class _Record(BaseModel):
+    """What Prefect writes of a result, as far as it is ours (`prefect.results.ResultRecord`)."""
+
+    result: Json[Any]
+
+
+def outcome_in(record: bytes, key: str) -> StageOutcome:
+    """What the stage of that key left, out of its record's bytes. Raises ValueError when they are damaged, or another stage's.
+
+    Prefect would read them with whatever serializer the record names, pickle among them: who may write to the store could
+    have it run code. It is read as JSON, whatever the record says.
+    """
+    outcome = StageOutcome.model_validate(parsed(_Record, record).result, extra="ignore")
+    if outcome.key not in ("", key):
+        raise ValueError("the record is of another stage")
+    return outcome
+
+
+def record_of(key: str, outcome: StageOutcome) -> bytes:
+    """The record as Prefect reads and writes it: as plain JSON, without its hook that makes objects of any class."""
+    metadata = {"storage_key": key, "serializer": {"type": "json", "object_decoder": None}}
+    return json.dumps({"metadata": metadata, "result": outcome.model_dump_json()}).encode()

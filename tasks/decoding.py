@@ -13,16 +13,33 @@ from infra.jobs import ProgressSink, engine_required
 from infra.names import output_stem
 from infra.settings import get_settings
 from infra.storage_errors import NO_SPACE
+from speech.schema import ChosenTrack
 from speech.stored import parsed
 from stenoflow.errors import MediaTooLong, StorageFull
 from stenoflow.types import Frozen
-from tasks.recording import Recording
 
 if TYPE_CHECKING:
     from infra.sources import Fetched
 
 DECODER_VERSION = 2
 """Raised when the same bytes decode to other samples."""
+
+
+class Recording(Frozen):
+    """The recording that a run works on, once it is fetched and decoded."""
+
+    audio: ArtifactRef
+    name: str
+    """For people: the source without credentials and query."""
+    stem: str
+    """What the exported files are called."""
+    duration: float
+    """Seconds."""
+    warnings: tuple[str, ...] = ()
+    track: ChosenTrack | None = None
+    """Which audio track it is, where the file has several."""
+    reused: bool = False
+    """The same bytes had been decoded before."""
 
 
 class FetchCall(Frozen):

@@ -26,7 +26,7 @@ from infra.written import known_as, refuse_others, refuse_source, write_for
 from speech.stored import read_json
 from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError
 from stenoflow.types import Frozen, Transcript
-from tasks.recording import Recording
+from tasks.decoding import Recording
 from tasks.report import RunLog, defects_contained, progress_of, started
 from tasks.retrying import current_attempts, retry_condition, with_retries
 from tasks.stopping import ends_cancelled

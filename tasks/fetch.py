@@ -19,9 +19,8 @@ from infra.jobs import ProgressSink, in_thread
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from infra.usage import in_use, noted
-from tasks.decoding import FetchCall, decode, known_audio, no_space_translated, record_of
+from tasks.decoding import FetchCall, Recording, decode, known_audio, no_space_translated, record_of
 from tasks.locking import claimed
-from tasks.recording import Recording
 from tasks.report import RunLog, defects_contained, run_id, started
 from tasks.retrying import current_attempts, retry_condition, with_retries
 from tasks.stopping import ends_cancelled

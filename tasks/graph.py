@@ -12,19 +12,14 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import State, StateDetails, StateType
 
-STAGES_IN_ORDER = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
+from speech.stages import STAGES, STEPS, step_of
 
-INPUTS: dict[str, tuple[str, ...]] = {
-    "fetch": (),
-    "segment": ("fetch",),
-    "asr": ("segment",),
-    "align": ("asr",),
-    "embed": ("segment",),
-    "diarize": ("embed",),
-    "merge": ("align", "diarize"),
-    "export": ("merge",),
-}
-"""Stage to the stages whose results it reads, without those that they had read already."""
+_WRITES = {"audio": "fetch"} | {spec.output: step_of(stage) for stage, spec in STAGES.items()}
+INPUTS: dict[str, set[str]] = {step: set() for step in STEPS}
+"""Step to the steps whose artifacts it reads."""
+for _stage, _spec in STAGES.items():
+    INPUTS[step_of(_stage)] |= {_WRITES[kind] for kind in _spec.inputs}
+INPUTS["export"] = {_WRITES["transcript"]}
 
 
 def upstream(stage: str, ran: Iterable[str]) -> tuple[str, ...]:
@@ -32,12 +27,12 @@ def upstream(stage: str, ran: Iterable[str]) -> tuple[str, ...]:
     ran = set(ran)
     nearest = _nearest(stage, ran)
     earlier = {one for other in nearest for one in _before(other)}
-    return tuple(one for one in STAGES_IN_ORDER if one in nearest - earlier)
+    return tuple(one for one in STEPS if one in nearest - earlier)
 
 
 def after(stage: str) -> tuple[str, ...]:
     """The stage and all that is made from what it leaves."""
-    return tuple(one for one in STAGES_IN_ORDER if one == stage or stage in _before(one))
+    return tuple(one for one in STEPS if one == stage or stage in _before(one))
 
 
 def edges(stage: str, task_runs: Mapping[str, UUID]) -> list[State[bool]]:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from flows.prefect_compat.engine import KeyedStorage
 from infra import headstart
 from infra.compute import get_store
-from tasks.outcomes import outcome_in, record_of
+from tasks.calls import outcome_in, record_of
 
 _STAGE_KEY = re.compile(r"[0-9a-f]{64}")
 

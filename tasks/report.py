@@ -18,12 +18,13 @@ from prefect.utilities.annotations import quote
 from flows.prefect_compat.engine import no_chance_edges
 from infra.artifacts import StageOutcome
 from infra.jobs import ProgressSink
+from infra.prices import Rented, own_cost, rented_cost, shared_seconds
 from infra.progress import StageEvent, publish
-from infra.settings import get_settings
+from infra.settings import StenoSettings, get_settings
+from speech.stages import AROUND, STEPS
 from stenoflow.errors import StageCancelled, StageFailed, StenoError, TransientError
 from stenoflow.types import Frozen
-from tasks.costs import Costs
-from tasks.graph import STAGES_IN_ORDER, after, edges
+from tasks.graph import after, edges
 from tasks.retrying import counted
 
 StageState = Literal["computed", "cached", "skipped", "failed"]
@@ -33,7 +34,7 @@ class StageReport(Frozen):
     """What one stage of one run did."""
 
     stage: str
-    """`fetch`, `segment`, `asr`, `align`, `embed`, `diarize`, `merge` or `export`."""
+    """One of `speech.stages.STEPS`."""
     state: StageState
     seconds: float = 0.0
     """Wall seconds in this run, pauses before retries included."""
@@ -108,6 +109,41 @@ def started(stage: str, detail: str = "") -> None:
 
 
 @dataclass
+class Costs:
+    """What the stages of one run cost, as they are computed.
+
+    Stages that ran on this machine share its price while they were at work; others pay for what they rented.
+    """
+
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """From when to when each stage was at work on this machine."""
+    rented: dict[str, float | None] = field(default_factory=dict)
+    """Dollars by stage."""
+
+    def computed(self, stage: str, began: float, outcome: StageOutcome | None) -> None:
+        """A stage that began at `began` (`time.perf_counter`) has ended; without an outcome it is no computed stage."""
+        if outcome is None or outcome.backend == "local":
+            self.spans[stage] = (began, time.perf_counter())
+            return
+        seconds = outcome.seconds if outcome.worker_seconds is None else outcome.worker_seconds
+        self.rented[stage] = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
+
+    def failed(self, stage: str, began: float, backend: str) -> None:
+        """A stage that began at `began` has failed on that backend; what it rented until then, nobody told us."""
+        if stage in AROUND or backend == "local":
+            self.spans[stage] = (began, time.perf_counter())
+        else:
+            self.rented[stage] = None
+
+    def by_stage(self, settings: StenoSettings) -> dict[str, float | None]:
+        """Dollars by stage; stages that computed nothing are not in it."""
+        own: dict[str, float | None] = {
+            stage: own_cost(seconds, settings) for stage, seconds in shared_seconds(self.spans).items()
+        }
+        return own | self.rented
+
+
+@dataclass
 class RunLog:
     """Runs the tasks of one flow run and keeps what each did."""
 
@@ -156,7 +192,7 @@ class RunLog:
     def in_order(self) -> tuple[StageReport, ...]:
         """The reports so far, priced."""
         costs = self._costs.by_stage(get_settings())
-        reports = (self.reports[stage] for stage in STAGES_IN_ORDER if stage in self.reports)
+        reports = (self.reports[stage] for stage in STEPS if stage in self.reports)
         return tuple(report.model_copy(update={"cost": costs.get(report.stage, 0.0)}) for report in reports)
 
     def _keep(self, report: StageReport) -> None:

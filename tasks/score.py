@@ -19,7 +19,7 @@ from speech.scoring import Scores, ScoringOptions, score
 from speech.scoring.references import Reference
 from speech.stored import read_json
 from stenoflow.types import Frozen, Transcript
-from tasks.outcomes import outcome_in
+from tasks.calls import outcome_in
 from tasks.report import StageReport, defects_contained
 from tasks.retrying import current_attempts, retry_condition, with_retries
 

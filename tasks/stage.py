@@ -17,10 +17,9 @@ from infra.compute import get_store, runtime_of
 from infra.progress import logging_to
 from infra.settings import get_settings
 from infra.usage import in_use, noted
-from speech.schema import StageName
-from tasks.calls import SHOWN_AS, StageCall
+from speech.stages import STAGES, StageName, step_of
+from tasks.calls import StageCall, outcome_in
 from tasks.locking import StageLocks
-from tasks.outcomes import outcome_in
 from tasks.patience import Patience
 from tasks.records import RecordStorage
 from tasks.report import RunLog, defects_contained, progress_of, run_id, started
@@ -57,9 +56,9 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     return outcome.model_copy(update={"run": run_id()}).model_dump(mode="json")
 
 
-def stage_task(stage: StageName) -> Task[Any, Any]:
+def _task(stage: StageName) -> Task[Any, Any]:
     """The Prefect task of one computed stage."""
-    name = SHOWN_AS.get(stage, stage)
+    name = step_of(stage)
     task: Task[Any, Any] = Task(
         fn=compute_stage,
         name=name,
@@ -76,13 +75,16 @@ def stage_task(stage: StageName) -> Task[Any, Any]:
     return task
 
 
-async def run_stage(log: RunLog, task: Task[Any, Any], call: StageCall) -> StageOutcome:
+_TASKS = {stage: _task(stage) for stage in STAGES}
+
+
+async def run_stage(log: RunLog, call: StageCall) -> StageOutcome:
     """Have the stage computed, or its record reused, and reported in `log`."""
     call = await asyncio.to_thread(call.placed, get_settings(), log.backend)
     await in_use(call.key, artifacts=(ref.path for ref in call.inputs.values()))
     again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
     call = call.model_copy(update={"again": again})
-    value = await log.perform(call.shown_as, with_retries(task, again=again), call)
+    value = await log.perform(call.shown_as, with_retries(_TASKS[call.stage], again=again), call)
     outcome = StageOutcome.model_validate(value)
     noted(outcome.artifact.path)
     return outcome

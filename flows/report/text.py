@@ -13,10 +13,9 @@ from flows.result import StageReport, TranscribeResult
 from infra.prices import AS_OF, dollars
 from infra.settings import StenoSettings
 from speech.languages import LANGUAGES
-from tasks.graph import STAGES_IN_ORDER
+from speech.stages import AROUND, STEPS
 
 OUTCOMES = {"cached": "reused"}
-_ALWAYS_RUN = ("fetch", "export")
 
 
 class Failure(NamedTuple):
@@ -116,7 +115,7 @@ def counted(number: int, noun: str) -> str:
 def _account(result: TranscribeResult, settings: StenoSettings) -> str:
     """What it took: time, reuse, money."""
     times = f" ({result.duration / result.total_seconds:.1f} × real time)" if result.total_seconds > 0 else ""
-    worked = [stage for stage in result.stages if stage.stage not in _ALWAYS_RUN and stage.state in ("computed", "cached")]
+    worked = [stage for stage in result.stages if stage.stage not in AROUND and stage.state in ("computed", "cached")]
     reused = sum(stage.state == "cached" for stage in worked)
     parts = [f"Took {lasting(result.total_seconds)}{times}"]
     parts += [f"{reused} of {len(worked)} stages reused"] if reused else []
@@ -146,13 +145,13 @@ def _failure(failure: Failure, stages: Sequence[StageReport]) -> Iterator[str]:
 
 
 def _retry(stages: Sequence[StageReport]) -> str:
-    kept = [stage.stage for stage in stages if stage.state in ("computed", "cached") and stage.stage not in _ALWAYS_RUN]
+    kept = [stage.stage for stage in stages if stage.state in ("computed", "cached") and stage.stage not in AROUND]
     not_asked = [stage.stage for stage in stages if stage.state == "skipped"]
-    again = [stage for stage in STAGES_IN_ORDER if stage not in kept and stage not in not_asked]
+    again = [stage for stage in STEPS if stage not in kept and stage not in not_asked]
     # Merging with and without speakers leaves two transcripts: one does not stand for the other.
     if any(stage.state == "failed" for stage in stages) and "merge" in kept:
         kept.remove("merge")
-        again = [stage for stage in STAGES_IN_ORDER if stage in again or stage == "merge"]
+        again = [stage for stage in STEPS if stage in again or stage == "merge"]
     reuse = f"takes {', '.join(kept)} from the cache and " if kept else ""
     return f"{reuse}runs {', '.join(again)}."
 

@@ -8,14 +8,11 @@ import subprocess
 from typing import Any
 
 from infra.on_modal import about
-from infra.on_modal.contract import code_fingerprint
+from infra.on_modal.contract import CLASSES, code_fingerprint
 from infra.on_modal.errors import modal_errors
 from infra.settings import ModalSettings, StenoSettings
 from stenoflow import isolated
 from stenoflow.errors import ModalNotDeployed
-
-CLASSES = {"Speech": "asr", "Voices": "segment"}
-"""Class → one of its methods, which all share their containers."""
 
 
 async def require_account() -> None:
@@ -107,7 +104,7 @@ async def status(settings: StenoSettings) -> dict[str, Any]:
     where = {"app": settings.modal.app, "environment": settings.modal.environment or "default"}
     classes: dict[str, Any] = {}
     with modal_errors("a look at the app"):
-        for name, method in CLASSES.items():
+        for name, method in {name: stage for stage, name in CLASSES.items()}.items():  # those of a class share their containers
             kind = modal.Cls.from_name(settings.modal.app, name, environment_name=settings.modal.environment)
             stats = await getattr(kind(), method).get_current_stats.aio()
             classes[name] = {"containers": stats.num_total_runners, "waiting": stats.backlog}

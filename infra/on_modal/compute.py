@@ -10,7 +10,7 @@ from infra.artifacts import StageOutcome
 from infra.jobs import Compute, ProgressSink, StageJob
 from infra.on_modal import about
 from infra.on_modal.calls import Calls
-from infra.on_modal.contract import METHODS, RemoteAnswer, RemoteCall, code_fingerprint
+from infra.on_modal.contract import CLASSES, RemoteAnswer, RemoteCall, code_fingerprint
 from infra.on_modal.errors import rebuilt
 from infra.on_modal.gpus import larger_gpu
 from infra.on_modal.transfer import Transfer
@@ -38,7 +38,7 @@ class ModalCompute:
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
         """Raises what the stage raises, and ModalDenied, ModalNotDeployed, WorkerLost, StageTimeout and TransientError."""
-        if job.stage not in METHODS or _is_cheap(job):
+        if job.stage not in CLASSES or job.is_cheap:
             return await self.local.run(job, progress)
         async with self.free:
             if not self.shared:
@@ -56,8 +56,7 @@ class ModalCompute:
 
         settings = self.settings.modal
         await self._require_this_code()
-        class_name, method = METHODS[job.stage]
-        kind = modal.Cls.from_name(settings.app, class_name, environment_name=settings.environment)
+        kind = modal.Cls.from_name(settings.app, CLASSES[job.stage], environment_name=settings.environment)
         gpu = larger_gpu(job.stage, job.larger, settings)
         if gpu is not None:
             log_line(f"{job.stage} takes a larger GPU: {gpu}")
@@ -69,7 +68,7 @@ class ModalCompute:
             executions=settings.executions,
             claim=await self.calls.claim(job.key),
         )
-        spawned: modal.FunctionCall[Any] = await getattr(kind(), method).spawn.aio(call.model_dump(mode="json"))
+        spawned: modal.FunctionCall[Any] = await getattr(kind(), job.stage).spawn.aio(call.model_dump(mode="json"))
         return spawned
 
     async def _require_this_code(self) -> None:
@@ -108,8 +107,3 @@ class ModalCompute:
     def _doing(job: StageJob) -> str:
         part = f" (shard {job.shard.index + 1} of {job.shard.count})" if job.shard.count > 1 else ""
         return f"the {job.stage} stage{part}"
-
-
-def _is_cheap(job: StageJob) -> bool:
-    """Correcting the times of Whisper's attention takes no model."""
-    return job.stage == "align" and job.params.get("model") == "attention"

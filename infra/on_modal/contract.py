@@ -10,7 +10,7 @@ from typing import Any
 from infra.artifacts import StageOutcome
 from infra.jobs import StageJob
 from infra.settings import ModalSettings
-from speech.schema import StageName
+from speech.stages import STAGES
 from stenoflow.types import Frozen
 
 ROOT = Path(__file__).parents[2]
@@ -19,14 +19,8 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS_PATH = "/weights"
 DATA_PATH = "/artifacts"
 
-METHODS: dict[StageName, tuple[str, str]] = {
-    "segment": ("Voices", "segment"),
-    "embed": ("Voices", "embed"),
-    "diarize": ("Voices", "diarize"),
-    "asr": ("Speech", "asr"),
-    "align": ("Speech", "align"),
-}
-"""Stage → class and method of the app. The others run no model, and stay with the orchestrator."""
+CLASSES = {stage: spec.machine for stage, spec in STAGES.items() if spec.machine}
+"""Stage → class of the app, whose method is called as the stage is. The others run no model, and stay with the orchestrator."""
 
 
 def weights_name(settings: ModalSettings) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from infra.settings import ModalSettings
-from speech.schema import StageName
+from speech.stages import STAGES, StageName
 
 _NAMES = ("B200", "H200", "H100", "A100", "L40S", "A10", "L4", "T4")
 
@@ -21,7 +21,7 @@ def modal_name(name: str) -> str:
 
 def gpus_of(stage: StageName, settings: ModalSettings) -> tuple[str, ...]:
     """What the stage's containers are deployed with."""
-    voices = stage in ("segment", "embed", "diarize") and settings.voices_gpu is not None
+    voices = STAGES[stage].machine == "Voices" and settings.voices_gpu is not None
     return (settings.voices_gpu or ()) if voices else settings.gpu
 
 

@@ -21,12 +21,10 @@ from infra.names import STDIN, scheme_of
 from infra.settings import StenoSettings
 from infra.sharding import shard_count
 from infra.sources import fetch_source
-from tasks.calls import StageCall, asr_call, segment_call
-from tasks.decoding import FetchCall, decode, known_audio
+from tasks.calls import StageCall, asr_call, record_of, segment_call
+from tasks.decoding import FetchCall, Recording, decode, known_audio
 from tasks.decoding import record_of as record_of_decoded
 from tasks.models import resolve
-from tasks.outcomes import record_of
-from tasks.recording import Recording
 
 if TYPE_CHECKING:
     from flows.request import TranscribeRequest

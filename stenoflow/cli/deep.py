@@ -42,8 +42,7 @@ def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
     from infra.compute import host_of, runtime_of
     from speech.audio import normalise
     from speech.models import resolve_asr
-    from speech.schema import StageName
-    from speech.stages import STAGES, run_stage
+    from speech.stages import STAGES, StageName, run_stage
 
     source = folder / "tone.wav"
     _write_tone(source)

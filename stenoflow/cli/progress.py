@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from speech.stages import STEPS
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from infra.progress import StageEvent
-
-STAGES = ("fetch", "segment", "asr", "align", "embed", "diarize", "merge", "export")
-ASIDE = ("fetch", "export")
-"""Stages that always run and cost next to nothing when nothing has changed; left out when reused stages are counted."""
 
 _MARKS = {"started": "●", "progress": "●", "completed": "✓", "cached": "↺", "failed": "✗", "skipped": "–"}
 _PLAIN_MARKS = {"started": "*", "progress": "*", "completed": "+", "cached": "=", "failed": "x", "skipped": "-"}
@@ -54,7 +52,7 @@ class StageTable:
 
     title: str
     utf8: bool = True
-    rows: dict[str, Row] = field(default_factory=lambda: {stage: Row() for stage in STAGES})
+    rows: dict[str, Row] = field(default_factory=lambda: {stage: Row() for stage in STEPS})
     note: str = ""
     """Shown below the stages: what the command waits for."""
     stopping: bool = False

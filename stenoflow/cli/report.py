@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stenoflow.cli.progress import ASIDE
+from speech.stages import AROUND
 
 if TYPE_CHECKING:
     from flows.result import TranscribeResult
@@ -46,7 +46,7 @@ def summary(result: TranscribeResult) -> str:
 
 def stages_reused(result: TranscribeResult) -> tuple[int, int]:
     """How many of the stages that were asked for came from the store, and how many were asked for."""
-    stages = [stage for stage in result.stages if stage.state in ("computed", "cached") and stage.stage not in ASIDE]
+    stages = [stage for stage in result.stages if stage.state in ("computed", "cached") and stage.stage not in AROUND]
     return sum(stage.state == "cached" for stage in stages), len(stages)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from speech.stages import STEPS
 from stenoflow.cli.errors import INTERRUPTED, PARTIAL, Problem, describe, report
 from stenoflow.cli.options import (
     TranscribeCommand,
@@ -16,7 +17,6 @@ from stenoflow.cli.options import (
     machine_parameters,
     request_options,
 )
-from stenoflow.cli.progress import STAGES
 from stenoflow.cli.session import (
     Display,
     Session,
@@ -104,7 +104,7 @@ class RetryCommand(TranscribeCommand):
             click.Argument(["run"], metavar="RUN"),
             click.Option(
                 ["redo_from", "--from"],
-                type=click.Choice(STAGES[:-1]),
+                type=click.Choice(STEPS[:-1]),
                 help="Recompute this stage and everything after it, even if cached.",
             ),
             click.Option(["--here"], is_flag=True, help="Execute the run in this process even if a worker could."),

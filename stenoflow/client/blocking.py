@@ -14,11 +14,11 @@ import httpx
 
 from stenoflow.client.connection import PATIENCE, Connection, Verify, request_options
 from stenoflow.client.following import Following
-from stenoflow.client.options import Changes, ChunkOptions, Format
+from stenoflow.client.options import Changes, ChunkOptions, Format, RetryFrom
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Send, Sleep, Step, Steps, Tell, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
-from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary, RetryFrom
+from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary
 from stenoflow.types import Transcript
 
 T = TypeVar("T")

@@ -7,6 +7,8 @@ from typing import Literal, TypedDict, get_args
 
 Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud", "lrc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
+"""The steps of a job, of which a retry may repeat one and what follows it."""
 
 
 class ChunkOptions(TypedDict, total=False):

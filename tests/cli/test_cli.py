@@ -29,9 +29,10 @@ from flows.result import StageReport, TranscribeResult
 from infra.artifacts import ArtifactRef
 from infra.progress import StageEvent
 from infra.settings import ComputeSettings
+from speech.stages import STEPS
 from stenoflow.cli.errors import describe, worst
 from stenoflow.cli.options import DEVICES, MACHINE, option_name, with_option_names
-from stenoflow.cli.progress import STAGES, StageTable
+from stenoflow.cli.progress import StageTable
 from stenoflow.cli.report import duration, print_result, summary
 from stenoflow.cli.transcribe import command
 from stenoflow.errors import DownloadFailed, GatedModel, StorageFull
@@ -321,7 +322,7 @@ RESULT = TranscribeResult(
     speakers=2,
     stages=tuple(
         StageReport(stage=stage, state="computed" if stage in ("fetch", "diarize", "merge", "export") else "cached")
-        for stage in STAGES
+        for stage in STEPS
     ),
     warnings=("Only the first 20 s could be read.",),
     total_seconds=12.0,

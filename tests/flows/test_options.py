@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +13,8 @@ from flows.request import TranscribeRequest
 from speech.formats import RenderOptions
 from speech.schema import AsrParams, DiarizeParams, SegmentParams
 from tasks.decoding import FetchCall, record_of
+from tests.changed_tree import Change, changed_tree, seen_by
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("speech", "infra", "tasks", "flows", "deployments", "api", "stenoflow", "tests")
 LOOK = """
 import json
 from api.app import create_app
@@ -50,7 +44,7 @@ print(json.dumps({
 }))
 """
 CHANGES = (
-    (
+    Change(
         "flows/options.py",
         "    allow_truncated: bool = option(",
         """    tempo: int | None = option(
@@ -59,24 +53,15 @@ CHANGES = (
     pitch: bool = option(False, "Keep the pitch.", Option("Sound", "keep the pitch", OPERATORS))
 """,
     ),
-    ("speech/formats/__init__.py", '    "lrc": Format(lrc),', '    "lyrics": Format(lrc),\n'),
+    Change("speech/formats/__init__.py", '    "lrc": Format(lrc),', '    "lyrics": Format(lrc),\n'),
 )
-"""An option for all and one for operators, and a format: the file, a line of it, and what is put before that."""
+"""An option for all and one for operators, and a format."""
 
 
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What every door offers once the declarations are there, and nothing else is."""
-    folder = tmp_path_factory.mktemp("changed")
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.wav", "modal_server"))
-    for path, line, more in CHANGES:
-        text = (folder / path).read_text()
-        assert text.count(line) == 1, path
-        (folder / path).write_text(text.replace(line, more + line))
-    done = subprocess.run([sys.executable, "-c", LOOK], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return seen_by(changed_tree(tmp_path_factory.mktemp("changed"), CHANGES), LOOK)
 
 
 def test_a_new_option_is_at_every_door_that_its_declaration_names(doors: Any) -> None:

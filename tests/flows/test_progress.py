@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 
-from flows.progress import WEIGHTS, Progress, RunProgress, read_progress
+from flows.progress import SHARES, Progress, RunProgress, read_progress
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from infra.progress import StageEvent, publish
-from tasks.graph import STAGES_IN_ORDER
+from speech.stages import STEPS
 from tasks.report import run_id
 from tests.prefect_views import run_of
 from tests.stage_double import ComputeDouble, recording
@@ -25,7 +25,7 @@ def event(stage: str, state: Any, fraction: float = 0.0, run: str = "r") -> Stag
 
 
 def test_every_stage_has_a_weight() -> None:
-    assert set(WEIGHTS) == set(STAGES_IN_ORDER)
+    assert set(SHARES) == set(STEPS)
 
 
 def test_the_stages_at_work_are_told_in_their_order() -> None:
@@ -58,7 +58,7 @@ def test_what_is_left_out_does_not_count() -> None:
 
 def test_it_is_done_only_when_the_run_is() -> None:
     progress = RunProgress("r")
-    for stage in STAGES_IN_ORDER:
+    for stage in STEPS:
         progress(event(stage, "completed", 1.0))
     assert progress.now().percent < 100
     assert progress.ended(None) == Progress(percent=100, description="done")
@@ -68,7 +68,7 @@ def test_it_is_done_only_when_the_run_is() -> None:
 def test_events_may_come_from_any_thread() -> None:
     progress = RunProgress("r")
     with ThreadPoolExecutor(8) as threads:
-        for stage in STAGES_IN_ORDER:
+        for stage in STEPS:
             for step in range(101):
                 threads.submit(progress, event(stage, "progress", step / 100))
     assert 0 < progress.now().percent <= 99.9

@@ -24,8 +24,8 @@ from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
 from speech.stored import parsed
 from stenoflow.types import Transcript
+from tasks.calls import outcome_in
 from tasks.decoding import FetchCall, known_audio
-from tasks.outcomes import outcome_in
 from tests.stage_double import ComputeDouble
 
 RELEASED = Path(__file__).parents[1] / "infra" / "released"

@@ -16,7 +16,7 @@ from infra.settings import ComputeSettings, ModalSettings, StenoSettings, get_se
 from speech.models import resolve_align, resolve_asr, resolve_diarization
 from speech.registry import Resolved
 from speech.runtime import arithmetic
-from speech.schema import StageName
+from speech.stages import StageName
 from tasks.calls import StageCall
 from tasks.models import pinned
 from tests.stage_double import ComputeDouble, recording

@@ -9,8 +9,9 @@ import pytest
 
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
+from speech.stages import STEPS
 from stenoflow.errors import GatedModel
-from tasks.graph import STAGES_IN_ORDER, after, upstream
+from tasks.graph import after, upstream
 from tests.prefect_views import graph, run_of
 from tests.stage_double import ComputeDouble, recording
 
@@ -29,7 +30,7 @@ WHOLE = {
 @pytest.mark.parametrize(
     ("ran", "before_merge"),
     [
-        (STAGES_IN_ORDER, ("align", "diarize")),
+        (STEPS, ("align", "diarize")),
         (("fetch", "segment", "asr", "embed", "diarize"), ("asr", "diarize")),
         (("fetch", "segment", "asr", "align"), ("align",)),
         (("fetch", "segment", "asr"), ("asr",)),
@@ -43,7 +44,7 @@ def test_a_stage_follows_the_nearest_that_ran_and_no_other(ran: tuple[str, ...],
 def test_what_follows_a_stage_is_all_that_is_made_from_it() -> None:
     assert after("asr") == ("asr", "align", "merge", "export")
     assert after("embed") == ("embed", "diarize", "merge", "export")
-    assert after("fetch") == STAGES_IN_ORDER
+    assert after("fetch") == STEPS
 
 
 async def shown(source: Path, nodes: int = 8, **options: Any) -> dict[str, set[str]]:

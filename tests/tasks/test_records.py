@@ -13,7 +13,7 @@ from prefect.results import ResultRecord  # type: ignore[attr-defined]
 
 from infra.artifacts import StageOutcome
 from infra.compute import get_store
-from tasks.outcomes import outcome_in
+from tasks.calls import outcome_in
 from tasks.records import RecordStorage
 
 KEY = "a" * 64
