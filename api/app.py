@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from api import chunks, docs_page, documents, observe, problems, webhooks
+from api import docs_page, documents, observe, problems, webhooks
 from api.jobs import Jobs
 from api.openai import routes as openai
 from api.routes import health, jobs, submit
@@ -36,7 +36,7 @@ def create_app(settings: StenoSettings | None = None, *, any_host: bool = False)
         async with get_client(httpx_settings={"timeout": _PREFECT_TIMEOUT}) as client:
             runs = Runs(client, settings.api)
             app.state.jobs = Jobs(runs, settings)
-            async with contextlib.aclosing(runs), app.state.jobs.removal.at_work(), chunks.at_work(settings):
+            async with contextlib.aclosing(runs), app.state.jobs.removal.at_work(), app.state.jobs.chunks.at_work():
                 yield
 
     app = FastAPI(

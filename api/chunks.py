@@ -8,7 +8,6 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -21,36 +20,12 @@ from api.sessions import Sessions
 from api.warm import Pool
 from flows.doors import Door, options_of
 from flows.options import TranscribeOptions
-from infra.settings import StenoSettings, get_settings
+from infra.settings import StenoSettings
 from stenoflow.jobs import ChunkResult
 
 _OPTIONS = set(options_of(TranscribeOptions, Door.CHUNK))
 _SWEEP = 30.0
 """Seconds between two looks for sessions that have expired."""
-
-
-async def transcribe_chunk(body: JobRequest, caller: Caller) -> ChunkResult:
-    """The text of `body.audio_chunk`, with the times of its session. Raises BadRequest, Unprocessable, TooLarge and Unavailable."""
-    return await _at_work().transcribe(body, caller)
-
-
-@contextlib.asynccontextmanager
-async def at_work(settings: StenoSettings) -> AsyncIterator[None]:
-    """While the application runs: workers are started early where the settings say so, and ended at its end."""
-    loop = asyncio.get_running_loop()
-    chunks = _services[loop] = Chunks(settings)
-    sweeping = asyncio.create_task(chunks.swept())
-    starting = asyncio.create_task(chunks.pool.start()) if settings.api.warm else None
-    try:
-        yield
-    finally:
-        for task in (sweeping, starting):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        del _services[loop]
-        await chunks.pool.close()
 
 
 class Chunks:
@@ -62,7 +37,7 @@ class Chunks:
         self.sessions = Sessions.of(settings)
 
     async def transcribe(self, body: JobRequest, caller: Caller) -> ChunkResult:
-        """As `transcribe_chunk`."""
+        """The text of `body.audio_chunk`, with the times of its session. Raises BadRequest, Unprocessable, TooLarge and Unavailable."""
         assert body.audio_chunk is not None
         params = _params(body, self.settings)
         audio = await asyncio.to_thread(npy.decoded, body.audio_chunk, self.settings.api.max_chunk_seconds)
@@ -92,23 +67,27 @@ class Chunks:
                 return parts, state
             piece = following
 
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """While the application runs: workers are started early where the settings say so, and ended at its end."""
+        sweeping = asyncio.create_task(self.swept())
+        starting = asyncio.create_task(self.pool.start()) if self.settings.api.warm else None
+        try:
+            yield
+        finally:
+            for task in (sweeping, starting):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+            await self.pool.close()
+
     async def swept(self) -> None:
         """Drop sessions when they expire, whether or not anybody comes."""
         while True:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.sessions.trim)
             await asyncio.sleep(min(_SWEEP, self.settings.api.session_seconds))
-
-
-_services: WeakKeyDictionary[asyncio.AbstractEventLoop, Chunks] = WeakKeyDictionary()
-
-
-def _at_work() -> Chunks:
-    """The running application's."""
-    loop = asyncio.get_running_loop()
-    if loop not in _services:
-        _services[loop] = Chunks(get_settings())
-    return _services[loop]
 
 
 def _params(body: JobRequest, settings: StenoSettings) -> dict[str, Any]:

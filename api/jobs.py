@@ -11,10 +11,12 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import deliveries, guard, held, keeping, limits, metrics, states, tags
+from api import deliveries, guard, keeping, metrics, states, tags
 from api.allowed import check_models
 from api.auth import Caller
+from api.chunks import Chunks
 from api.errors import Conflict, Gone, JobNotFound, Unavailable, Unprocessable
+from api.limits import Limits
 from api.problems import unprocessable
 from api.removal import Removal
 from api.results import transcript_members
@@ -52,6 +54,8 @@ class Jobs:
         self.settings = settings
         self.removal = Removal(runs, settings)
         self.stored = Stored(runs, settings.api)
+        self.limits = Limits()
+        self.chunks = Chunks(settings)
         self._outcomes: dict[UUID, RunOutcome] = {}
         """By the id of the run's last state."""
 
@@ -59,7 +63,7 @@ class Jobs:
 
     async def may_submit(self, caller: Caller) -> None:
         """Raise TooMany when the caller has too many jobs under way, or submits too fast."""
-        await limits.may_submit(caller, lambda: self.pending(caller))
+        await self.limits.may_submit(caller, lambda: self.pending(caller))
 
     async def pending(self, caller: Caller) -> int:
         """The caller's jobs that wait or are at work."""
@@ -192,7 +196,7 @@ class Jobs:
         """The run once it has ended, or after so many seconds, within what the settings allow. Raises TooMany."""
         if not seconds or states.status_of(run) in ENDED:
             return run
-        with held.wait(tags.owner_of(run)):
+        with self.limits.wait(tags.owner_of(run)):
             return await self.watch(run, min(seconds, self.settings.api.max_wait))
 
     async def watch(self, run: FlowRun, seconds: float, *, left: Callable[[], Awaitable[bool]] | None = None) -> FlowRun:

@@ -14,9 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from api import tags
 from infra.compute import get_store
-from infra.locks import get_locks
 from infra.names import file_suffix
-from infra.settings import get_settings
 from infra.storage import Lock
 from stenoflow.errors import TransientError
 
@@ -112,7 +110,7 @@ def _is_held(tag: str) -> bool:
 
 
 def _lock(tag: str) -> Lock:
-    locks, end = get_locks(get_store(), get_settings()), time.monotonic() + _PATIENCE
+    locks, end = get_store().locks, time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         if (lock := locks.try_acquire(_key(tag))) is not None:
             return lock

@@ -1,17 +1,24 @@
-"""How much one caller may ask for. Every function raises TooMany (with `Retry-After`) or TooLarge.
+"""How much may be asked for: by one caller, and of large bodies by all. What is too much raises TooMany (with `Retry-After`).
 
-Rates are counted by each API process for itself, pending jobs by Prefect; for an owner as a whole, whose keys share what the
-service allows, and for a key alone where it has a limit of its own.
+Rates and open calls are counted by each API process for itself, pending jobs by Prefect; for an owner as a whole, whose keys share
+what the service allows, and for a key alone where it has a limit of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api.auth import Caller
-from api.errors import TooMany
+from api.errors import TooMany, Unavailable
 from infra.settings import get_settings
 
 _COUNTED_FOR = 1.0
@@ -19,6 +26,12 @@ _COUNTED_FOR = 1.0
 _COME_BACK = 10.0
 """Seconds after which a caller whose jobs are all pending is told to try again."""
 _MOST_CALLERS = 10_000
+_CLOSE_SOME = 5.0
+"""Seconds after which a caller who has too many calls open is told to try again."""
+_LARGE = 8 << 20
+"""Bytes; a minute of float32 in base64 has less."""
+_MOST_LARGE = 4
+"""Bodies that are held in memory at once, while they are read and answered."""
 
 
 class Bucket:
@@ -61,9 +74,6 @@ class _Buckets:
             bucket = self._buckets[name] = Bucket(own or rate)
         return bucket
 
-    def clear(self) -> None:
-        self._buckets.clear()
-
 
 class _Pending:
     """The pending jobs of one owner: counted, and let through since."""
@@ -82,45 +92,97 @@ class _Pending:
         return True
 
 
-_reads, _writes, _submissions = _Buckets(), _Buckets(), _Buckets()
-_pending: dict[str, _Pending] = {}
+class Limits:
+    """What the callers of one application have asked for, and have open."""
+
+    def __init__(self) -> None:
+        self._reads, self._writes, self._submissions = _Buckets(), _Buckets(), _Buckets()
+        self._pending: dict[str, _Pending] = {}
+        """By owner."""
+        self._streams: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
+        self._large = 0
+
+    async def may_request(self, caller: Caller, *, writes: bool = False) -> None:
+        """Requests per minute; those that change something are counted apart, so that who polls too much can still delete."""
+        bucket = (self._writes if writes else self._reads).of(caller, caller.limits.rate, get_settings().api.rate)
+        if wait := bucket.take():
+            raise TooMany(
+                f"No more than {bucket.rate:g} requests per minute are allowed.", retry_after=wait, code="rate_limited"
+            )
+
+    async def may_submit(self, caller: Caller, pending: Callable[[], Awaitable[int]]) -> None:
+        """New jobs per minute, and jobs that wait or run at once; `pending` counts those."""
+        settings = get_settings().api
+        most = caller.limits.pending_jobs or settings.pending_jobs
+        known = self._pending.get(caller.owned_by)
+        if known is None:
+            if len(self._pending) >= _MOST_CALLERS:
+                self._pending.clear()
+            known = self._pending[caller.owned_by] = _Pending()
+        if not await known.room(most, pending):
+            raise TooMany(
+                f"No more than {most} jobs may be pending at once; wait until some have ended.",
+                retry_after=_COME_BACK,
+                code="too_many_pending_jobs",
+            )
+        bucket = self._submissions.of(caller, caller.limits.rate_submit, settings.rate_submit)
+        if wait := bucket.take():
+            raise TooMany(
+                f"No more than {bucket.rate:g} new jobs per minute are allowed.", retry_after=wait, code="rate_limited"
+            )
+
+    def stream(self, owner: str) -> AbstractContextManager[None]:
+        """A stream of events of the owner's. Entering it raises TooMany."""
+        return _counted(self._streams, owner, get_settings().api.streams, "event streams")
+
+    def wait(self, owner: str) -> AbstractContextManager[None]:
+        """A call of the owner's that waits for a job. Entering it raises TooMany."""
+        return _counted(self._waits, owner, get_settings().api.waits, "waiting calls")
+
+    @contextlib.asynccontextmanager
+    async def body(self, request: Request, ordinary: int) -> AsyncIterator[None]:
+        """While a body is in hand that may be larger than an `ordinary` one. Raises Unavailable when too many large ones are."""
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) <= max(_LARGE, ordinary):
+            yield
+            return
+        if self._large >= _MOST_LARGE:
+            raise Unavailable("Several long audio chunks are in hand; send this one again.", retry_after=5.0, code="busy")
+        self._large += 1
+        try:
+            yield
+        finally:
+            self._large -= 1
 
 
-async def may_request(caller: Caller, *, writes: bool = False) -> None:
-    """Requests per minute; those that change something are counted apart, so that who polls too much can still delete."""
-    bucket = (_writes if writes else _reads).of(caller, caller.limits.rate, get_settings().api.rate)
-    if wait := bucket.take():
-        raise TooMany(f"No more than {bucket.rate:g} requests per minute are allowed.", retry_after=wait, code="rate_limited")
+class CountedStream(StreamingResponse):
+    """A stream that counts for as long as it is sent; in place of one too many, an error."""
+
+    def __init__(self, counted: AbstractContextManager[None], content: AsyncIterator[str], headers: Mapping[str, str]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._counted = counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._counted:
+            await super().__call__(scope, receive, send)
 
 
-async def may_submit(caller: Caller, pending: Callable[[], Awaitable[int]]) -> None:
-    """New jobs per minute, and jobs that wait or run at once; `pending` counts those."""
-    settings = get_settings().api
-    most = caller.limits.pending_jobs or settings.pending_jobs
-    known = _pending.get(caller.owned_by)
-    if known is None:
-        if len(_pending) >= _MOST_CALLERS:
-            _pending.clear()
-        known = _pending[caller.owned_by] = _Pending()
-    if not await known.room(most, pending):
+@contextlib.contextmanager
+def _counted(calls: Counter[str], owner: str, most: int, what: str) -> Iterator[None]:
+    if calls[owner] >= most:
         raise TooMany(
-            f"No more than {most} jobs may be pending at once; wait until some have ended.",
-            retry_after=_COME_BACK,
-            code="too_many_pending_jobs",
+            f"No more than {most} {what} may be open at once; close some.", retry_after=_CLOSE_SOME, code="too_many_open"
         )
-    bucket = _submissions.of(caller, caller.limits.rate_submit, settings.rate_submit)
-    if wait := bucket.take():
-        raise TooMany(f"No more than {bucket.rate:g} new jobs per minute are allowed.", retry_after=wait, code="rate_limited")
+    calls[owner] += 1
+    try:
+        yield
+    finally:
+        calls[owner] -= 1
+        if not calls[owner]:
+            del calls[owner]
 
 
 def max_upload_bytes(caller: Caller) -> int:
     """The largest recording that the caller may upload."""
     return min(caller.limits.max_upload_bytes or math.inf, get_settings().api.max_upload_bytes)  # type: ignore[return-value]
-
-
-def forget() -> None:
-    """Begin anew, as a process that was just started."""
-    _reads.clear()
-    _writes.clear()
-    _submissions.clear()
-    _pending.clear()

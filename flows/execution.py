@@ -26,6 +26,7 @@ async def create_run(
     *,
     idempotency_key: str,
     deployment_id: UUID | None = None,
+    flow_id: UUID | None = None,
     parent_task_run_id: UUID | None = None,
     tags: Iterable[str] = (),
     name: str | None = None,
@@ -34,7 +35,7 @@ async def create_run(
     """A run of `transcribe` that no worker picks up, in state Pending; the one made before under the same key, if any.
 
     One that is `scheduled` is for the workers of its deployment. With `deployment_id` it is a run of that deployment, so
-    that Prefect's Retry button works on it.
+    that Prefect's Retry button works on it; without, knowing the `flow_id` spares a request.
     """
     from prefect.client.schemas.objects import FlowRun
 
@@ -52,23 +53,12 @@ async def create_run(
     if deployment_id is None:
         from flows.transcribe import transcribe
 
-        path, body["flow_id"] = "/flow_runs/", await _flow_id(client, transcribe)
+        path, body["flow_id"] = "/flow_runs/", str(flow_id or await client.create_flow(transcribe))
     else:
         path = f"/deployments/{deployment_id}/create_flow_run"
     response = await client.request("POST", path, json=body)  # type: ignore[arg-type]
     response.raise_for_status()
     return FlowRun.model_validate(response.json())
-
-
-_flow_ids: dict[tuple[str, str], str] = {}
-"""By API and flow: registering the flow for every recording of a batch would be a request each."""
-
-
-async def _flow_id(client: PrefectClient, flow: Flow[..., Any]) -> str:
-    key = str(client.api_url), flow.name
-    if key not in _flow_ids:
-        _flow_ids[key] = str(await client.create_flow(flow))
-    return _flow_ids[key]
 
 
 async def run_here(flow: Flow[[R], Awaitable[T]], request: R) -> T:
@@ -85,7 +75,7 @@ async def run_here(flow: Flow[[R], Awaitable[T]], request: R) -> T:
     parameters: dict[str, Any] = {"request": request}
     async with AsyncClientContext.get_or_create() as context:
         body = {
-            "flow_id": await _flow_id(context.client, flow),
+            "flow_id": str(await context.client.create_flow(flow)),
             "parameters": flow.serialize_parameters(parameters),
             "state": {"type": "PENDING"},
             "labels": label(),

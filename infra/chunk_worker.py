@@ -80,12 +80,12 @@ def answered(work: Any) -> Message:
 
 
 def _ready(params: dict[str, Any], runtime: RuntimeOptions) -> Message:
-    from speech.runtime import memory_errors_translated
+    from speech.loaded import using_models
     from speech.session import ChunkParams
     from speech.streaming import warm_up
 
     began = time.perf_counter()
-    with memory_errors_translated("loading"):
+    with using_models("loading"):
         warm_up(ChunkParams.model_validate(params), runtime)
     return Message({"ready": True, "pid": os.getpid(), "seconds": round(time.perf_counter() - began, 3)})
 
@@ -95,14 +95,14 @@ def _chunk(asked: Message, runtime: RuntimeOptions) -> Message:
     as JSON; the session's state."""
     import numpy as np
 
-    from speech.runtime import memory_errors_translated
+    from speech.loaded import using_models
     from speech.session import ChunkParams, Session
     from speech.streaming import transcribe_chunk
 
     params = ChunkParams.model_validate(asked.header["params"])
     samples = _floats(np.load(io.BytesIO(asked.parts[0]), allow_pickle=False))
     session = Session.from_bytes(asked.parts[1]) if asked.parts[1] else Session(params)
-    with memory_errors_translated("transcription"):
+    with using_models("transcription"):
         answer = transcribe_chunk(samples, session, params, runtime, final=asked.header["final"])
     return Message({"ok": True}, (_rendered(answer), answer.session.to_bytes()))
 

@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 from infra import usage
 from infra.collected import Collected
 from infra.keys import SHARDS
-from infra.locks import get_locks
 from infra.on_modal import copies
 from infra.scratch import sweep
 from infra.settings import StenoSettings
@@ -106,7 +105,7 @@ def collect(
 
     Raises the errors of `infra.storage_errors`; what was removed until then stays removed, and that is harmless.
     """
-    lock = get_locks(store, settings).try_acquire("collector") if not limits.dry_run else None
+    lock = store.locks.try_acquire("collector") if not limits.dry_run else None
     if lock is None and not limits.dry_run:
         return Collected(busy=True)
     try:
@@ -136,7 +135,7 @@ class Collector:
         records += self._obsolete_records(inventory, left)
         uploads = self.store.abort_uploads(self.grace, dry_run=dry)
         leftovers = self.store.remove_parts(self.grace, dry_run=dry)
-        leftovers += get_locks(self.store, self.settings).sweep(self.grace, dry_run=dry)
+        leftovers += self.store.locks.sweep(self.grace, dry_run=dry)
         if not dry:
             leftovers += sweep(self.settings.scratch_path)
             copies.remove_left(self.store)

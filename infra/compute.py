@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import threading
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from infra.jobs import Compute
 from infra.local import LocalCompute
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
     from speech.host import Host
     from speech.models import Machine
 
-_opened: tuple[StenoSettings, Store] | None = None
+_opening = threading.Lock()
 
 
 def get_store(settings: StenoSettings | None = None) -> Store:
     """The store that the settings name, kept open: connecting to an object store is slow."""
-    global _opened  # noqa: PLW0603
-    settings = settings or get_settings()
-    if _opened is None or _opened[0] is not settings:
-        _opened = (settings, Store.from_settings(settings))
-    return _opened[1]
+    with _opening:
+        return _store(settings or get_settings())
+
+
+@lru_cache(maxsize=1)
+def _store(settings: StenoSettings) -> Store:
+    return Store.from_settings(settings)
 
 
 def get_compute(settings: StenoSettings | None = None, backend: str | None = None) -> Compute:
@@ -46,7 +49,9 @@ def get_compute(settings: StenoSettings | None = None, backend: str | None = Non
 
     store = get_store(settings)
     if name == "modal":
-        return ShardedCompute(_modal_compute(settings), store, settings.shards, workers=settings.modal.calls)
+        return ShardedCompute(
+            _on_modal(settings, asyncio.get_running_loop()), store, settings.shards, workers=settings.modal.calls
+        )
     return ShardedCompute(LocalCompute(store), store, settings.shards, workers=settings.compute.workers, one_machine=True)
 
 
@@ -172,16 +177,10 @@ def larger_steps(stage: StageName, settings: StenoSettings, backend: str | None 
     return len(gpus.larger_steps(stage, settings.modal)) if on_modal else 0
 
 
-_on_modal: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[StenoSettings, Compute]] = WeakKeyDictionary()
-
-
-def _modal_compute(settings: StenoSettings) -> Compute:
+@lru_cache(maxsize=4)
+def _on_modal(settings: StenoSettings, loop: asyncio.AbstractEventLoop) -> Compute:
     """One for each event loop: it bounds the calls of the whole process, and knows what it has uploaded."""
     from infra.on_modal.compute import ModalCompute
 
-    loop = asyncio.get_running_loop()
-    known = _on_modal.get(loop)
-    if known is None or known[0] is not settings:
-        store = get_store(settings)
-        known = _on_modal[loop] = settings, ModalCompute(LocalCompute(store), store, settings)
-    return known[1]
+    store = get_store(settings)
+    return ModalCompute(LocalCompute(store), store, settings)

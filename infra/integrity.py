@@ -7,10 +7,11 @@ the answer. So a batch hashes a recording once, not once per stage.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.artifacts import ArtifactRef
+from infra.artifacts import ArtifactRef, Kind
 
 FILE_SHA256 = "file_sha256"
 """In the `meta` of audio, which is named by its samples: the hash of its file's bytes."""
@@ -20,7 +21,6 @@ cannot read; the collector still finds the artifacts that are named in it."""
 
 _SEAL_BITS = 64
 _MARKS = b" \t"
-_VERSIONS_KEPT = 4096
 
 
 class Version(NamedTuple):
@@ -39,20 +39,10 @@ class Version(NamedTuple):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-_judged: dict[tuple[str, str], tuple[Version, bool]] = {}
-"""By path and expected hash."""
-
-
 def judged(path: Path, ref: ArtifactRef) -> tuple[Version, bool]:
     """The version of the file that is there, and whether its content is the artifact's. Raises FileNotFoundError, OSError."""
-    version, key = Version.of(path), (str(path), ref.sha256)
-    known = _judged.get(key)
-    if known is None or known[0] != version:
-        known = version, is_content(path, ref)
-        while len(_judged) >= _VERSIONS_KEPT:
-            _judged.pop(next(iter(_judged)), None)
-        _judged[key] = known
-    return known
+    version = Version.of(path)
+    return version, _judged(version, path, ref.kind, ref.sha256, ref.meta.get(FILE_SHA256))
 
 
 def is_content(path: Path, ref: ArtifactRef) -> bool:
@@ -61,16 +51,21 @@ def is_content(path: Path, ref: ArtifactRef) -> bool:
     Audio is named by its samples: another encoder's file of them is the artifact as well. Without the engine's FLAC decoder,
     nothing but its file's hash can be compared.
     """
+    return _judged.__wrapped__(None, path, ref.kind, ref.sha256, ref.meta.get(FILE_SHA256))
+
+
+@lru_cache(maxsize=4096)
+def _judged(version: Version | None, path: Path, kind: Kind, sha256: str, of_file: str | None) -> bool:
     digest = file_sha256(path)
-    if digest in (ref.sha256, ref.meta.get(FILE_SHA256)):
+    if digest in (sha256, of_file):
         return True
-    if ref.kind != "audio":
+    if kind != "audio":
         return False
     try:
         from speech.samples import samples_sha256
     except ModuleNotFoundError:
-        return FILE_SHA256 not in ref.meta and path.stat().st_size > 0
-    return samples_sha256(path) == ref.sha256
+        return of_file is None and path.stat().st_size > 0
+    return samples_sha256(path) == sha256
 
 
 def file_sha256(path: Path) -> str:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from infra.storage import Lock
 from infra.storage_errors import storage_errors
-from infra.store import Store
 
 if TYPE_CHECKING:
-    from infra.settings import StenoSettings
+    from infra.store import Store
 
 
 class Locks:
@@ -98,16 +97,3 @@ class Claim:
                 self._lock.release()
         finally:
             self._locks._unclaim(self._name)
-
-
-_opened: tuple[Store, Locks] | None = None
-_opening = threading.Lock()
-
-
-def get_locks(store: Store, settings: StenoSettings) -> Locks:
-    """The locks of the store; the same object for the same store, since it knows what this process holds."""
-    global _opened  # noqa: PLW0603
-    with _opening:
-        if _opened is None or _opened[0] is not store:
-            _opened = (store, Locks(store, settings.locks.lease))
-        return _opened[1]

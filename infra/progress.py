@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
+
+E = TypeVar("E")
 
 StageState = Literal["started", "progress", "cached", "completed", "failed", "skipped"]
 
@@ -19,7 +21,7 @@ class StageEvent:
     run: str
     """The flow run's id."""
     stage: str
-    """`fetch`, `segment`, `asr`, `align`, `embed`, `diarize`, `merge` or `export`."""
+    """One of `speech.stages.STEPS`."""
     state: StageState
     fraction: float = 0.0
     """Done, 0…1; counted in batches or bytes, never estimated from time."""
@@ -27,8 +29,6 @@ class StageEvent:
     detail: str = ""
     """A short remark: backend, batch, attempt; never transcript text."""
 
-
-Listener = Callable[[StageEvent], None]
 
 _log: ContextVar[Callable[[str], None] | None] = ContextVar("steno_log", default=None)
 
@@ -51,26 +51,33 @@ def logging_to(sink: Callable[[str], None]) -> Iterator[None]:
         _log.reset(token)
 
 
-_listeners: list[Listener] = []
-_guard = threading.Lock()
+class Subscribers(Generic[E]):
+    """Who wants to be told of events that happen anywhere in this process."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[E], None]] = []
+        self._guard = threading.Lock()
+
+    def publish(self, event: E) -> None:
+        """Tell every listener; called from any thread. A listener that raises disturbs nobody."""
+        with self._guard:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            with contextlib.suppress(Exception):
+                listener(event)
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[E], None]) -> Iterator[None]:
+        """Have `listener` told of every event inside the block."""
+        with self._guard:
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._listeners.remove(listener)
 
 
-def publish(event: StageEvent) -> None:
-    """Tell every listener; called from any thread. A listener that raises does not disturb the stage."""
-    with _guard:
-        listeners = list(_listeners)
-    for listener in listeners:
-        with contextlib.suppress(Exception):
-            listener(event)
-
-
-@contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Have `listener` told of every event inside the block."""
-    with _guard:
-        _listeners.append(listener)
-    try:
-        yield
-    finally:
-        with _guard:
-            _listeners.remove(listener)
+_stages: Subscribers[StageEvent] = Subscribers()
+publish = _stages.publish
+listening = _stages.listening

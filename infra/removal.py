@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from infra import usage
 from infra.collect import Collector, Inventory, Limits, Listed
 from infra.keys import SHARDS
-from infra.locks import get_locks
 from infra.settings import StenoSettings
 from infra.storage import StoredFile
 from infra.store import Store
@@ -24,7 +23,7 @@ def remove_run(store: Store, settings: StenoSettings, run: str) -> bool:
     An artifact that any other run used stays, however long ago that was. Blocks: reads what every run uses.
     Raises the errors of `infra.storage_errors`.
     """
-    lock = get_locks(store, settings).try_acquire("collector")
+    lock = store.locks.try_acquire("collector")
     if lock is None:
         return False
     try:

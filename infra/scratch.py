@@ -6,13 +6,12 @@ to. So a folder that can be locked by another is nobody's. Where folders cannot 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import shutil
-import threading
 import time
 import uuid
+import weakref
 from pathlib import Path
 
 from filelock import lock_descriptor
@@ -21,24 +20,19 @@ PREFIX = "of-"
 STALE_SECONDS = 2 * 86_400.0
 """Since something was written to it last; longer than any download or stage is silent."""
 
-_guard = threading.Lock()
-_own: tuple[Path, Path, int | None] | None = None
-"""Root, folder, and the descriptor that holds its lock."""
 
+class OwnFolder:
+    """A folder of this process's under `root`, given up when nothing refers to this any more, and at exit.
 
-def own_folder(root: Path) -> Path:
-    """This process's folder under `root`; made, and what dead processes left there removed, when it is first asked for.
-
-    Where it cannot be made it is named nevertheless: whoever writes to it then says what is wrong.
+    Making it removes what dead processes left under `root`. Where it cannot be made it is named nevertheless: whoever writes to it
+    then says what is wrong.
     """
-    global _own  # noqa: PLW0603
-    with _guard:
-        if _own is None or _own[0] != root:
-            _release()
-            _own = (root, *_made(root))
-            with contextlib.suppress(OSError):
-                sweep(root)
-        return _own[1]
+
+    def __init__(self, root: Path) -> None:
+        self.path, lock = _made(root)
+        weakref.finalize(self, _release, self.path, lock)
+        with contextlib.suppress(OSError):
+            sweep(root)
 
 
 def sweep(root: Path) -> int:
@@ -55,6 +49,7 @@ def sweep(root: Path) -> int:
 
 
 def _made(root: Path) -> tuple[Path, int | None]:
+    """The folder, and the descriptor that holds its lock."""
     while True:
         folder = root / f"{PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
         try:
@@ -103,17 +98,10 @@ def _last_written(entry: os.DirEntry[str]) -> float:
     return latest
 
 
-def _release() -> None:
-    """Give up the folder. Only an empty one is removed here: threads may still be writing."""
-    global _own  # noqa: PLW0603
-    if _own is not None:
-        _, folder, descriptor = _own
+def _release(folder: Path, lock: int | None) -> None:
+    """Only an empty folder is removed here: threads may still be writing."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    if lock is not None:
         with contextlib.suppress(OSError):
-            folder.rmdir()
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        _own = None
-
-
-atexit.register(_release)
+            os.close(lock)

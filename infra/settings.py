@@ -5,7 +5,7 @@ Nested values use a double underscore: `STENO_LIMITS__MAX_BYTES=2000000000`.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import threading
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -336,6 +336,10 @@ class StenoSettings(BaseSettings):
     report: ReportSettings = ReportSettings()
     prices: PriceSettings = PriceSettings()
 
+    def __hash__(self) -> int:
+        """So that what is opened is kept by them; they are compared as a whole."""
+        return hash((self.home, self.store, self.model))
+
     @property
     def home_path(self) -> Path:
         return self.home.expanduser().absolute()
@@ -358,7 +362,36 @@ class StenoSettings(BaseSettings):
         return (self.models_dir or self.home_path / "models").expanduser().absolute()
 
 
-@lru_cache(maxsize=1)
-def get_settings() -> StenoSettings:
-    """The process's settings, read once. Tests call `get_settings.cache_clear()` after changing the environment."""
-    return StenoSettings()
+class ProcessSettings:
+    """The process's settings: the environment's, with what its command line says above them. Read once."""
+
+    def __init__(self) -> None:
+        self._settings: StenoSettings | None = None
+        self._said: dict[str, dict[str, Any]] = {}
+        self._guard = threading.Lock()
+
+    def __call__(self) -> StenoSettings:
+        with self._guard:
+            if self._settings is None:
+                self._settings = StenoSettings(**self._said)  # type: ignore[arg-type]
+            return self._settings
+
+    def use(self, **said: dict[str, Any]) -> None:
+        """Read them anew, with these fields of these groups as they were said: `compute={"device": "cpu"}`."""
+        with self._guard:
+            self._said, self._settings = said, None
+
+    def cache_clear(self) -> None:
+        """Read them anew, from the environment alone: what tests do after changing it."""
+        self.use()
+
+    def environment(self) -> dict[str, str]:
+        """What was said, as a child process reads it."""
+        return {
+            f"STENO_{group}__{name}".upper(): str(value)
+            for group, fields in self._said.items()
+            for name, value in fields.items()
+        }
+
+
+get_settings = ProcessSettings()

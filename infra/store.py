@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 from infra import usage
 from infra.artifacts import SUFFIXES, ArtifactRef, Kind, artifact_path
 from infra.integrity import FILE_SHA256, Version, file_sha256, is_content, judged, sealed, unsealed
-from infra.scratch import own_folder
+from infra.locks import Locks
+from infra.scratch import OwnFolder
+from infra.settings import LockSettings
 from infra.storage import StoredFile, open_storage
 from infra.storage_errors import missing_is_unwritable, storage_errors
 from stenoflow.errors import ArtifactMissing, UnreadableArtifact
@@ -44,14 +46,19 @@ _IDENTITY = "store/identity"
 class Store:
     """Artifacts and records under one fsspec URL. Synchronous: call it from a worker thread."""
 
-    def __init__(self, url: str, scratch: Path, s3: S3Settings | None = None) -> None:
+    def __init__(
+        self, url: str, scratch: Path | OwnFolder, s3: S3Settings | None = None, *, lease: float = LockSettings().lease
+    ) -> None:
         self.storage = open_storage(url, s3)
         self.root, self.url = self.storage.root, url
-        self.scratch = scratch
+        self.locks = Locks(self, lease)
+        """Of this process: whoever shares the store shares what it holds."""
+        self._scratch = scratch
+        self.scratch = scratch.path if isinstance(scratch, OwnFolder) else scratch
 
     @classmethod
     def from_settings(cls, settings: StenoSettings) -> Store:
-        return cls(settings.store_url, own_folder(settings.scratch_path), settings.s3)
+        return cls(settings.store_url, OwnFolder(settings.scratch_path), settings.s3, lease=settings.locks.lease)
 
     # -- artifacts ----------------------------------------------------------------------------------------------------
 

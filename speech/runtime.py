@@ -1,4 +1,4 @@
-"""What every model-running stage needs to know of the machine: device, threads, memory errors, loaded models."""
+"""What every model-running stage needs to know of the machine: device, threads, memory and the errors when it runs out."""
 
 from __future__ import annotations
 
@@ -6,31 +6,12 @@ import contextlib
 import importlib.util
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from speech.registry import ENGINES
 from speech.schema import RuntimeOptions
 from stenoflow.errors import EngineMissing, OutOfMemory, StenoError
-
-Model = TypeVar("Model")
-
-_loaded: dict[tuple[Any, ...], Any] = {}
-_locks: dict[tuple[Any, ...], threading.Lock] = {}
-_guard = threading.Lock()
-
-
-def load_once(key: tuple[Any, ...], load: Callable[[], Model]) -> Model:
-    """The model for `key`, loaded at most once per process, also when several threads ask at the same time."""
-    with _guard:
-        lock = _locks.setdefault(key, threading.Lock())
-    with lock:
-        if key not in _loaded:
-            _loaded[key] = load()
-        model: Model = _loaded[key]
-    return model
 
 
 def cpu_threads(runtime: RuntimeOptions, *, beside: bool = False) -> int:
@@ -59,6 +40,15 @@ def cpu_quota(cgroup: Path) -> int | None:
         return max(1, int(quota) // int(period)) if int(quota) > 0 else None
     except (OSError, ValueError):  # no such files, or `max`
         return None
+
+
+def memory_limit(cgroup: Path) -> float:
+    """Bytes of memory of this machine, or of what a container's limit (`docker run --memory`, cgroup v2 or v1) leaves of it."""
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or `max`
+            memory = min(memory, float((cgroup / name).read_text()))
+    return memory
 
 
 def resolve_device(runtime: RuntimeOptions) -> str:

@@ -183,11 +183,11 @@ def run_stage(
     `meta` may carry `load_seconds`, `device` and `batch_size`, which describe the run rather than the result. Raises
     the errors of `stenoflow.errors`; running out of memory arrives as OutOfMemory whatever library noticed it.
     """
-    from speech.runtime import memory_errors_translated
+    from speech.loaded import using_models
 
     spec = STAGES[stage]
     options = spec.params.model_validate(dict(params))
-    with memory_errors_translated(stage):
+    with using_models(stage):
         if shard.count > 1:
             run_shard: ShardRun = _function(spec, "run_shard")
             return run_shard(inputs, options, runtime, output, progress, shard)

@@ -15,9 +15,8 @@ from prefect import get_run_logger
 from prefect.context import TaskRunContext
 
 from infra.compute import get_store
-from infra.locks import Claim, get_locks
+from infra.locks import Claim
 from infra.progress import StageEvent, publish
-from infra.settings import get_settings
 from tasks.records import forget, look_up
 from tasks.report import run_id
 
@@ -75,7 +74,7 @@ async def claimed(name: str, there: Callable[[], Awaitable[bool]], stage: str) -
     While others hold it, one of this process asks the store now and then and the others wait for that one, so that many
     may wait at little cost. Says in the log that it waits, and for what.
     """
-    locks = await asyncio.to_thread(lambda: get_locks(get_store(), get_settings()))
+    locks = (await asyncio.to_thread(get_store)).locks
     pause, waited = _FIRST_PAUSE, False
     mine: Claim | None = None
     other: Claim | None = None

@@ -217,6 +217,107 @@ def test_every_stage_has_the_function_that_its_entry_names() -> None:
         assert function in defined, spec.entry
 
 
+# -- state --------------------------------------------------------------------------------------------------------------
+
+STATE = {
+    ("speech/loaded.py", "MODELS"): "what a process has loaded, which all its runs share",
+    ("speech/loaded.py", "_using"): "of one stage, whose models are loaded some calls below it",
+    ("infra/settings.py", "get_settings"): "the environment's, read once; a command's options stand above it",
+    ("infra/progress.py", "_stages"): "a flow's parameters are stored by Prefect, and cannot hold who wants to be told",
+    ("infra/progress.py", "_log"): "of one stage: backends say lines for the log of the task that Prefect runs them in",
+    ("infra/usage.py", "_current"): "of one run: whatever is read or written is noted for it, below Prefect's own calls",
+    ("infra/headstart.py", "_current"): "of one command: Prefect's storage looks there before it looks into the store",
+    ("tasks/records.py", "_seen"): "of one task: Prefect asks three times for the same record",
+    ("tasks/retrying.py", "_attempts"): "of one task: Prefect gives its retry condition no place to count in",
+    ("tasks/stopping.py", "_stop"): "of one run: a task that is cancelled is told nothing else of why",
+    ("flows/batching/drive.py", "_batches"): "as for stages",
+    ("flows/prefect_compat/database.py", "_turns"): "Prefect's server opens sessions in a dozen places",
+    ("flows/prefect_compat/database.py", "_has_turn"): "the same",
+}
+"""What a module keeps from one call to the next beside caches by arguments, and why it is no argument."""
+_CONTAINERS = {
+    *("dict", "list", "set", "deque", "defaultdict", "OrderedDict", "Counter", "ContextVar"),
+    *("WeakKeyDictionary", "WeakValueDictionary", "WeakSet"),
+}
+_CHANGES = {
+    *("append", "extend", "insert", "add", "update", "setdefault", "pop", "popitem", "remove", "discard", "clear"),
+    *("appendleft", "popleft", "move_to_end"),
+}
+
+
+def _bound(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
+    """Names of the module, and their values."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node.value
+
+
+@functools.cache
+def _changeable_classes() -> frozenset[str]:
+    """Ours, of no library's base, that set attributes when they are made."""
+    classes = (node for path in modules() for node in tree_of(path).body if isinstance(node, ast.ClassDef))
+    return frozenset(
+        node.name
+        for node in classes
+        if all(ast.unparse(base).startswith("Generic[") for base in node.bases)
+        and any(isinstance(each, ast.FunctionDef) and each.name == "__init__" for each in node.body)
+    )
+
+
+def state_of(tree: ast.Module) -> set[str]:
+    """The module's names whose values change while it is used."""
+    bound = dict(_bound(tree))
+    found = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    for name, value in bound.items():
+        made = ast.unparse(value.func).split(".")[-1].split("[")[0] if isinstance(value, ast.Call) else ""
+        empty = isinstance(value, ast.Dict | ast.List) and not ast.unparse(value).strip("[]{}")
+        if (made in _changeable_classes() | _CONTAINERS and (made not in _CONTAINERS or not name.isupper())) or empty:
+            found.add(name)
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        own = {each.id for each in ast.walk(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+        own |= {each.arg for each in ast.walk(function) if isinstance(each, ast.arg)}
+        for node in ast.walk(function):
+            target: ast.expr | None = None
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES:
+                target = node.func.value
+            elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+                target = node.value
+            if isinstance(target, ast.Name) and target.id in set(bound) - own:
+                found.add(target.id)
+    return found
+
+
+def test_modules_keep_no_state_but_what_is_listed_with_its_reason() -> None:
+    found = {(path, name) for path in modules() for name in state_of(tree_of(path))}
+    assert found - set(STATE) == set(), "make it an argument, or the attribute of an object that is handed on"
+    assert set(STATE) - found == set(), "listed, but there no more"
+
+
+def test_state_is_noticed_however_it_is_kept() -> None:
+    kept = """
+from weakref import WeakKeyDictionary
+cache = {}
+by_loop: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+TABLE = {"a": 1}
+MODELS = LoadedModels()
+last = None
+FIXED = {"b": 2}
+local = ("c",)
+def one(key):
+    global last
+    last = key
+    TABLE[key] = FIXED["b"]
+def two():
+    local = []
+    local.append(1)
+"""
+    assert state_of(ast.parse(kept)) == {"cache", "by_loop", "TABLE", "MODELS", "last"}
+
+
 # -- Prefect's private parts --------------------------------------------------------------------------------------------
 
 PREFECT_ROOM = "flows/prefect_compat/"

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
 
 import stenoflow.errors  # noqa: F401  the codes of all errors are those of all classes
-from api import held, states, tags
+from api import states, tags
 from api.auth import Caller
 from api.errors import ApiError
 from api.jobs import Jobs
@@ -49,7 +49,7 @@ async def submitted(jobs: Jobs, form: AudioForm, upload: Uploaded, caller: Calle
 async def answered(request: Request, jobs: Jobs, run: FlowRun, form: AudioForm) -> Response:
     """The transcript in the form that was asked for, or why there is none."""
     headers = {JOB_ID: str(run.id)}
-    with held.wait(tags.owner_of(run)):
+    with jobs.limits.wait(tags.owner_of(run)):
         run = await jobs.watch(run, jobs.settings.api.openai_wait, left=request.is_disconnected)
     found = await _transcript(jobs, run)
     if isinstance(found, Refusal):

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from api import held
 from api.auth import Caller
 from api.bodies import media_type
 from api.dependencies import CurrentCaller, TheJobs
 from api.errors import WrongMediaType
-from api.held import HeldStream
 from api.jobs import Jobs
+from api.limits import CountedStream
 from api.openai import calls, forms, models
 from api.openai.documents import TRANSCRIPTION, TRANSLATION, answers, errors
 from api.openai.schemas import AudioForm, Model, ModelList
@@ -43,7 +42,7 @@ async def create_transcription(
     if not form.stream:
         return await calls.answered(request, jobs, run, form)
     headers = {calls.JOB_ID: str(run.id), "X-Accel-Buffering": "no"}
-    return HeldStream(held.wait(caller.owned_by), calls.streamed(jobs, run, form), headers)
+    return CountedStream(jobs.limits.wait(caller.owned_by), calls.streamed(jobs, run, form), headers)
 
 
 @router.post(
@@ -79,7 +78,7 @@ async def _submitted(
     if media_type(request) != "multipart/form-data":
         raise WrongMediaType("Send the recording as multipart/form-data.")
     await jobs.may_submit(caller)
-    with held.wait(caller.owned_by):  # before anything is received: whether there is room to wait for the transcript
+    with jobs.limits.wait(caller.owned_by):  # before anything is received: whether there is room to wait for the transcript
         pass
     async with jobs.stored.room(caller, request) as room:
         form, upload = await received(request, jobs.settings.api, room.limit, understand)

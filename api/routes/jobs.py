@@ -10,14 +10,13 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AfterValidator, BeforeValidator
 
-from api import held
 from api.bodies import json_body
 from api.cursor import utc
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import RETRY, problems
 from api.errors import JobNotFound
 from api.events import events_of, is_over
-from api.held import HeldStream
+from api.limits import CountedStream
 from api.listing import Filters, listed
 from api.results import rendered
 from api.routes.submit import ACCEPTED, Wait, accepted
@@ -137,7 +136,7 @@ async def stream_job_events(
     if is_over(run, last_event_id):
         return Response(status_code=204)  # by which an EventSource stops coming back
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return HeldStream(held.stream(caller.owned_by), events_of(jobs, run, caller, last_event_id), headers)
+    return CountedStream(jobs.limits.stream(caller.owned_by), events_of(jobs, run, caller, last_event_id), headers)
 
 
 @router.get(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api import chunks, large, npy, older, states
+from api import npy, older, states
 from api.auth import Caller
 from api.bodies import checked, json_value, media_type
 from api.dependencies import CurrentCaller, TheJobs
@@ -68,11 +68,11 @@ async def submit_job(
             run = await jobs.submit(given.body, caller, upload=given.upload, idempotency_key=idempotency_key)
     else:
         largest, ordinary = _largest(jobs.settings.api), jobs.settings.api.max_body_bytes
-        async with large.held(request, ordinary):
+        async with jobs.limits.body(request, ordinary):
             value, ignored = older.understood(await json_value(request, largest, ordinary))
             given = Submission(checked(value, JobRequest), None, ignored)
             if given.body.audio_chunk is not None:
-                return await _chunk(given, caller)
+                return await _chunk(given, caller, jobs)
         _check(given.body)
         await jobs.may_submit(caller)
         run = await jobs.submit(given.body, caller, idempotency_key=idempotency_key)
@@ -107,8 +107,8 @@ def _check(body: JobRequest) -> None:
             raise BadRequest(f"`{name}` is for audio chunks.")
 
 
-async def _chunk(given: Submission, caller: Caller) -> Response:
+async def _chunk(given: Submission, caller: Caller, jobs: Jobs) -> Response:
     if given.body.audio_url is not None:
         raise BadRequest("Give `audio_url` or `audio_chunk`, not both.")
-    result = await chunks.transcribe_chunk(given.body, caller)
+    result = await jobs.chunks.transcribe(given.body, caller)
     return Response(result.model_dump_json(), media_type="application/json", headers=older.warning(given.ignored))

@@ -35,6 +35,8 @@ class Children:
         self.batch = batch
         self.tag = f"batch-{campaign}"
         self.deployment = deployment
+        self._flow: UUID | None = None
+        """Of runs without a deployment: registered once for all of them."""
         self.left: dict[str, FlowRun] = {}
         """By idempotency key: runs that an earlier process of this batch had under way when it died."""
         self.several_left = False
@@ -64,12 +66,17 @@ class Children:
     async def create(self, plan: Planned, request: TranscribeRequest, *, scheduled: bool = False) -> FlowRun:
         """The recording's run: a new one, or the one made before under the same key."""
         key = child_key(plan)
+        if self.deployment is None and self._flow is None:
+            from flows.transcribe import transcribe
+
+            self._flow = await self.client.create_flow(transcribe)
         parent = await self._node(key, plan.item.name)
         run = await create_run(
             self.client,
             request,
             idempotency_key=key,
             deployment_id=self.deployment,
+            flow_id=self._flow,
             parent_task_run_id=parent,
             tags=[_TAG, self.tag],
             name=request.shown_as,

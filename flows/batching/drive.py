@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -21,6 +19,7 @@ from flows.batching.request import BatchRequest
 from flows.batching.table import Table
 from flows.batching.workers import Pool
 from flows.outcome import error_of, read_outcome
+from infra.progress import Subscribers
 from infra.settings import get_settings
 from stenoflow.errors import Retry, SourceNotFound, StenoError
 
@@ -40,29 +39,10 @@ class BatchEvent:
     """How it ended."""
 
 
-Watcher = Callable[[BatchEvent], None]
-_watchers: list[Watcher] = []
-_guard = threading.Lock()
-
-
-@contextlib.contextmanager
-def watching(watcher: Watcher) -> Iterator[None]:
-    """Have `watcher` told of every recording that begins or ends inside the block."""
-    with _guard:
-        _watchers.append(watcher)
-    try:
-        yield
-    finally:
-        with _guard:
-            _watchers.remove(watcher)
-
-
-def tell(event: BatchEvent) -> None:
-    with _guard:
-        watchers = list(_watchers)
-    for watcher in watchers:
-        with contextlib.suppress(Exception):
-            watcher(event)
+_batches: Subscribers[BatchEvent] = Subscribers()
+tell = _batches.publish
+watching = _batches.listening
+"""Have a listener told of every recording that begins or ends inside the block."""
 
 
 class Place(Protocol):

@@ -123,9 +123,13 @@ class Executor:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with the Prefect API that its code talks to, and without what says which flow run it is."""
+    """This process's, with its settings and the Prefect API that its code talks to, and without what says which flow run it is."""
     from prefect.settings import get_current_settings
 
     from flows.prefect_compat.engine import environment_of_no_run
 
-    return environment_of_no_run() | get_current_settings().to_environment_variables(exclude_unset=True)
+    return (
+        environment_of_no_run()
+        | get_settings.environment()
+        | get_current_settings().to_environment_variables(exclude_unset=True)
+    )

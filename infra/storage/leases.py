@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import NamedTuple, Protocol
 
 from infra.processes import is_gone, this_process
@@ -171,10 +172,6 @@ def _body() -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-_warned: set[str] = set()
-
-
+@cache
 def warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
-        _log.warning("%s", message)
+    _log.warning("%s", message)

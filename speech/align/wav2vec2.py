@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from speech.audio import Recording
 from speech.files import file_lock
 from speech.languages import WITHOUT_SPACES
+from speech.loaded import Room, bytes_in, load_once
 from speech.models import torchaudio_folder
 from speech.registry import TORCHAUDIO_FILES, Resolved
-from speech.runtime import cpu_threads, load_once, resolve_device
+from speech.runtime import cpu_threads, resolve_device
 from speech.schema import SAMPLE_RATE, AsrResult, AsrSegment, RuntimeOptions
 from speech.weights import is_as_made, is_noted, note_hashes, weights_folder
 from stenoflow.errors import ModelUnavailable, UnknownModel
@@ -155,11 +156,13 @@ def load_aligner(model: Resolved, language: str, models_dir: Path, runtime: Runt
     """
     device, threads = resolve_device(runtime), cpu_threads(runtime)
     return load_once(
-        ("wav2vec2", model.name, model.revision, language, device), lambda: _load(model, language, models_dir, device, threads)
+        ("wav2vec2", model.name, model.revision, language, device),
+        lambda room: _load(model, language, models_dir, device, threads, room),
+        device=device,
     )
 
 
-def _load(model: Resolved, language: str, models_dir: Path, device: str, threads: int) -> Aligner:
+def _load(model: Resolved, language: str, models_dir: Path, device: str, threads: int, room: Room) -> Aligner:
     import torch
 
     torch.set_num_threads(threads)
@@ -167,11 +170,13 @@ def _load(model: Resolved, language: str, models_dir: Path, device: str, threads
         warnings.simplefilter("ignore")
         if model.origin == "hub" and "/" not in model.location:
             network, metadata = _bundle(model.location, language, models_dir)
+            room(sum(weights.numel() * weights.element_size() for weights in network.parameters()))
             return Aligner(network.to(device).eval(), metadata, device)
         from whisperx.alignment import load_align_model
 
         folder = weights_folder(model, models_dir)
         _require_wav2vec2(folder, model)
+        room(bytes_in(folder))
         try:
             network, metadata = load_align_model(language, device, model_name=str(folder), model_cache_only=True)
         except ValueError as error:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speech.runtime import gpu_free_bytes, load_once
+from speech.runtime import gpu_free_bytes
 from speech.schema import USUAL_BATCH
-from stenoflow.types import ModelInfo
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -27,21 +26,21 @@ _ENCODER_FRAMES = 1500
 _TOKENS = 448
 
 
-def chunks_at_once(model: WhisperModel, info: ModelInfo, weights: Path, beam_size: int, workers: int = 1) -> int:
-    """Chunks for each of the `workers` that share a model, for a request that names no number. `weights` is its `model.bin`.
+def chunks_at_once(model: WhisperModel, file: Path, known: dict[int, int], beam_size: int, workers: int = 1) -> int:
+    """Chunks for each of the `workers` that share a model, for a request that names no number. `file` is its `model.bin`.
 
-    Found once per loaded model, before its allocator holds memory of its own.
+    Found once per loaded model, before its allocator holds memory of its own; `known` is what was found, by beam size.
     """
     inner = model.model
     if inner.device == "cpu":
         return USUAL_BATCH
-
-    def found() -> int:
+    if beam_size not in known:
         wide = 4 if inner.compute_type.endswith("float32") else 2
         free = gpu_free_bytes()
-        return chunks_that_fit(free, model_width(model), decoder_layers(weights), beam_size, wide) if free else USUAL_BATCH
-
-    return max(1, load_once(("chunks at once", info.name, info.revision, inner.compute_type, beam_size), found) // workers)
+        known[beam_size] = (
+            chunks_that_fit(free, model_width(model), decoder_layers(file), beam_size, wide) if free else USUAL_BATCH
+        )
+    return max(1, known[beam_size] // workers)
 
 
 def model_width(model: WhisperModel) -> int:

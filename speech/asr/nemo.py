@@ -17,8 +17,9 @@ import numpy as np
 from speech.asr import Transcribed, timed_words
 from speech.audio import Recording
 from speech.hub import files_in
+from speech.loaded import Room, bytes_in, load_once
 from speech.registry import MODELS, Resolved
-from speech.runtime import cpu_threads, load_once, resolve_device
+from speech.runtime import cpu_threads, resolve_device
 from speech.schema import SAMPLE_RATE, USUAL_BATCH, AsrParams, AsrSegment, Chunk, RuntimeOptions, Shard
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
@@ -142,10 +143,15 @@ def spread(tokens: Sequence[str], chunk: Chunk) -> list[float]:
 def load(model: Resolved, runtime: RuntimeOptions) -> Nemo:
     """Raises UnknownModel for what onnx-asr cannot read, and EngineMissing on a GPU that ONNX Runtime is not built for."""
     device, threads = resolve_device(runtime), cpu_threads(runtime)
-    return load_once(("nemo", model, device, threads), lambda: _load(model, runtime.models_path, device, threads))
+    return load_once(
+        ("nemo", model, device),
+        lambda room: _load(model, runtime.models_path, device, threads, room),
+        device=device,
+        threads=threads,
+    )
 
 
-def _load(model: Resolved, models_dir: Path, device: str, threads: int) -> Nemo:
+def _load(model: Resolved, models_dir: Path, device: str, threads: int, room: Room) -> Nemo:
     import onnx_asr
     import onnxruntime
     from onnx_asr.utils import ModelLoadingError
@@ -163,6 +169,7 @@ def _load(model: Resolved, models_dir: Path, device: str, threads: int) -> Nemo:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     folder = weights_folder(model, models_dir)
+    room(bytes_in(folder))
     try:
         kind = json.loads((folder / "config.json").read_bytes())["model_type"]
         adapter = onnx_asr.load_model(

@@ -23,8 +23,9 @@ from speech.asr import Transcribed, timed_words
 from speech.asr.memory import chunks_at_once
 from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES
+from speech.loaded import Room, bytes_in, load_once
 from speech.registry import Resolved
-from speech.runtime import cpu_threads, load_once, resolve_device, whisper_compute_type
+from speech.runtime import cpu_threads, resolve_device, whisper_compute_type
 from speech.schema import SAMPLE_RATE, USUAL_BATCH, AsrParams, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
 from speech.shards import WHOLE, part_of
 from speech.stages import Progress
@@ -54,26 +55,36 @@ small that a second thread makes it slower (docs/performance.md)."""
 CPU_BATCH = 2
 """Chunks of a batch on a CPU at most: more save no time there, and as many on every machine give the same sums of floats."""
 _REMEMBERED = 64
-_detected: dict[tuple[str, ...], tuple[str, float]] = {}
-"""What the last recordings' languages were, so that the shards that one process decodes of a recording detect it once."""
+"""Recordings whose language a loaded model remembers."""
 _FRAMES_PER_SECOND = 100
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """Whisper's weights in CTranslate2, and what was found out with them."""
+
+    model: WhisperModel
+    file: Path
+    """Its `model.bin`."""
+    languages: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
+    """Of the last recordings, by a hash of what was heard, so that the shards that one process decodes of a recording detect it once."""
+    chunks: dict[int, int] = dataclasses.field(default_factory=dict)
+    """By beam size: how many the GPU's memory held before anything was decoded."""
 
 
 class Whisper(NamedTuple):
     """A loaded model (`speech.asr.Engine`)."""
 
-    model: WhisperModel
+    weights: Weights
     info: ModelInfo
     at_once: int
-    weights: Path
-    """Its `model.bin`."""
 
     @property
     def device(self) -> str:
-        return str(self.model.model.device)
+        return str(self.weights.model.model.device)
 
     def chunks_at_once(self, params: AsrParams, runtime: RuntimeOptions) -> int:
-        return chunks_at_once(self.model, self.info, self.weights, params.beam_size, runtime.workers)
+        return chunks_at_once(self.weights.model, self.weights.file, self.weights.chunks, params.beam_size, runtime.workers)
 
     def transcribe(
         self,
@@ -84,12 +95,13 @@ class Whisper(NamedTuple):
         progress: Progress,
         shard: Shard = WHOLE,
     ) -> Transcribed:
-        return Transcriber(self.model, self.info, params, self.at_once).transcribe(recording, plan, batch_size, progress, shard)
+        return Transcriber(self.weights, self.info, params, self.at_once).transcribe(
+            recording, plan, batch_size, progress, shard
+        )
 
 
 def load(model: Resolved, runtime: RuntimeOptions) -> Whisper:
-    network = load_whisper(model, runtime.models_path, runtime)
-    return Whisper(network, model.info, batches_at_once(runtime), weights_folder(model, runtime.models_path) / "model.bin")
+    return Whisper(load_whisper(model, runtime.models_path, runtime), model.info, batches_at_once(runtime))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +125,9 @@ class Decoded:
 class Transcriber:
     """A loaded Whisper model with the options of one request."""
 
-    def __init__(self, model: WhisperModel, info: ModelInfo, params: AsrParams, at_once: int = 1) -> None:
-        self.model = model
+    def __init__(self, weights: Weights, info: ModelInfo, params: AsrParams, at_once: int = 1) -> None:
+        self.model = weights.model
+        self._languages = weights.languages
         self.info = info
         self.params = params
         self.at_once = at_once
@@ -172,12 +185,11 @@ class Transcriber:
         longest = sorted(sorted(plan, key=_speech, reverse=True)[:DETECTION_CHUNKS], key=lambda chunk: chunk.start)
         features = [self._features(recording, [chunk]) for chunk in longest]
         heard = hashlib.sha256(b"".join(part.tobytes() for part in features)).hexdigest()
-        key = self.info.name, self.info.revision, self.model.model.compute_type, str(self.model.model.device), heard
-        if key not in _detected:
-            while len(_detected) >= _REMEMBERED:
-                _detected.pop(next(iter(_detected)), None)
-            _detected[key] = self._detect(longest, features, most)
-        return _detected[key]
+        if heard not in self._languages:
+            while len(self._languages) >= _REMEMBERED:
+                self._languages.pop(next(iter(self._languages)), None)
+            self._languages[heard] = self._detect(longest, features, most)
+        return self._languages[heard]
 
     def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]], most: int) -> tuple[str, float]:
         def heard(item: tuple[Chunk, NDArray[np.float32]]) -> list[tuple[str, float]]:
@@ -314,23 +326,28 @@ def batches_at_once(runtime: RuntimeOptions) -> int:
     return min(cpu_threads(runtime), AT_ONCE) if runtime.workers == 1 and resolve_device(runtime) == "cpu" else 1
 
 
-def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> WhisperModel:
+def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> Weights:
     """The Whisper weights in CTranslate2, loaded once per process: int8 on a CPU, float16 on a GPU, unless told otherwise."""
     device, at_once = resolve_device(runtime), batches_at_once(runtime)
     threads, workers = cpu_threads(runtime) // at_once, max(runtime.workers, at_once)
     compute_type = whisper_compute_type(device, runtime.compute_type)
 
-    def load() -> WhisperModel:
+    def load(room: Room) -> Weights:
         from faster_whisper import WhisperModel
 
         folder = weights_folder(model, models_dir)
-        return WhisperModel(
-            str(folder),
-            device=device,
-            compute_type=compute_type,
-            cpu_threads=threads,
-            num_workers=workers,
-            local_files_only=True,
+        room(bytes_in(folder))
+        return Weights(
+            WhisperModel(
+                str(folder),
+                device=device,
+                compute_type=compute_type,
+                cpu_threads=threads,
+                num_workers=workers,
+                local_files_only=True,
+            ),
+            folder / "model.bin",
         )
 
-    return load_once(("whisper", model.name, model.revision, device, compute_type, threads, workers), load)
+    key = ("whisper", model.name, model.revision, device, compute_type)
+    return load_once(key, load, device=device, threads=threads if device == "cpu" else 0, workers=workers)

@@ -21,8 +21,9 @@ from speech.checkpoints import read_checkpoint
 from speech.diarize import graphs, torch_networks
 from speech.features import MEL_BINS, FbankOptions
 from speech.files import replaced
+from speech.loaded import Room, bytes_in, load_once
 from speech.registry import Resolved
-from speech.runtime import cpu_threads, load_once, resolve_device
+from speech.runtime import cpu_threads, resolve_device
 from speech.schema import SAMPLE_RATE, RuntimeOptions
 from speech.weights import is_as_made, is_noted, made_once, packaged_files, weights_folder
 from stenoflow.errors import UnknownModel
@@ -117,7 +118,10 @@ def load_segmenter(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -
     """The segmentation network of a diarization model, loaded once per process."""
     device, threads = resolve_device(runtime), cpu_threads(runtime)
     return load_once(
-        ("segmenter", model.name, model.revision, device, threads), lambda: _segmenter(model, models_dir, device, threads)
+        ("segmenter", model.name, model.revision, device),
+        lambda room: _segmenter(model, models_dir, device, threads, room),
+        device=device,
+        threads=threads,
     )
 
 
@@ -125,22 +129,27 @@ def load_embedder(model: Resolved, models_dir: Path, runtime: RuntimeOptions) ->
     """The speaker-embedding network of a diarization model, loaded once per process."""
     device, threads = resolve_device(runtime), cpu_threads(runtime, beside=True)
     return load_once(
-        ("embedder", model.name, model.revision, device, threads), lambda: _embedder(model, models_dir, device, threads)
+        ("embedder", model.name, model.revision, device),
+        lambda room: _embedder(model, models_dir, device, threads, room),
+        device=device,
+        threads=threads,
     )
 
 
-def _segmenter(model: Resolved, models_dir: Path, device: str, threads: int) -> Segmenter:
+def _segmenter(model: Resolved, models_dir: Path, device: str, threads: int, room: Room) -> Segmenter:
     weights = diarization_weights(model, models_dir)
     path = _converted(models_dir, model, "segmentation", lambda target: _convert_segmentation(weights, target))
     facts = np.load(path.with_suffix(".npz"), allow_pickle=False)
+    room(bytes_in(path))
     network = _network(path, device, threads, lambda: torch_networks.segmentation(weights.segmentation))
     return Segmenter(network, facts["mapping"], float(facts["frame_step"]), float(facts["frame_duration"]))
 
 
-def _embedder(model: Resolved, models_dir: Path, device: str, threads: int) -> Embedder:
+def _embedder(model: Resolved, models_dir: Path, device: str, threads: int, room: Room) -> Embedder:
     weights = diarization_weights(model, models_dir)
     path = _converted(models_dir, model, "embedding", lambda target: _convert_embedding(weights, target))
     facts = np.load(path.with_suffix(".npz"), allow_pickle=False)
+    room(bytes_in(path))
     network = _network(path, device, threads, lambda: torch_networks.trunk(weights.embedding, weights.embedding_network))
     fbank = FbankOptions(window=str(facts["window"]), scale=float(facts["scale"]))
     return Embedder(network, facts["weight"], facts["bias"], fbank)

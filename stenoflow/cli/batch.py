@@ -54,7 +54,6 @@ def batch(source: str, as_json: bool, quiet: bool, verbose: bool, debug: bool, *
     from infra.settings import get_settings
     from stenoflow.cli.checks import check_models, check_output
 
-    get_settings.cache_clear()
     request = _request(source, options)
     _check_listed(request.source)
     check_output(request.output_dir, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from stenoflow.cli.transcribe import quieten, use_machine_options
 if TYPE_CHECKING:
     from flows.evaluation.request import EvaluateRequest
     from flows.evaluation.result import Evaluation
-    from infra.progress import Listener, StageEvent
+    from infra.progress import StageEvent
 
 EPILOG = """\b
 steno evaluate calls --model tiny.en --model base     compare two models
@@ -61,7 +62,6 @@ def evaluate(references: str, as_json: bool, quiet: bool, verbose: bool, debug: 
     from infra.settings import get_settings
     from stenoflow.cli.checks import check_models, check_output
 
-    get_settings.cache_clear()
     request = as_kept(_request(references, options))
     _check_there(request.references)
     check_output(request.output_dir, None)
@@ -215,7 +215,11 @@ async def _evaluation(session: Session, request: EvaluateRequest, table: Evaluat
     from flows.execution import run_here
 
     assert session.ledger is not None
-    listeners: list[Listener] = [session.ledger, table, *([_print_progress] if session.display.as_json else [])]
+    listeners: list[Callable[[StageEvent], None]] = [
+        session.ledger,
+        table,
+        *([_print_progress] if session.display.as_json else []),
+    ]
     with ExitStack() as stack:
         for show in listeners:
             stack.enter_context(listening(show))

@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 
     from flows.doors import Door, Option
 
-MACHINE = {
-    "device": "STENO_COMPUTE__DEVICE",
-    "compute_type": "STENO_COMPUTE__COMPUTE_TYPE",
-    "threads": "STENO_COMPUTE__THREADS",
-}
-"""Options that stand for a setting, and the variable that carries it."""
+MACHINE = ("device", "compute_type", "threads")
+"""Options that stand for a setting of `compute`."""
 DEVICES = ("auto", "cpu", "cuda")
 
 

@@ -83,9 +83,7 @@ def retry(
 
     use_machine_options(options)
     quieten(verbose=verbose)
-    from infra.settings import get_settings
 
-    get_settings.cache_clear()
     display = Display(as_json, quiet, verbose, debug)
     session = Session(display, display.console())
     code = asyncio.run(_retry(session, Asked(run, redo_from, here, wait, force, given_options(options))))

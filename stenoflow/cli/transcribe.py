@@ -47,7 +47,6 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
     from stenoflow.cli.checks import check_together, refused_at_once
     from stenoflow.cli.models import offered_weights
 
-    get_settings.cache_clear()
     settings = get_settings()
     requests = [_request(source, options, alone=len(sources) == 1) for source in sources]
     check_together(requests)
@@ -95,13 +94,13 @@ def quieten(*, verbose: bool) -> None:
 
 
 def use_machine_options(options: dict[str, Any]) -> None:
-    """Hand on, as settings, the options that say how this machine is used."""
-    for name, variable in MACHINE.items():
-        value = options.pop(name, None)
-        if value is not None:
-            os.environ[variable] = str(value)
+    """Take out the options that say how this machine is used: they are settings of this process and of its children."""
+    from infra.settings import get_settings
+
+    said = {name: value for name in MACHINE if (value := options.pop(name, None)) is not None}
+    get_settings.use(compute=said)
     if token := options.pop("hf_token", None):
-        os.environ["HF_TOKEN"] = token
+        os.environ["HF_TOKEN"] = token  # which is where libraries of the hub read it
 
 
 def _request(source: str, options: dict[str, Any], *, alone: bool) -> TranscribeRequest:

@@ -24,11 +24,12 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
-from api import chunks, npy, problems
+from api import npy, problems
 from api.auth import ANYBODY, Caller
 from api.chunks import Chunks
 from api.dependencies import current_caller, jobs_of
 from api.errors import ApiError, TooLarge, Unavailable, Unprocessable
+from api.limits import Limits
 from api.routes import submit
 from api.schemas import JobRequest
 from api.sessions import Sessions
@@ -217,11 +218,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Sten
 def service(portal: BlockingPortal, settings: StenoSettings) -> Iterator[Chunks]:
     """The door with a real worker and real models, in an event loop of its own."""
 
-    async def at_work() -> Chunks:
-        return chunks._at_work()  # the one that the application's lifespan made
+    async def made() -> Chunks:
+        return Chunks(settings)
 
-    with portal.wrap_async_context_manager(chunks.at_work(settings)):
-        yield portal.call(at_work)
+    chunks = portal.call(made)
+    with portal.wrap_async_context_manager(chunks.at_work()):
+        yield chunks
 
 
 Ask = Callable[..., ChunkResult]
@@ -344,7 +346,7 @@ def test_the_route_answers_chunks_and_refuses_what_contradicts_itself(
     problems.install(app)
     app.include_router(submit.router)
     app.dependency_overrides[current_caller] = lambda: ANYBODY
-    app.dependency_overrides[jobs_of] = lambda: SimpleNamespace(settings=settings)
+    app.dependency_overrides[jobs_of] = lambda: SimpleNamespace(settings=settings, limits=Limits(), chunks=service)
     chunk = encoded(call_piece(3))
     answer = portal.call(post, {"audio_chunk": chunk, "session_id": "routed"})
     assert answer.status_code == 200
@@ -360,11 +362,12 @@ def test_a_model_that_cannot_be_had_is_said_once_and_not_tried_with_every_chunk(
     wanting = StenoSettings(home=tmp_path, models_dir=models_dir, model="no-such-model", offline=True)
 
     async def twice() -> list[Unavailable]:
-        async with chunks.at_work(wanting):
+        chunks = Chunks(wanting)
+        async with chunks.at_work():
             errors = []
             for _ in range(2):
                 with pytest.raises(Unavailable) as refused:
-                    await chunks.transcribe_chunk(JobRequest(audio_chunk=encoded(SILENCE)), ANYBODY)
+                    await chunks.transcribe(JobRequest(audio_chunk=encoded(SILENCE)), ANYBODY)
                 errors.append(refused.value)
             return errors
 
@@ -385,15 +388,16 @@ def test_a_service_without_workers_says_that_it_takes_no_chunks(tmp_path: Path) 
 
 _ONE_CHUNK_THEN_WAIT = """
 import asyncio, sys, time
-from api import chunks
 from api.auth import ANYBODY
+from api.chunks import Chunks
 from api.schemas import JobRequest
 from infra.settings import get_settings
 
 async def main():
-    async with chunks.at_work(get_settings()):
-        await chunks.transcribe_chunk(JobRequest(audio_chunk=sys.stdin.read(), diarize=True), ANYBODY)
-        print(chunks._at_work().pool.workers[0].pid, [name for name in ("torch", "ctranslate2", "numpy") if name in sys.modules], flush=True)
+    chunks = Chunks(get_settings())
+    async with chunks.at_work():
+        await chunks.transcribe(JobRequest(audio_chunk=sys.stdin.read(), diarize=True), ANYBODY)
+        print(chunks.pool.workers[0].pid, [name for name in ("torch", "ctranslate2", "numpy") if name in sys.modules], flush=True)
         await asyncio.sleep(600)
 
 asyncio.run(main())

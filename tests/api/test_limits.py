@@ -13,22 +13,24 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from api import guard, limits, logs, observe, problems
+from api import guard, logs, observe, problems
 from api.auth import ANYBODY, Caller
 from api.ceiling import Ceiling
 from api.errors import TooMany, Unprocessable
 from api.keys import KeyLimits
+from api.limits import Limits, max_upload_bytes
 from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings, get_settings
 
 ALICE, BOB = Caller("a" * 12, "alice"), Caller("b" * 12, "bob")
 
 
-@pytest.fixture(autouse=True)
-def anew(steno: StenoSettings) -> Iterator[None]:
-    limits.forget()
-    yield
-    limits.forget()
+pytestmark = pytest.mark.usefixtures("steno")
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits()
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
@@ -41,7 +43,7 @@ async def none_pending() -> int:
     return 0
 
 
-async def granted(caller: Caller, times: int) -> int:
+async def granted(limits: Limits, caller: Caller, times: int) -> int:
     """How many of so many requests at once are allowed."""
     count = 0
     for _ in range(times):
@@ -56,52 +58,52 @@ async def granted(caller: Caller, times: int) -> int:
 # -- rates and pending jobs ---------------------------------------------------------------------------------------------
 
 
-async def test_each_caller_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_caller_has_a_rate_of_its_own(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=5)
-    assert await granted(ALICE, 20) == 5
-    assert await granted(BOB, 20) == 5
+    assert await granted(limits, ALICE, 20) == 5
+    assert await granted(limits, BOB, 20) == 5
 
 
-async def test_a_key_may_have_another_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_may_have_another_rate(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=5)
-    assert await granted(Caller("c" * 12, "carol", KeyLimits(rate=9)), 20) == 9
+    assert await granted(limits, Caller("c" * 12, "carol", KeyLimits(rate=9)), 20) == 9
 
 
-async def test_the_keys_of_an_owner_share_what_the_service_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_keys_of_an_owner_share_what_the_service_allows(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=5)
     first, second = (Caller(letter * 12, letter, owner="acme") for letter in "gh")
-    assert await granted(first, 3) + await granted(second, 20) == 5
+    assert await granted(limits, first, 3) + await granted(limits, second, 20) == 5
     limited = Caller("i" * 12, "i", KeyLimits(rate=2), owner="acme")
-    assert await granted(limited, 20) == 2, "a limit of its own is the key's alone"
-    assert await granted(first, 20) == 0, "and fills nobody else's"
+    assert await granted(limits, limited, 20) == 2, "a limit of its own is the key's alone"
+    assert await granted(limits, first, 20) == 0, "and fills nobody else's"
 
 
-async def test_polling_at_the_limit_leaves_room_to_delete(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_polling_at_the_limit_leaves_room_to_delete(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=5)
-    await granted(ALICE, 20)
+    await granted(limits, ALICE, 20)
     for _ in range(5):
         await limits.may_request(ALICE, writes=True)
     with pytest.raises(TooMany):
         await limits.may_request(ALICE, writes=True)
 
 
-async def test_who_is_refused_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_refused_is_told_when_to_come_back(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=6)
-    await granted(ALICE, 6)
+    await granted(limits, ALICE, 6)
     with pytest.raises(TooMany) as refused:
         await limits.may_request(ALICE)
     assert refused.value.retry_after is not None
     assert 5 < refused.value.retry_after <= 10
 
 
-async def test_a_rate_fills_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rate_fills_up_again(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate=1200)
-    await granted(ALICE, 1300)
+    await granted(limits, ALICE, 1300)
     await asyncio.sleep(0.2)
-    assert await granted(ALICE, 1) == 1
+    assert await granted(limits, ALICE, 1) == 1
 
 
-async def test_submissions_have_a_rate_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_submissions_have_a_rate_of_their_own(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__rate_submit=2)
     for _ in range(2):
         await limits.may_submit(ALICE, none_pending)
@@ -110,7 +112,7 @@ async def test_submissions_have_a_rate_of_their_own(monkeypatch: pytest.MonkeyPa
     await limits.may_submit(BOB, none_pending)
 
 
-async def test_no_more_jobs_are_pending_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_jobs_are_pending_than_allowed(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__pending_jobs=3)
     jobs: list[int] = []
 
@@ -135,9 +137,9 @@ async def test_no_more_jobs_are_pending_than_allowed(monkeypatch: pytest.MonkeyP
 
 async def test_uploads_are_limited_by_key_and_by_service(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, api__max_upload_bytes=1000)
-    assert limits.max_upload_bytes(ANYBODY) == 1000
-    assert limits.max_upload_bytes(Caller("e" * 12, "eve", KeyLimits(max_upload_bytes=10))) == 10
-    assert limits.max_upload_bytes(Caller("f" * 12, "finn", KeyLimits(max_upload_bytes=10**9))) == 1000
+    assert max_upload_bytes(ANYBODY) == 1000
+    assert max_upload_bytes(Caller("e" * 12, "eve", KeyLimits(max_upload_bytes=10))) == 10
+    assert max_upload_bytes(Caller("f" * 12, "finn", KeyLimits(max_upload_bytes=10**9))) == 1000
 
 
 # -- bodies -------------------------------------------------------------------------------------------------------------

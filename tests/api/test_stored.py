@@ -11,9 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 from fastapi import Request
 
-from api import held, limits, stored, tags
+from api import stored, tags
 from api.auth import Caller
 from api.errors import TooMany
+from api.limits import Limits
 from api.runs import Runs
 from api.stored import Stored
 from infra.api_settings import ApiSettings
@@ -56,7 +57,6 @@ def request(length: int | None = None) -> Request:
 
 @pytest.fixture(autouse=True)
 def settings(steno: StenoSettings) -> Iterator[ApiSettings]:
-    limits.forget()
     yield get_settings().api.model_copy(update={"stored_bytes": 1000})
 
 
@@ -116,7 +116,8 @@ async def test_a_recording_that_no_job_came_of_counts_until_it_is_removed(
 async def test_open_calls_are_counted_by_owner(steno: StenoSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STENO_API__WAITS", "1")
     get_settings.cache_clear()
-    with held.wait("acme"), held.wait("other"), pytest.raises(TooMany), held.wait("acme"):
+    limits = Limits()
+    with limits.wait("acme"), limits.wait("other"), pytest.raises(TooMany), limits.wait("acme"):
         await asyncio.sleep(0)
-    with held.wait("acme"), held.stream("acme"):
+    with limits.wait("acme"), limits.stream("acme"):
         pass

@@ -16,7 +16,6 @@ from infra.artifacts import ArtifactRef, Kind
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected
 from infra.keys import shard_record
-from infra.locks import get_locks
 from infra.settings import RetentionSettings, StenoSettings
 from infra.storage.remote import Remote
 from infra.storage.s3 import S3
@@ -246,7 +245,7 @@ def test_parts_of_a_stage_stay_and_go_with_its_use(folder: Store, tmp_path: Path
 
 def test_a_second_collector_leaves_the_store_to_the_first(store: Store, tmp_path: Path) -> None:
     made, options = Made(store, 1), settings(tmp_path)
-    lock = get_locks(store, options).try_acquire("collector")
+    lock = store.locks.try_acquire("collector")
     assert lock is not None
     assert collect(store, options, EVERYTHING).busy
     assert made.there

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.scratch import STALE_SECONDS, own_folder, sweep
+from infra.scratch import STALE_SECONDS, OwnFolder, sweep
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from infra.scratch import own_folder
-folder = own_folder(Path(sys.argv[1]))
+from infra.scratch import OwnFolder
+own = OwnFolder(Path(sys.argv[1]))
+folder = own.path
 (folder / "half-received.part").write_bytes(b"half")
 print(folder, flush=True)
 time.sleep(600)
@@ -52,10 +53,12 @@ def test_a_new_process_sweeps_when_it_first_needs_space(tmp_path: Path) -> None:
     dead, left = holder(tmp_path)
     dead.kill()
     dead.wait(10)
-    folder = own_folder(tmp_path)
+    own = OwnFolder(tmp_path)
     assert not left.exists()
-    assert folder.is_dir()
-    assert own_folder(tmp_path) == folder
+    assert own.path.is_dir()
+    folder = own.path
+    del own
+    assert not folder.exists(), "nothing refers to it any more"
 
 
 def test_files_of_unknown_origin_are_removed_when_they_are_old(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ def test_files_of_unknown_origin_are_removed_when_they_are_old(tmp_path: Path) -
 
 
 def test_a_process_leaves_no_folder_behind(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from infra.scratch import own_folder; print(own_folder(Path(sys.argv[1])))"
+    code = "import sys; from pathlib import Path; from infra.scratch import OwnFolder; print(OwnFolder(Path(sys.argv[1])).path)"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, env=env)
     assert not Path(done.stdout.strip()).exists()
@@ -79,4 +82,4 @@ def test_a_process_leaves_no_folder_behind(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_left_to_whoever_writes(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert not own_folder(tmp_path / "file" / "scratch").exists()
+    assert not OwnFolder(tmp_path / "file" / "scratch").path.exists()

@@ -16,6 +16,7 @@ import pytest
 from speech.asr import whisper
 from speech.diarize.networks import Segmenter
 from speech.diarize.segmentation import Segmentation
+from speech.loaded import LoadedModels
 from speech.schema import AlignResult, AsrResult, RuntimeOptions
 from speech.stages import run_stage
 from stenoflow.errors import InvalidOption
@@ -143,7 +144,7 @@ def test_no_chunk_is_encoded_twice_to_know_the_language(
     monkeypatch.setattr(
         WhisperModel, "encode", lambda model, part: encoded.append(1 if part.ndim == 2 else len(part)) or encode(model, part)
     )
-    whisper._detected.clear()
+    monkeypatch.setattr("speech.loaded.MODELS", LoadedModels())
     found = transcribe(long_call, model="base", batch_size=2)
     assert (found.language, found.segments) == ("en", told.segments)
     assert sum(encoded) == len(found.segments) >= 3

@@ -15,7 +15,6 @@ from speech.asr.whisper import load_whisper
 from speech.models import resolve_asr
 from speech.schema import USUAL_BATCH, RuntimeOptions
 from speech.weights import weights_folder
-from stenoflow.types import ModelInfo
 
 LARGE = 1280
 GB = 10**9
@@ -23,9 +22,9 @@ NO_FILE = Path("model.bin")
 
 
 @pytest.fixture(scope="module")
-def tiny(models_dir: Path, runtime: RuntimeOptions) -> tuple[WhisperModel, ModelInfo]:
+def tiny(models_dir: Path, runtime: RuntimeOptions) -> WhisperModel:
     resolved = resolve_asr("tiny.en", "en", models_dir=models_dir, offline=True)
-    return load_whisper(resolved, models_dir, runtime), resolved.info
+    return load_whisper(resolved, models_dir, runtime).model
 
 
 def test_a_gpu_takes_what_its_free_memory_holds() -> None:
@@ -60,28 +59,27 @@ def test_the_depth_is_read_from_the_weights(models_dir: Path) -> None:
         assert decoder_layers(weights_folder(resolved, models_dir) / "model.bin") == layers
 
 
-def test_the_width_is_asked_of_the_model(tiny: tuple[WhisperModel, ModelInfo]) -> None:
-    assert model_width(tiny[0]) == 384
+def test_the_width_is_asked_of_the_model(tiny: WhisperModel) -> None:
+    assert model_width(tiny) == 384
 
 
-def test_a_cpu_takes_the_usual_batch(tiny: tuple[WhisperModel, ModelInfo]) -> None:
-    assert chunks_at_once(*tiny, NO_FILE, beam_size=5) == USUAL_BATCH
+def test_a_cpu_takes_the_usual_batch(tiny: WhisperModel) -> None:
+    assert chunks_at_once(tiny, NO_FILE, {}, beam_size=5) == USUAL_BATCH
 
 
 def test_memory_is_looked_at_once_while_none_is_held(
-    tiny: tuple[WhisperModel, ModelInfo], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The loaded model as it would be on a GPU, and a GPU whose memory the first recording fills."""
-    _, info = tiny
     free = iter([2 * GB, 0])
     monkeypatch.setattr(memory, "gpu_free_bytes", lambda: next(free))
     monkeypatch.setattr(memory, "decoder_layers", lambda weights: 4)
-    monkeypatch.setattr(runtime, "_loaded", {})
+    known: dict[int, int] = {}
     monkeypatch.setattr(memory, "model_width", lambda model: 384)
     on_gpu = SimpleNamespace(model=SimpleNamespace(device="cuda", compute_type="float16"))
-    first, second = (chunks_at_once(on_gpu, info, NO_FILE, beam_size=5) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (chunks_at_once(on_gpu, NO_FILE, known, beam_size=5) for _ in range(2))  # type: ignore[arg-type]
     assert first == second == chunks_that_fit(2 * GB, 384, 4, 5) > USUAL_BATCH
-    assert chunks_at_once(on_gpu, info, NO_FILE, beam_size=5, workers=2) == first // 2  # type: ignore[arg-type]
+    assert chunks_at_once(on_gpu, NO_FILE, known, beam_size=5, workers=2) == first // 2  # type: ignore[arg-type]
 
 
 def test_the_driver_is_asked_for_memory_and_not_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 
 from speech import runtime
 from speech.asr.whisper import batches_at_once
-from speech.runtime import cpu_quota, cpu_threads, load_once, memory_errors_translated, resolve_device
+from speech.runtime import cpu_quota, cpu_threads, memory_errors_translated, memory_limit, resolve_device
 from speech.schema import RuntimeOptions
 from stenoflow.errors import GatedModel, OutOfMemory, Retry
 
@@ -48,51 +46,6 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, memory_errors_translated("asr"):
         raise error
     assert caught.value is error
-
-
-def test_a_model_is_loaded_once_for_many_threads() -> None:
-    loads: list[int] = []
-
-    def load() -> object:
-        loads.append(1)
-        time.sleep(0.05)
-        return object()
-
-    found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(load_once(("shared",), load))) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(loads) == 1
-    assert len(set(map(id, found))) == 1
-    assert load_once(("other",), load) is not found[0]
-
-
-def test_different_models_load_side_by_side() -> None:
-    """One that takes long must not hold up another."""
-    inside, release = threading.Event(), threading.Event()
-
-    def slow() -> str:
-        inside.set()
-        assert release.wait(10)
-        return "slow"
-
-    thread = threading.Thread(target=load_once, args=(("slow",), slow))
-    thread.start()
-    assert inside.wait(10)
-    assert load_once(("quick",), lambda: "quick") == "quick"
-    release.set()
-    thread.join()
-
-
-def test_a_failed_load_is_tried_again() -> None:
-    def fail() -> str:
-        raise OSError("not this time")
-
-    with pytest.raises(OSError, match="not this time"):
-        load_once(("failing",), fail)
-    assert load_once(("failing",), lambda: "loaded") == "loaded"
 
 
 def test_threads_are_what_was_asked_for_or_the_cores_or_half_of_them_beside_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +96,21 @@ def test_a_containers_share_of_the_cpu_is_respected(tmp_path: Path, files: dict[
 def test_the_device_asked_for_is_taken() -> None:
     assert resolve_device(RuntimeOptions(device="cpu")) == "cpu"
     assert resolve_device(RuntimeOptions()) in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "limit"),
+    [
+        ("memory.max", "1048576\n", 2**20),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "2097152\n", 2**21),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("other", "", None),
+    ],
+)
+def test_a_containers_memory_is_what_its_limit_leaves(tmp_path: Path, file: str, content: str, limit: int | None) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    machine = memory_limit(tmp_path / "nowhere")
+    assert machine > 2**26
+    assert memory_limit(tmp_path) == (limit or machine)
