@@ -37,13 +37,17 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> RuntimeOptions:
 @pytest.fixture(scope="module")
 def segmenter(converted: RuntimeOptions) -> Segmenter:
     folder = converted.models_path
-    return networks._segmenter(resolve_diarization(WEIGHTS, models_dir=folder, offline=True), folder, "cpu", 1)
+    return networks._segmenter(
+        resolve_diarization(WEIGHTS, models_dir=folder, offline=True), folder, "cpu", 1, lambda size: None
+    )
 
 
 @pytest.fixture(scope="module")
 def embedder(converted: RuntimeOptions) -> Embedder:
     folder = converted.models_path
-    return networks._embedder(resolve_diarization(WEIGHTS, models_dir=folder, offline=True), folder, "cpu", 1)
+    return networks._embedder(
+        resolve_diarization(WEIGHTS, models_dir=folder, offline=True), folder, "cpu", 1, lambda size: None
+    )
 
 
 @pytest.fixture(scope="module")

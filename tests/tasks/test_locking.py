@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from infra.compute import get_store
-from infra.locks import Claim, Locks, get_locks
+from infra.locks import Claim, Locks
 from infra.progress import StageEvent, listening
-from infra.settings import StenoSettings, get_settings
+from infra.settings import StenoSettings
 from tasks import locking
 from tasks.locking import WAITING, StageLocks, claimed
 
@@ -22,7 +22,7 @@ def locks(steno: StenoSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loc
     monkeypatch.setattr(locking, "run_id", lambda: "run")
     for name in ("_FIRST_PAUSE", "_SHORT_PAUSE", "_LONGEST_PAUSE"):
         monkeypatch.setattr(locking, name, 0.01)
-    yield get_locks(get_store(), get_settings())
+    yield get_store().locks
 
 
 class Result:
