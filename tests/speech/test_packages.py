@@ -21,7 +21,7 @@ FILES = {name: f"{name} of the package".encode() * 100 for name in ("model.bin",
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "_found", {})
+    packages._version.cache_clear()
 
 
 class Index:
