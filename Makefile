@@ -15,7 +15,7 @@ TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast test-prefect test-matrix bench docs screenshots options lint lock clean
+.PHONY: help demo test test-fast test-prefect test-matrix mutants bench docs screenshots options lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -82,6 +82,9 @@ test-prefect: .venv/prefect-lowest.stamp .venv/prefect-highest.stamp ## What lea
 
 test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
 	$(BIN)/python -m pytest -m matrix -s
+
+mutants: .venv/dev.stamp ## Put small faults into the code and see which tests notice (SEED=1 COUNT=70; half an hour)
+	$(BIN)/python -m bench.mutants --seed $(or $(SEED),1) --count $(or $(COUNT),70) $(if $(SLOW),--slow)
 
 bench: .venv/voices.stamp .venv/tcpwer.stamp ## Print accuracy, speed and memory tables beside WhisperX as is (hours)
 	$(BIN)/python -m pytest tests/speech/test_scoring.py
