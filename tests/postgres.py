@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+
+from tests.ports import free_port
 
 OLDEST = 15
 NOBODY = 65534
@@ -60,7 +61,7 @@ def postgres(binaries: Path | None = None) -> Iterator[str]:
             binaries = _copied(binaries, folder / "site")
         for path in (folder, *folder.rglob("*")):
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    data, port = folder / "data", _free_port()
+    data, port = folder / "data", free_port()
     try:
         initdb = [binaries / "initdb", "-D", data, "-U", "prefect", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder, timeout=120, **as_user)
@@ -94,8 +95,3 @@ async def _create_database(port: int, process: subprocess.Popen[bytes]) -> None:
             await asyncio.sleep(0.1)
     await connection.execute("CREATE DATABASE steno")
     await connection.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.deployed import QUICK, ROOT
+from tests.ports import free_port
 from tests.prefect_home import prefect_home
 
 
@@ -23,11 +23,6 @@ def gone(pids: set[int], timeout: float = 90) -> bool:
             return False
         time.sleep(0.2)
     return True
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Up:

@@ -18,8 +18,8 @@ from tests.api.live import ENDED, LiveApi
 from tests.deployed import QUICK
 from tests.guides import commands, spoken
 from tests.modal_app import deployed as deployed_on_modal
+from tests.ports import free_port
 from tests.s3_faults import FaultyS3
-from tests.up import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -30,8 +30,9 @@ from stenoflow.errors import InvalidOption
 from tests import stub_compute
 from tests.cli.test_cli import steno
 from tests.deployments.test_doors import ended
+from tests.ports import free_port
 from tests.prefect_home import prefect_home
-from tests.up import Up, free_port
+from tests.up import Up
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ import psutil
 import pytest
 import websockets
 
-from tests.up import Up, free_port
+from tests.ports import free_port
+from tests.up import Up
 
 pytestmark = pytest.mark.slow
 EVIL = "https://evil.example"

@@ -28,7 +28,8 @@ from stenoflow.errors import InvalidOption, PortTaken, ProcessKeepsEnding
 from tests.cli.test_cli import steno
 from tests.deployed import ROOT
 from tests.guides import commands, shell, spoken
-from tests.up import Up, free_port, gone
+from tests.ports import free_port
+from tests.up import Up, gone
 
 
 @pytest.fixture
