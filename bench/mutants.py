@@ -6,7 +6,7 @@
 One recorded run of the fast tests says which test executes which line (coverage's contexts; kept in `.cache/mutants` until a
 source file changes). A sample of faults is drawn by the seed, the rooms in turn. Each is put into a copy of the tree, where the
 tests that execute its line are run, in a process that is forked from one with the libraries imported. A fault is killed by a test
-that fails or takes ten times as long; it survives when all pass; and is not covered when no test executes its line within
+that fails or does not end; it survives when all pass; and is not covered when no test executes its line within
 pytest's process. Survivors are printed as diffs: a person says which of them change nothing.
 """
 
@@ -30,6 +30,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / ".cache" / "mutants"
@@ -50,6 +51,7 @@ MOST_TESTS = 60
 """Of those that execute a line, for one fault: those of the module's own test file first, then the ones that execute least."""
 PATIENCE = 120.0
 """Seconds for one fault's tests."""
+TOO_LONG = "took too long, or could not begin"
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -261,8 +263,23 @@ def copied() -> Iterator[Path]:
         yield folder
 
 
-def passes(folder: Path, arguments: list[str], patience: float) -> bool:
-    """Whether the tests pass, run in a process that is forked from this one, whose libraries are there."""
+class _FirstFailure:
+    """Writes down the first test that fails."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.target.write_text(report.nodeid)
+
+    pytest_collectreport = pytest_runtest_logreport
+
+
+def failing(folder: Path, arguments: list[str], patience: float) -> str | None:
+    """The first of the tests that fails, run in a process that is forked from this one, whose libraries are there."""
+    noted = folder.parent / "failed"
+    noted.unlink(missing_ok=True)
     child = os.fork()
     if not child:
         os.setsid()
@@ -273,7 +290,8 @@ def passes(folder: Path, arguments: list[str], patience: float) -> bool:
         sys.path.insert(0, str(folder))
         import pytest
 
-        os._exit(int(pytest.main([*arguments, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout", "60"])))
+        quick = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout", "60"]
+        os._exit(int(pytest.main([*arguments, *quick], plugins=[_FirstFailure(noted)])))
     end = time.monotonic() + patience
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
         time.sleep(0.02)
@@ -281,17 +299,40 @@ def passes(folder: Path, arguments: list[str], patience: float) -> bool:
         os.killpg(child, signal.SIGKILL)
     if ended == (0, 0):
         os.waitpid(child, 0)
-        return False
-    return os.waitstatus_to_exitcode(ended[1]) == 0
+        return TOO_LONG
+    if noted.exists():
+        return noted.read_text() or TOO_LONG
+    return None if os.waitstatus_to_exitcode(ended[1]) == 0 else TOO_LONG
 
 
-def survives(folder: Path, fault: Fault, arguments: list[str], patience: float = PATIENCE) -> bool:
-    target = folder / fault.path
-    target.write_text(fault.source)
-    try:
-        return passes(folder, arguments, patience)
-    finally:
-        shutil.copy2(ROOT / fault.path, target)
+class Trial:
+    """A copy of the tree, and the tests that fail in it without any fault, which say nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sound: dict[str, bool] = {}
+
+    def survives(self, fault: Fault, arguments: list[str], patience: float = PATIENCE) -> bool:
+        while (killer := self._killer(fault, arguments, patience)) is not None:
+            if killer == TOO_LONG or self._is_sound(killer, patience):
+                return False
+            arguments = [*arguments, "--deselect", killer]
+        return True
+
+    def _killer(self, fault: Fault, arguments: list[str], patience: float) -> str | None:
+        target = self.folder / fault.path
+        target.write_text(fault.source)
+        try:
+            return failing(self.folder, arguments, patience)
+        finally:
+            shutil.copy2(ROOT / fault.path, target)
+
+    def _is_sound(self, test: str, patience: float) -> bool:
+        if test not in self.sound:
+            self.sound[test] = failing(self.folder, [test], patience) is None
+            if not self.sound[test]:
+                print(f"     {test} fails without a fault, and is left out", flush=True)
+        return self.sound[test]
 
 
 def slow_tests(fault: Fault) -> list[str]:
@@ -323,12 +364,13 @@ def main() -> int:
     ends: dict[str, Counter[str]] = {room: Counter() for room in asked.rooms}
     left: list[str] = []
     with copied() as folder:
+        trial = Trial(folder)
         for number, fault in enumerate(drawn(asked.rooms, asked.count, asked.seed), start=1):
             began, nodes = time.monotonic(), tests.of(fault)
-            end = "not covered" if not nodes else "survived" if survives(folder, fault, nodes) else "killed"
+            end = "not covered" if not nodes else "survived" if trial.survives(fault, nodes) else "killed"
             if end != "killed" and asked.slow and (files := slow_tests(fault)):
                 slowly = [*files, "-m", "not matrix", "--timeout", "300"]
-                end = end if survives(folder, fault, slowly, 10 * PATIENCE) else "killed slowly"
+                end = end if trial.survives(fault, slowly, 10 * PATIENCE) else "killed slowly"
             ends[fault.room][end] += 1
             if not end.startswith("killed"):
                 left.append(f"[{end}, {len(nodes)} tests] {fault.diff()}")
