@@ -207,9 +207,22 @@ def recorded(tests: str, *, last: bool) -> Path:
     target = KEPT / f"{state.hexdigest()[:16]}.coverage"
     if not target.exists():
         settings = KEPT / "coveragerc"
-        settings.write_text(f"[run]\ndata_file = {target}.part\ndynamic_context = test_function\nsource = {','.join(ROOMS)}\n")
+        settings.write_text(f"[run]\ndata_file = {target}.part\nsource = {','.join(ROOMS)}\n")
         print("Recording which test executes which line (minutes)", flush=True)
-        command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-q", "-m", tests]
+        command = [
+            sys.executable,
+            "-m",
+            "coverage",
+            "run",
+            f"--rcfile={settings}",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "bench.mutants",
+            "-m",
+            tests,
+        ]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
         Path(f"{target}.part").replace(target)
     return target
@@ -228,22 +241,22 @@ class Tests:
         for path in self._data.measured_files():
             found = self._of[str(Path(path).relative_to(ROOT))] = defaultdict(list)
             for line, contexts in self._data.contexts_by_lineno(path).items():
-                found[line] = [context for context in contexts if ".test_" in context]
+                found[line] = [context for context in contexts if context]
                 self._lines.update(found[line])
 
     def of(self, fault: Fault) -> list[str]:
         """Node ids, those most likely to notice first."""
         contexts = self._of.get(fault.path, {}).get(fault.line, [])
         own = f"test_{Path(fault.path).stem}"
-        best = sorted(contexts, key=lambda context: (own not in context, self._lines[context]))
-        return [_node(context) for context in best[:MOST_TESTS]]
+        return sorted(contexts, key=lambda context: (own not in context, self._lines[context]))[:MOST_TESTS]
 
 
-def _node(context: str) -> str:
-    module, _, name = context.rpartition(".")
-    while not (ROOT / f"{module.replace('.', '/')}.py").exists() and "." in module:
-        module, _, name = module.rpartition(".")[0], "", f"{module.rpartition('.')[2]}::{name}"
-    return f"{module.replace('.', '/')}.py::{name}"
+def pytest_runtest_logstart(nodeid: str, location: object) -> None:
+    """As a plugin of the recorded run: from here on, and in every thread, this test executes the lines."""
+    from coverage import Coverage
+
+    if (recording := Coverage.current()) is not None:
+        recording.switch_context(nodeid.partition("[")[0])
 
 
 # -- trying -----------------------------------------------------------------------------------------------------------

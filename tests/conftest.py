@@ -59,7 +59,7 @@ def models_dir() -> Iterator[Path]:
         yield folder
 
 
-LENGTHY = {"test_asr", "test_audio", "test_networks", "test_weights", "test_wav2vec2", "test_sources"}
+LENGTHY = {"test_audio", "test_networks", "test_wav2vec2", "test_sources"}
 """Modules that load models, decode dozens of files or wait for broken servers, and take most of a minute each."""
 
 

