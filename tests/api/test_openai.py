@@ -203,7 +203,7 @@ def test_other_formats_with_every_parameter_are_what_the_client_expects(client: 
         vtt, text = threads.map(transcribed, ("vtt", "text"))
     assert vtt.startswith("WEBVTT") and TEXT in vtt
     assert text.strip() == TEXT
-    assert cast(str, translation.result()).startswith("1\n00:00:00,500 -->")
+    assert translation.result().startswith("1\n00:00:00,500 -->")
     assert stream.result() == {"transcript.text.segment", "transcript.text.delta", "transcript.text.done"}
 
 
