@@ -136,7 +136,7 @@ def test_a_recording_is_transcribed_with_speakers(fetched: Installed) -> None:
     words = transcript["word_segments"]
     assert len(words) > 60
     assert {word["speaker"] for word in words} == {"SPEAKER_00", "SPEAKER_01"}
-    assert {word["timing"] for word in words} == {"attention"}
+    assert {word["timing"] for word in words} <= {"attention", "interpolated"}
     assert "torch" not in transcript["versions"]
     again = fetched.steno("transcribe", "--json", "talk.wav", "--output-dir", "second")
     assert again.returncode == 0

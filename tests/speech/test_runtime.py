@@ -11,7 +11,7 @@ from speech import runtime
 from speech.asr.whisper import batches_at_once
 from speech.runtime import cpu_quota, cpu_threads, memory_errors_translated, memory_limit, resolve_device
 from speech.schema import RuntimeOptions
-from stenoflow.errors import GatedModel, OutOfMemory, Retry
+from stenoflow.errors import EngineMissing, GatedModel, OutOfMemory, Retry
 
 
 class RunsOut(Exception):
@@ -114,3 +114,12 @@ def test_a_containers_memory_is_what_its_limit_leaves(tmp_path: Path, file: str,
     machine = memory_limit(tmp_path / "nowhere")
     assert machine > 2**26
     assert memory_limit(tmp_path) == (limit or machine)
+
+
+def test_a_gpu_is_used_only_with_what_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speech.runtime.sees_gpu", lambda: True)
+    assert resolve_device(RuntimeOptions()) == "cuda"
+    monkeypatch.setattr("speech.runtime.has_gpu_extra", lambda: False)
+    assert resolve_device(RuntimeOptions()) == "cpu"
+    with pytest.raises(EngineMissing, match=r'torch; `pip install "stenoflow\[gpu\]"`'):
+        resolve_device(RuntimeOptions(device="cuda"))
