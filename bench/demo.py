@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.progress import StageEvent
-from stenoflow.cli.progress import ASIDE, StageTable, live, terminal
+from speech.stages import AROUND
+from stenoflow.cli.progress import StageTable, live, terminal
 from stenoflow.cli.report import duration, near
 
 MODEL = "tiny.en"
@@ -88,7 +89,7 @@ def show_stages(result: dict[str, Any]) -> None:
         what = {"cached": "reused"}.get(stage["state"], stage["state"])
         computed = f"{stage['compute_seconds']:.1f}" if stage["compute_seconds"] is not None else ""
         print(f"{stage['stage']:<9} {what:<9} {stage['seconds']:>8.1f}  {computed:>11}")
-    stages = [stage for stage in result["stages"] if stage["state"] in ("computed", "cached") and stage["stage"] not in ASIDE]
+    stages = [stage for stage in result["stages"] if stage["state"] in ("computed", "cached") and stage["stage"] not in AROUND]
     reused = sum(stage["state"] == "cached" for stage in stages)
     pace = result["duration"] / max(result["total_seconds"], 0.001)
     print(f"\n{duration(result['duration'])} of audio in {duration(result['total_seconds'])} ({pace:.1f} × real time).")
