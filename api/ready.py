@@ -1,4 +1,5 @@
-"""`/health/ready`: whether a job that came now would be done. Anybody may ask, so it says little and asks rarely."""
+"""`/health`: whether the process is there. `/health/ready`: whether a job that came now would be done; anybody may ask, so it says
+little and asks rarely."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from infra.compute import get_store
 from infra.settings import StenoSettings
+from stenoflow.jobs import Health
 
 FRESH = 2.0
 """Seconds that an answer is good for, so that nobody can make the service ask others all the time."""
@@ -35,6 +37,12 @@ class Readiness(BaseModel):
     status: Literal["ready", "unready"]
     checks: dict[str, Check] = Field(description="`prefect`, `deployment`, `worker` and `store`.")
     timestamp: datetime
+
+
+@router.get("/health")
+async def get_health() -> Health:
+    """Whether the process is alive."""
+    return Health(status="healthy", timestamp=datetime.now(UTC))
 
 
 @router.get("/health/ready", responses={503: {"model": Readiness, "description": "Something that jobs need is missing."}})

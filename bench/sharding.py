@@ -29,8 +29,7 @@ from infra.local import LocalCompute
 from infra.settings import ShardSettings, get_settings
 from infra.sharding import ShardedCompute
 from infra.store import Store
-from speech.schema import RuntimeOptions, Shard
-from speech.shards import part_of
+from speech.schema import RuntimeOptions, Shard, part_of
 
 MANY = 64
 UNITS = {"segment": 64, "asr": 8, "embed": 64}

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-from deployments.changes import Change
+from deployments.catalog import Change
 from flows import orphans
 from flows.local_server.server import check_api, find_api, refusal, shown
 from flows.prefect_compat.client import log_errors_only

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from deployments.catalog import CHILD_TAG, TAG, WEBHOOK_TAG
-from deployments.changes import Change
+from deployments.catalog import CHILD_TAG, TAG, WEBHOOK_TAG, Change
 from flows.attempts import RESTARTED
 from infra.settings import StenoSettings
 from stenoflow.errors import InvalidOption

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from infra.names import display_name
 from infra.settings import DeploySettings, StenoSettings
@@ -26,6 +26,14 @@ INTERNAL_TAG = "internal"
 INTERNAL = "**Not to be started by hand.** "
 WEBHOOK_TAG = "stenoflow-webhook"
 """On what tells owners of jobs: what becomes of it is theirs to see to, so operators are not told of every failure."""
+
+
+class Change(NamedTuple):
+    """What registering did with one thing."""
+
+    kind: Literal["work pool", "deployment", "automation"]
+    name: str
+    what: Literal["created", "updated", "unchanged", "removed"]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deployments.automations import register_automations
-from deployments.catalog import Spec, catalog, courier_pool, package_version
-from deployments.changes import Change
+from deployments.catalog import Change, Spec, catalog, courier_pool, package_version
 from deployments.environment import flow_environment
 from deployments.execute import COMMAND
 from deployments.form import parameter_form

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from deployments.changes import Change
+from deployments.catalog import Change
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

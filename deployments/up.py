@@ -14,8 +14,7 @@ from pathlib import Path
 from deployments import processes
 from deployments.api import deploy, end_orphans, registered, target
 from deployments.auth import SERVER_AUTH, Auth, server_auth
-from deployments.catalog import courier_pool
-from deployments.changes import Change
+from deployments.catalog import Change, courier_pool
 from deployments.environment import flow_environment
 from deployments.processes import Child
 from deployments.supervisor import Supervisor

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from infra import usage
 from infra.collected import Collected
-from infra.keys import SHARDS
+from infra.jobs import SHARDS
 from infra.on_modal import copies
 from infra.scratch import sweep
 from infra.settings import StenoSettings

@@ -62,7 +62,7 @@ def _judged(version: Version | None, path: Path, kind: Kind, sha256: str, of_fil
     if kind != "audio":
         return False
     try:
-        from speech.samples import samples_sha256
+        from speech.flac import samples_sha256
     except ModuleNotFoundError:
         return of_file is None and path.stat().st_size > 0
     return samples_sha256(path) == sha256

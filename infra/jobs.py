@@ -1,4 +1,4 @@
-"""The seam: one stage to run, and what runs it, here or on a remote worker, the same way.
+"""The seam: one stage to run, the key it goes by, and what runs it, here or on a remote worker, the same way.
 
 `Compute.run` is awaitable and takes references, never audio. It computes: whether a stage needs computing at all is
 the orchestrator's question (its cache), and so are retries.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from infra.artifacts import ArtifactRef, Kind, StageOutcome
-from speech.schema import RuntimeOptions, Shard
-from speech.shards import WHOLE
+from speech.schema import WHOLE, RuntimeOptions, Shard
 from speech.stages import STAGES, StageName
 from stenoflow.errors import StageCancelled
 from stenoflow.types import Frozen
@@ -98,3 +99,30 @@ def engine_required() -> Iterator[None]:
 
         missing = str(error.name)
         raise not_installed([missing], "gpu" if missing.partition(".")[0] in _OF_GPU else "cpu") from error
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+SHARDS = "shards"
+"""The folder of records of parts of stages; the records of whole stages are in no folder."""
+
+
+def stage_key(stage: str, version: int, inputs: Mapping[str, str], params: Mapping[str, Any], models: Mapping[str, str]) -> str:
+    """The hash of all that changes a stage's output, and of nothing else: hex SHA-256 over the stage, its version, input hashes,
+    parameters and pinned model revisions.
+
+    Batch size, device, thread and worker counts must not be among `params`: they do not change the result.
+    """
+    body = {"stage": stage, "version": version, "inputs": dict(inputs), "params": dict(params), "models": dict(models)}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shards_folder(stage: str) -> str:
+    """The records of all parts of the stage with this key, into however many parts it was divided."""
+    return f"{SHARDS}/{stage}"
+
+
+def shard_record(stage: str, index: int, count: int) -> str:
+    """The record of one part. The stage's key is in its name, so that whoever uses the stage is known to use its parts."""
+    return f"{shards_folder(stage)}/{index}-of-{count}"

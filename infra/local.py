@@ -13,7 +13,7 @@ from infra.artifacts import SUFFIXES, StageOutcome
 from infra.jobs import STOP_GRACE, ProgressSink, StageJob, engine_required, in_thread
 from infra.progress import log_line
 from infra.store import Store
-from speech.shards import WHOLE
+from speech.schema import WHOLE
 from speech.stages import run_stage
 
 _RUN_FACTS = ("load_seconds", "device", "batch_size")

@@ -13,8 +13,8 @@ from typing import Any
 import modal
 
 from infra.on_modal import contract
+from infra.on_modal import image as images
 from infra.on_modal.gpus import gpus_of
-from infra.on_modal.image import build_image
 from infra.settings import get_settings
 from infra.telemetry import hush
 
@@ -24,7 +24,7 @@ _settings = get_settings()
 _modal = _settings.modal
 
 app = modal.App(_modal.app, include_source=False)
-image = build_image(_settings)
+image = images.build_image(_settings)
 weights = modal.Volume.from_name(contract.weights_name(_modal), create_if_missing=True)
 artifacts = modal.Volume.from_name(contract.artifacts_name(_modal), create_if_missing=True)
 _secrets = [modal.Secret.from_name(name) for name in (_modal.hf_secret, _modal.s3_secret) if name]
@@ -117,20 +117,19 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
 
 
 if _modal.api_secret:
-    from infra.on_modal import web
 
     @app.function(
-        image=web.build_api_image(_settings),
+        image=images.build_api_image(_settings),
         secrets=[modal.Secret.from_name(name) for name in (_modal.api_secret, _modal.s3_secret) if name],
         timeout=_modal.timeout,
         scaledown_window=_modal.scaledown_window,
         region=list(_modal.region) or None,
     )
-    @modal.concurrent(max_inputs=web.REQUESTS)
+    @modal.concurrent(max_inputs=images.REQUESTS)
     @modal.asgi_app()
     def api() -> Any:
         """The REST API (`api/`), whose jobs are runs of the Prefect API that the secret names."""
-        return web.application()
+        return images.application()
 
 
 @app.function(image=image, volumes={contract.DATA_PATH: artifacts}, schedule=modal.Period(days=1), timeout=3600)

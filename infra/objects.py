@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from infra.connections import Broken, Report, back_off
 from infra.names import full_address
 from infra.partfile import PartFile
-from infra.remote_errors import RemoteFault, remote_fault, remote_status
 from infra.settings import StenoSettings
 from infra.storage import SOURCES, source_kind
+from infra.storage_errors import RemoteFault, remote_fault, remote_status
 from stenoflow.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound, StenoError
 
 BLOCK_BYTES = 8 << 20

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from infra import usage
 from infra.collect import Collector, Inventory, Limits, Listed
-from infra.keys import SHARDS
+from infra.jobs import SHARDS
 from infra.settings import StenoSettings
 from infra.storage import StoredFile
 from infra.store import Store

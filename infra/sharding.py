@@ -1,6 +1,6 @@
 """Long recordings divided: a stage's shards mapped over the workers of any backend, and put together here.
 
-A shard is a stage job like any other, with an artifact and a record of its own (`infra.keys.shard_record`), so that a run that
+A shard is a stage job like any other, with an artifact and a record of its own (`infra.jobs.shard_record`), so that a run that
 was killed computes only the shards that were not finished. Together they give the artifact of the undivided stage, byte for
 byte, under the same key: into how many shards a recording was divided changes nothing. Then the shards are removed.
 """
@@ -17,8 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from infra.artifacts import SUFFIXES, StageOutcome
-from infra.jobs import Compute, ProgressSink, StageJob, engine_required, in_thread
-from infra.keys import SHARDS, shard_record, shards_folder
+from infra.jobs import SHARDS, Compute, ProgressSink, StageJob, engine_required, in_thread, shard_record, shards_folder
 from infra.on_modal import copies
 from infra.settings import ShardSettings
 from infra.store import Store

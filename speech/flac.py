@@ -1,14 +1,20 @@
-"""Writing normalised audio: a FLAC that is whole, or not there."""
+"""Normalised audio as a file: a FLAC that is whole or not there, and the identity of what is in one."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
 from speech.mixdown import Int16
 from speech.schema import SAMPLE_RATE
+
+_BLOCK = 1 << 20
 
 
 class _Sink:
@@ -38,8 +44,6 @@ class _Sink:
 @contextlib.contextmanager
 def flac_writer(target: Path) -> Iterator[Callable[[Int16], None]]:
     """Write blocks to a FLAC that appears at `target` when the block ends well, and not at all otherwise."""
-    import soundfile
-
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     sink = _Sink(aside)
     try:
@@ -60,3 +64,18 @@ def flac_writer(target: Path) -> Iterator[Callable[[Int16], None]]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
+
+
+def samples_sha256(path: Path) -> str | None:
+    """What `speech.audio.normalise` names the recording by: hex SHA-256 of the little-endian int16 samples; None when they do not all decode. Raises OSError when it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        try:
+            with soundfile.SoundFile(file) as recording:
+                left = recording.frames
+                while left > 0 and len(block := recording.read(_BLOCK, dtype="int16")):
+                    left -= len(block)
+                    digest.update(np.ascontiguousarray(block, dtype="<i2").tobytes())
+        except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError):
+            return None
+    return digest.hexdigest() if left == 0 else None

@@ -123,10 +123,28 @@ class Diarization(Frozen):
 
 
 class Shard(Frozen):
-    """Which part of a stage's work is asked for; never part of the stage's key."""
+    """Which part of a stage's work is asked for; never part of the stage's key.
+
+    What is cut is never the audio, which would change the text at every cut, but the list of what a stage goes through: windows
+    of the segmentation, chunks of speech, their segments. Each shard reads the whole recording's plan and does its part; a
+    stage's `combine` puts the parts together, byte for byte the artifact of the undivided stage.
+    """
 
     index: int = Field(ge=0)
     count: int = Field(ge=1)
+
+
+WHOLE = Shard(index=0, count=1)
+
+
+def part_of(total: int, shard: Shard, unit: int) -> tuple[int, int]:
+    """First and one past the last of the items that are the shard's; all shards together cover each of `total` once.
+
+    Cuts lie at multiples of `unit`, the size of a batch, so that every batch holds the same items as undivided: sums of
+    floats depend on what they are batched with.
+    """
+    cuts = [min(total, round(total * i / shard.count / unit) * unit) for i in (shard.index, shard.index + 1)]
+    return cuts[0], total if shard.index + 1 == shard.count else cuts[1]
 
 
 # -- parameters of each stage: all that changes its output, and nothing else ------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from speech.schema import (
+    WHOLE,
     AlignParams,
     AsrParams,
     ClusterParams,
@@ -22,7 +23,6 @@ from speech.schema import (
     SegmentParams,
     Shard,
 )
-from speech.shards import WHOLE
 from stenoflow.types import Frozen
 
 Progress = Callable[[float], None]

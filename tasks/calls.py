@@ -9,8 +9,7 @@ from pydantic import BaseModel, Json
 
 from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.jobs import StageJob
-from infra.keys import stage_key
+from infra.jobs import StageJob, stage_key
 from infra.settings import StenoSettings
 from speech.schema import AsrParams, RuntimeOptions, SegmentParams
 from speech.stages import STAGES, StageName, step_of

@@ -19,9 +19,8 @@ from infra.compute import get_store
 from infra.handles import revealed
 from infra.jobs import ProgressSink, in_thread
 from infra.names import output_stem, without_secrets
-from infra.remote_errors import RemoteFault, remote_fault
 from infra.settings import StenoSettings, get_settings
-from infra.storage_errors import NO_SPACE
+from infra.storage_errors import NO_SPACE, RemoteFault, remote_fault
 from infra.written import known_as, refuse_others, refuse_source, write_for
 from speech.stored import read_json
 from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError

@@ -29,7 +29,7 @@ OTHERS = (
     "infra/listening.py",
 )
 """What no caller of the API meets: the command line's own, and what lists recordings or opens ports."""
-OPERATORS = ("infra/on_modal/admin.py", "infra/on_modal/web.py")
+OPERATORS = ("infra/on_modal/admin.py", "infra/on_modal/image.py")
 
 
 def kinds(root: type[StenoError] = StenoError) -> set[str]:

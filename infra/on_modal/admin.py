@@ -1,10 +1,13 @@
-"""What `steno modal` does: deploy the app, check its GPUs, fill its weights volume, say how it is. Awaited in an event loop."""
+"""What `steno modal` does: deploy the app, check its GPUs, fill its weights volume, say how it is and what it has cost. Awaited in an
+event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import subprocess
+from collections import defaultdict
+from datetime import date, datetime
 from typing import Any
 
 from infra.on_modal import about
@@ -112,3 +115,19 @@ async def status(settings: StenoSettings) -> dict[str, Any]:
             await modal.App.lookup.aio(settings.modal.app, environment_name=settings.modal.environment)
         ).get_dashboard_url.aio()
     return where | {"dashboard": page, "classes": classes}
+
+
+async def billed(settings: StenoSettings, start: datetime, end: datetime) -> dict[date, float]:
+    """What Modal itself says: dollars of the deployed app by day, in UTC: all of its functions, with what containers take to start and to wait.
+
+    `start` and `end` are midnights in UTC. Raises ModalDenied and TransientError.
+    """
+    import modal
+
+    days: defaultdict[date, float] = defaultdict(float)
+    with modal_errors("a look at the bill"):
+        for item in await modal.Workspace.from_context().billing.report.aio(start=start, end=end):
+            elsewhere = settings.modal.environment and item.environment_name != settings.modal.environment
+            if item.description == settings.modal.app and not elsewhere:
+                days[item.interval_start.date()] += float(item.cost)
+    return dict(days)

@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.artifacts import StageOutcome
+from infra.artifacts import SUFFIXES, ArtifactRef, Kind, StageOutcome
 from infra.jobs import StageJob
 from infra.local import LocalCompute
 from infra.on_modal.channel import Channel
 from infra.on_modal.contract import (
+    DATA_PATH,
     WEIGHTS_PATH,
     RemoteAnswer,
     RemoteCall,
@@ -30,11 +34,10 @@ from infra.on_modal.contract import (
     weights_name,
 )
 from infra.on_modal.gpus import modal_name
-from infra.on_modal.volume_store import VolumeStore
 from infra.prices import region_factor
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
-from stenoflow.errors import ModalNotDeployed, OutOfMemory, StenoError, WorkerLost
+from stenoflow.errors import ModalNotDeployed, OutOfMemory, StenoError, TransientError, WorkerLost
 
 if TYPE_CHECKING:
     import modal
@@ -196,3 +199,50 @@ def _release_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class VolumeStore(Store):
+    """The artifact store on the mounted volume, at the paths that artifacts have in every store.
+
+    A volume cannot be reloaded while one of its files is open, whichever call opened it. So files are copied out and in under
+    a lock, and stages work on the copies.
+    """
+
+    def __init__(self, volume: modal.Volume, scratch: Path) -> None:
+        super().__init__(DATA_PATH, scratch)
+        self.volume = volume
+        self._guard = threading.Lock()
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """A volume refuses for a while: another call's file is open, another container commits, Modal is busy."""
+        try:
+            yield
+        except Exception as error:
+            raise TransientError(f"Modal's artifacts volume refused a container for now ({type(error).__name__}).") from None
+
+    @contextlib.contextmanager
+    def local(self, ref: ArtifactRef) -> Iterator[Path]:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix="input-", suffix=SUFFIXES[ref.kind], dir=self.scratch) as file:
+            with self._guard:
+                if not Path(self.root, ref.path).is_file():
+                    with self._asked():
+                        self.volume.reload()
+                with super().local(ref) as path:
+                    shutil.copyfile(path, file.name)
+            yield Path(file.name)
+
+    def delete(self, path: str) -> None:
+        super().delete(path)
+        with self._asked():
+            self.volume.commit()
+
+    def put(
+        self, source: Path, kind: Kind, *, sha256: str | None = None, meta: dict[str, Any] | None = None, by: str = ""
+    ) -> ArtifactRef:
+        with self._guard:
+            ref = super().put(source, kind, sha256=sha256, meta=meta, by=by)
+            with self._asked():
+                self.volume.commit()
+        return ref

@@ -6,9 +6,9 @@ import re
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
-from infra.remote_errors import remote_status
 from infra.storage.leases import Leases, Seen
 from infra.storage.remote import Remote
+from infra.storage_errors import remote_status
 
 
 class Azure(Remote):

@@ -19,8 +19,8 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 from infra.processes import is_gone, this_process
-from infra.remote_errors import remote_status
 from infra.storage.base import Lock, StoredFile
+from infra.storage_errors import remote_status
 
 LOCKS = "locks"
 """The folder of a store's locks."""

@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from infra.remote_errors import remote_status
 from infra.settings import S3Settings
 from infra.storage.leases import Leases, Seen
 from infra.storage.remote import Ask, Found, Remote
 from infra.storage.s3_files import PatientS3, s3_options
+from infra.storage_errors import remote_status
 from stenoflow.errors import SourceNotFound
 
 _PAGE = 1000

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from fsspec.asyn import sync, sync_wrapper
 from s3fs import S3FileSystem
 
-from infra.remote_errors import RemoteFault, remote_fault, remote_status
 from infra.settings import S3Settings
+from infra.storage_errors import RemoteFault, remote_fault, remote_status
 
 PART_BYTES = 16 << 20
 """Larger files travel in parts of this size, a few at a time."""

@@ -16,9 +16,8 @@ from speech.align.attention import OwnTimes, in_order
 from speech.audio import Recording
 from speech.models import require, resolve_align
 from speech.registry import Resolved
-from speech.schema import AlignParams, AlignResult, AsrResult, AsrSegment, RuntimeOptions, Shard
+from speech.schema import WHOLE, AlignParams, AlignResult, AsrResult, AsrSegment, RuntimeOptions, Shard, part_of
 from speech.sentences import join_words, separators, split_sentences
-from speech.shards import WHOLE, part_of
 from speech.stages import Progress
 from speech.stored import read_json
 from stenoflow.types import Frozen, Segment, Timing, Word

@@ -18,8 +18,7 @@ from speech.audio import Recording
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_asr
 from speech.registry import Resolved
-from speech.schema import AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
-from speech.shards import WHOLE
+from speech.schema import WHOLE, AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
 from speech.stages import Progress
 from speech.stored import read_json
 from stenoflow.errors import OutOfMemory

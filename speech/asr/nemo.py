@@ -20,8 +20,7 @@ from speech.hub import files_in
 from speech.loaded import Room, bytes_in, load_once
 from speech.registry import MODELS, Resolved
 from speech.runtime import cpu_threads, resolve_device
-from speech.schema import SAMPLE_RATE, USUAL_BATCH, AsrParams, AsrSegment, Chunk, RuntimeOptions, Shard
-from speech.shards import WHOLE, part_of
+from speech.schema import SAMPLE_RATE, USUAL_BATCH, WHOLE, AsrParams, AsrSegment, Chunk, RuntimeOptions, Shard, part_of
 from speech.stages import Progress
 from speech.weights import weights_folder
 from stenoflow.errors import EngineMissing, InvalidOption, UnknownModel

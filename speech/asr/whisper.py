@@ -26,8 +26,7 @@ from speech.languages import WITHOUT_SPACES
 from speech.loaded import Room, bytes_in, load_once
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, resolve_device, whisper_compute_type
-from speech.schema import SAMPLE_RATE, USUAL_BATCH, AsrParams, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
-from speech.shards import WHOLE, part_of
+from speech.schema import SAMPLE_RATE, USUAL_BATCH, WHOLE, AsrParams, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard, part_of
 from speech.stages import Progress
 from speech.weights import weights_folder
 from stenoflow.types import ModelInfo

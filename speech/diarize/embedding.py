@@ -15,8 +15,7 @@ from speech.diarize.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load
 from speech.diarize.segmentation import STEP, Segmentation
 from speech.features import FRAME_SHIFT, fbank
 from speech.models import resolve_diarization
-from speech.schema import EmbedParams, RuntimeOptions, Shard
-from speech.shards import WHOLE, part_of
+from speech.schema import WHOLE, EmbedParams, RuntimeOptions, Shard, part_of
 from speech.stages import Progress
 from speech.stored import reading
 

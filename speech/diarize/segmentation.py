@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from speech.audio import Recording
 from speech.diarize.networks import WINDOW, Floats, Segmenter, load_segmenter
 from speech.models import resolve_diarization
-from speech.schema import SAMPLE_RATE, RuntimeOptions, SegmentParams, Shard
-from speech.shards import WHOLE, part_of
+from speech.schema import SAMPLE_RATE, WHOLE, RuntimeOptions, SegmentParams, Shard, part_of
 from speech.stages import Progress
 from speech.stored import reading
 

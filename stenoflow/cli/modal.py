@@ -134,7 +134,7 @@ def costs(days: int, as_json: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
     from flows.spent import estimated
-    from infra.on_modal.billing import billed
+    from infra.on_modal.admin import billed
     from infra.prices import dollars
     from infra.settings import get_settings
 

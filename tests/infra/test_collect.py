@@ -15,7 +15,7 @@ from infra import usage
 from infra.artifacts import ArtifactRef, Kind
 from infra.collect import DAY, Limits, collect
 from infra.collected import Collected
-from infra.keys import shard_record
+from infra.jobs import shard_record
 from infra.settings import RetentionSettings, StenoSettings
 from infra.storage.remote import Remote
 from infra.storage.s3 import S3

@@ -18,7 +18,7 @@ from infra.artifacts import ArtifactRef
 from infra.on_modal import calls
 from infra.on_modal.calls import CallRecord, Calls
 from infra.on_modal.contract import RemoteAnswer
-from infra.on_modal.volume_store import VolumeStore
+from infra.on_modal.worker import VolumeStore
 from infra.settings import ModalSettings
 from infra.store import Store
 from stenoflow.errors import ModalDenied, TransientError
@@ -193,7 +193,7 @@ async def test_a_volume_that_refuses_for_now_is_tried_again(
         def commit(self) -> None:
             raise exception.ConflictError("commit conflict")
 
-    monkeypatch.setattr("infra.on_modal.volume_store.DATA_PATH", str(tmp_path / "volume"))
+    monkeypatch.setattr("infra.on_modal.worker.DATA_PATH", str(tmp_path / "volume"))
     store = VolumeStore(Refusing(), tmp_path / "scratch")  # type: ignore[arg-type]
     (source := tmp_path / "words.json").write_text("{}")
     with pytest.raises(TransientError, match="refused a container for now"):

@@ -11,8 +11,7 @@ import pytest
 
 from speech.asr import whisper
 from speech.diarize import embedding, segmentation
-from speech.schema import RuntimeOptions, Shard
-from speech.shards import part_of
+from speech.schema import RuntimeOptions, Shard, part_of
 from speech.stages import combine_shards, run_stage
 from tests import media
 
