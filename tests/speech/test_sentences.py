@@ -168,6 +168,7 @@ def test_closing_quotes_as_words_of_their_own_stay_with_their_sentence() -> None
 
 def test_punctuation_alone_is_one_piece() -> None:
     assert split_sentences(["...", "!", "?"], "en") == [(0, 3)]
+    assert split_sentences(["…"], "en") == [(0, 1)]
     assert split_sentences([], "en") == []
 
 
@@ -193,3 +194,15 @@ def test_words_missing_from_the_text_are_joined_by_the_language() -> None:
     assert separators(["不", "在"], "另外", "zh") == ["", ""]
     assert separators([], "", "en") == []
     assert join_words([], []) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "ranges"),
+    [
+        (["—", "Yes.", "No."], [(0, 2), (2, 3)]),
+        (["Yes.", "…", "No.", "!"], [(0, 2), (2, 4)]),
+        (["Yes.", "—", "…"], [(0, 3)]),
+    ],
+)
+def test_punctuation_beside_words_is_in_a_sentence_of_theirs(words: list[str], ranges: list[tuple[int, int]]) -> None:
+    assert split_sentences(words, "en") == ranges
