@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from infra import processes
-from infra.locks import Lock, Locks
-from infra.storage import leases
+from infra.locks import Locks
+from infra.storage import Lock, leases
 from infra.store import Store
 from tests.s3_faults import FaultyS3
 
