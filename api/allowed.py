@@ -41,7 +41,7 @@ def diarizer_names() -> tuple[str, ...]:
 
 
 def check_models(model: str, align_model: str, diarization_model: str, language: str | None, settings: StenoSettings) -> None:
-    """Raise Unprocessable for a model that callers may not name, or that is not for the language."""
+    """Raise Unprocessable for a model that is not allowed, or does not support the language."""
     from speech.models import resolve_asr
 
     _check_named("model", model, model_names(settings), settings)
@@ -61,7 +61,7 @@ def _check_named(field: str, given: str, names: tuple[str, ...], settings: Steno
     if given in names:
         return
     shown = ", ".join(f"`{name}`" for name in names if "/" not in name or name in settings.api.models)
-    detail = f"{field}: take one of {shown}. Others are the operator's to allow, in STENO_API__MODELS."
+    detail = f"{field}: use one of {shown}. The operator can allow others in STENO_API__MODELS."
     raise Unprocessable(detail, code="unknown_model", errors=[{"field": field, "message": detail, "code": "unknown_model"}])
 
 

@@ -1,6 +1,6 @@
-"""Who calls: a bearer key, or anybody on this machine where no key was ever made.
+"""Authentication: a bearer key, or none on this machine if no key was ever created.
 
-Whoever comes from beyond this machine needs a key, at every request: judged by the address that the service is bound to, the
+Remote callers need a key for every request. A request is remote by the address that the service is bound to, the
 socket's own and its peer's, the name that was asked for, and the headers that proxies leave.
 """
 
@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 
 from api.errors import Unauthenticated
 from api.keyring import KeyRing
-from api.keys import KeyLimits, kept
+from api.keys import KeyLimits, all_keys
 from api.openai import envelope
 from infra.compute import get_store
 from infra.listening import is_loopback
@@ -27,7 +27,7 @@ from infra.webhooks import SERVICE
 from stenoflow.errors import InvalidOption
 
 _declared = HTTPBearer(
-    auto_error=False, description="A key made by `steno keys make`; needed as soon as one was made.", scheme_name="key"
+    auto_error=False, description="A key created by `steno keys make`. Required once a key exists.", scheme_name="key"
 )
 
 _OF_PROXIES = re.compile(
@@ -73,7 +73,7 @@ async def caller(request: Request, _: Annotated[object, Depends(_declared)] = No
             found = await _by_key(given, ring)
         except Unauthenticated:
             # OpenAI's clients cannot but send a key, also where none is needed.
-            if not envelope.wanted(request) or await keys_required(request, settings, ring):
+            if not envelope.applies_to(request) or await keys_required(request, settings, ring):
                 raise
             found = ANYBODY
     request.state.key_id = found.key_id
@@ -114,13 +114,13 @@ def _is_address(name: str) -> bool:
 
 async def _by_key(given: list[str], ring: KeyRing) -> Caller:
     if not given:
-        raise Unauthenticated("This service wants an API key: send it as `Authorization: Bearer KEY`.")
+        raise Unauthenticated("This service requires an API key: send it as `Authorization: Bearer KEY`.")
     scheme, _, token = given[0].strip().partition(" ")
     if len(given) > 1 or scheme.lower() != "bearer":
-        raise Unauthenticated("Send one Authorization header, `Bearer` and an API key.")
+        raise Unauthenticated("Send exactly one Authorization header: `Bearer` and an API key.")
     key = await ring.find(token.strip())
     if key is None:
-        raise Unauthenticated("This API key is not known here, has expired or was revoked.")
+        raise Unauthenticated("This API key is unknown, expired or revoked.")
     return Caller(key.id, key.name, key.limits, key.owned_by, key.metrics)
 
 
@@ -140,11 +140,11 @@ def check_bind(host: str) -> None:
         return
     if settings.api.require_keys is False:
         raise InvalidOption(
-            f"{host or 'An empty host'} is no loopback address, and STENO_API__REQUIRE_KEYS=false lets in everybody who reaches it; "
+            f"{host or 'An empty host'} is not a loopback address, and STENO_API__REQUIRE_KEYS=false admits everyone who can reach it;  "
             "listen on 127.0.0.1, or require keys."
         )
-    if not settings.api.require_keys and not kept(get_store(settings)):
+    if not settings.api.require_keys and not all_keys(get_store(settings)):
         raise InvalidOption(
-            f"{host or 'An empty host'} is no loopback address, and no API key was made yet: make one with `steno keys make NAME`, "
+            f"{host or 'An empty host'} is not a loopback address, and no API key exists yet: create one with `steno keys make NAME`, "
             "or listen on 127.0.0.1."
         )

@@ -18,15 +18,15 @@ V = TypeVar("V")
 
 _MOST_KEPT = 5_000
 _AGAIN_WITHIN = 15.0
-"""Seconds after which somebody who asked no longer counts as one who polls."""
+"""Seconds after its last request until a caller no longer counts as polling."""
 _LONGEST_READ = 300.0
-"""Seconds after which nothing is being read any more that was asked for before."""
+"""Seconds after which a read that was requested earlier has certainly ended."""
 _SHARE = 3.0
 """Reading ahead rests so many times as long as it read: an orchestrator under load is not loaded further."""
 
 
 @dataclass
-class _Kept(Generic[V]):
+class _Cached(Generic[V]):
     value: V | None
     read: float
     """When it was asked for, by the monotonic clock."""
@@ -56,7 +56,7 @@ class Batched(Generic[K, V]):
         self._size = size
         self._settled = settled
         self._waiting: dict[K, asyncio.Future[V | None]] = {}
-        self._kept: dict[K, _Kept[V]] = {}
+        self._kept: dict[K, _Cached[V]] = {}
         self._changed: dict[K, float] = {}
         """When keys were changed: what was read of them before is not kept."""
         self._serving: asyncio.Task[None] | None = None
@@ -81,7 +81,7 @@ class Batched(Generic[K, V]):
         return await asyncio.shield(future)
 
     def forget(self, key: K) -> None:
-        """Ask anew: what it stands for was changed."""
+        """Invalidate the cached value: the run was changed."""
         now = time.monotonic()
         if len(self._changed) > _MOST_KEPT:
             self._changed = {key: at for key, at in self._changed.items() if now - at < _LONGEST_READ}
@@ -121,7 +121,7 @@ class Batched(Generic[K, V]):
             before = self._kept.get(key)
             if began <= self._changed.get(key, -math.inf) or (before is not None and before.read > began):
                 continue
-            self._kept[key] = _Kept(found.get(key), began, before.asked if before is not None else began)
+            self._kept[key] = _Cached(found.get(key), began, before.asked if before is not None else began)
 
     # -- ahead --------------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class Batched(Generic[K, V]):
             self._ahead = asyncio.create_task(self._read_ahead())
 
     async def _read_ahead(self) -> None:
-        """Until nobody polls any more, or it fails: whoever asks next finds out why."""
+        """Until the polling stops or reading fails; the next caller gets the error."""
         while polled := self._polled():
             now = time.monotonic()
             due = [key for key in polled if now - self._kept[key].read >= self._fresh]
@@ -148,5 +148,5 @@ class Batched(Generic[K, V]):
         now = time.monotonic()
         return [key for key, kept in self._kept.items() if self._is_polled(kept, now)]
 
-    def _is_polled(self, kept: _Kept[V], now: float) -> bool:
+    def _is_polled(self, kept: _Cached[V], now: float) -> bool:
         return now - kept.asked < _AGAIN_WITHIN and kept.value is not None and not self._settled(kept.value)

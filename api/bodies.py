@@ -34,11 +34,11 @@ async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
                 raise _too_large(limit)
             yield piece
     except ClientDisconnect:
-        raise BadRequest("The connection was closed before the body was whole.", code="cut_short") from None
+        raise BadRequest("The connection was closed before the body was complete.", code="cut_short") from None
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is larger than the {limit} bytes that are taken here.")
+    return TooLarge(f"The body exceeds the limit of {limit} bytes.")
 
 
 def media_type(request: Request) -> str:
@@ -74,7 +74,7 @@ def parsed(content: bytes | bytearray) -> Any:
     try:
         return json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise BadRequest("The body is not JSON.", code="invalid_json") from None
+        raise BadRequest("The body is not valid JSON.", code="invalid_json") from None
 
 
 def checked(value: Any, model: type[M]) -> M:
@@ -86,7 +86,7 @@ def checked(value: Any, model: type[M]) -> M:
     except ValidationError as error:
         raise unprocessable(error) from None
     if _unkeepable(value):
-        raise Unprocessable("A text holds a NUL character, which cannot be kept.")
+        raise Unprocessable("A text contains a NUL character, which cannot be stored.")
     return found
 
 

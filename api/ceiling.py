@@ -1,6 +1,6 @@
 """A ceiling over every body, whichever route reads it and however: no larger than an upload, no slower than a drip.
 
-A body whose end is told in two ways is refused: a proxy and this service might read it differently (request smuggling).
+A body with an ambiguous length is rejected: a proxy and this service might read it differently (request smuggling).
 
 Routes have limits of their own below it (`api.bodies`).
 """
@@ -78,7 +78,7 @@ class Ceiling:
 
 
 def _is_ambiguous(scope: Scope) -> bool:
-    """Whether the body's length is told twice, or as the version does not know; h11 takes the one and ignores the other."""
+    """Whether the body's length is ambiguous, or given in a way that the HTTP version lacks; h11 uses one and ignores the other."""
     names = [bytes(name).lower().replace(b"_", b"-") for name, _ in scope["headers"]]
     chunked = names.count(b"transfer-encoding")
     return bool(chunked) and (b"content-length" in names or chunked > 1 or scope.get("http_version") == "1.0")
@@ -119,7 +119,7 @@ class _Body:
             raise self._refuse(_too_large(self._limit))
         took = time.monotonic() - self._began
         if not self.ended and took > self._timeout and self._size < SLOWEST * took:
-            raise self._refuse(TimedOut("The body arrives too slowly; send it again over a better connection."))
+            raise self._refuse(TimedOut("The body arrives too slowly; send it again over a faster connection."))
         return message
 
     def _refuse(self, refused: ApiError) -> _Refused:
@@ -141,4 +141,4 @@ async def _drained(receive: Receive) -> None:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is larger than the {limit} bytes that are taken here.")
+    return TooLarge(f"The body exceeds the limit of {limit} bytes.")

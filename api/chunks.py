@@ -44,11 +44,11 @@ class Chunks:
         key_id, session_id = caller.owned_by, body.session_id or uuid.uuid4().hex
         async with self.sessions.lock(key_id, session_id):
             state = await asyncio.to_thread(self.sessions.load, key_id, session_id)
-            parts, state = await self._heard(params, audio, state, final=body.final is not False)
+            parts, state = await self._transcribe(params, audio, state, final=body.final is not False)
             await asyncio.to_thread(self.sessions.save, key_id, session_id, state)
         return _joined(parts, session_id)
 
-    async def _heard(
+    async def _transcribe(
         self, params: dict[str, Any], audio: bytes, state: bytes, *, final: bool
     ) -> tuple[list[dict[str, Any]], bytes]:
         """What each piece of the chunk says, and the session's state after the last one; a word cut by a piece's end is the next one's."""
@@ -83,7 +83,7 @@ class Chunks:
             await self.pool.close()
 
     async def swept(self) -> None:
-        """Drop sessions when they expire, whether or not anybody comes."""
+        """Drop sessions when they expire, independently of requests."""
         while True:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.sessions.trim)
@@ -93,10 +93,11 @@ class Chunks:
 def _params(body: JobRequest, settings: StenoSettings) -> dict[str, Any]:
     """A chunk's options, as `speech.session.ChunkParams` has them. Raises BadRequest and Unprocessable."""
     if body.webhook_url is not None:
-        raise BadRequest("A chunk is answered at once: there is nothing to tell `webhook_url`.")
+        raise BadRequest("A chunk is answered immediately, so `webhook_url` does not apply; leave it out.")
     if body.model not in ("auto", settings.model):
         raise Unprocessable(
-            "model: chunks are transcribed by the model that this service keeps loaded; leave it out.", code="unknown_model"
+            "model: the service transcribes chunks with the model that it keeps loaded; leave `model` out.",
+            code="unknown_model",
         )
     try:
         options = TranscribeOptions.model_validate(body.model_dump(include=_OPTIONS))
@@ -107,7 +108,7 @@ def _params(body: JobRequest, settings: StenoSettings) -> dict[str, Any]:
 
 def _error(header: dict[str, Any]) -> Exception:
     """What a worker refused, as the caller gets it."""
-    detail = cures.told(header["error"], header["detail"], header["happened"])
+    detail = cures.message_for_callers(header["error"], header["detail"], header["happened"])
     if header["kind"] == "input":
         return Unprocessable(detail, code=header["error"])
     return Unavailable(detail, retry_after=5.0, code=header["error"])

@@ -28,7 +28,9 @@ class Cursor(NamedTuple):
             before, given = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
             return cls(utc(datetime.fromisoformat(before)), frozenset(UUID(one) for one in given))
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise Unprocessable("cursor: take it as `next_cursor` gave it.", code="invalid_cursor") from None
+            raise Unprocessable(
+                "cursor: not a valid cursor; pass `next_cursor` of the previous page unchanged.", code="invalid_cursor"
+            ) from None
 
 
 def utc(moment: datetime) -> datetime:

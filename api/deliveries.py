@@ -31,14 +31,14 @@ _STATES: dict[DeliveryStatus, tuple[str, ...]] = {
 _SAID: dict[DeliveryStatus, str] = {
     "pending": "To be delivered.",
     "delivered": "Delivered.",
-    "dead": "Could not be delivered.",
-    "canceled": "Canceled by an operator.",
+    "dead": "The webhook could not be delivered.",
+    "canceled": "An operator canceled the delivery.",
 }
 """Where the run's own message is Prefect's, which may quote anything."""
 
 
 async def tags_for(url: str, caller: Caller) -> list[str]:
-    """The tags that say whom to tell of a job's end. Raises the store's errors."""
+    """The tags of a job's webhook subscription. Raises the store's errors."""
     store = await asyncio.to_thread(get_store)
     return subscription_tags(await asyncio.to_thread(subscribe, store, caller.owned_by, url))
 
@@ -77,12 +77,12 @@ async def redelivered(runs: Runs, caller: Caller, message_id: str) -> WebhookDel
     wanted = {"tags": {"all_": [f"{TO_OWNER}{caller.owned_by}"]}, "idempotency_key": {"any_": [message_id]}}
     found = await runs.deliveries(wanted, 1) if _ID.fullmatch(message_id) else []
     if not found:
-        raise JobNotFound("There is no webhook of that id.", code="webhook_not_found")
+        raise JobNotFound("There is no webhook with that id.", code="webhook_not_found")
     state = found[0].state
     under_way = state is not None and (state.is_running() or state.is_pending())
     again = None if under_way else await runs.deliver_again(found[0])
     if again is None:
-        raise Conflict("An attempt is under way just now; look again in a moment.", code="webhook_under_way")
+        raise Conflict("A delivery attempt is in progress; try again in a moment.", code="webhook_under_way")
     return delivery_of(again)
 
 

@@ -27,5 +27,5 @@ async def current_caller(request: Request, caller: Annotated[Caller, Depends(aut
 
 
 CurrentCaller = Annotated[Caller, Depends(current_caller)]
-"""Every route that is about somebody's jobs takes this."""
+"""Dependency of every route about a caller's jobs."""
 TheJobs = Annotated[Jobs, Depends(jobs_of)]

@@ -15,19 +15,19 @@ from api.schemas import JobRequest, Problem, RetryRequest
 from stenoflow.jobs import TranscriptFile
 
 _MEANING = {
-    400: "The request contradicts itself, or cannot be read.",
-    401: "No API key, or one that is not known.",
-    403: "Not permitted with this key.",
-    404: "No such job, or somebody else's; `job_deleted` for one that was deleted.",
+    400: "The request is malformed or contradictory.",
+    401: "The API key is missing or not valid.",
+    403: "The key does not allow this.",
+    404: "The job does not exist or belongs to another owner; `job_deleted` if it was deleted.",
     408: "The body did not arrive in time.",
-    409: "Not possible in the job's state.",
-    410: "What the job left is no longer kept.",
+    409: "Not allowed in the current state of the job.",
+    410: "The result of the job has expired.",
     413: "The body is too large.",
-    415: "Neither JSON nor multipart/form-data.",
-    422: "A value is refused.",
-    429: "A limit of the key is reached; `Retry-After` says when to come back.",
-    503: "The orchestrator, the store or the warm worker does not answer.",
-    507: "No space is left.",
+    415: "The body must be JSON or multipart/form-data.",
+    422: "A value is not valid.",
+    429: "A limit of the key is reached; retry after `Retry-After` seconds.",
+    503: "The orchestrator, the store or the warm worker is unavailable.",
+    507: "No space left.",
 }
 _SCHEMAS = "#/components/schemas/{model}"
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}}
@@ -109,7 +109,7 @@ def _upload() -> dict[str, Any]:
     return {
         "type": "object",
         "title": "JobUpload",
-        "description": "A recording with its options; lists may be repeated or separated by commas.",
+        "description": "A recording and its options. Repeat a list's field, or separate its values with commas.",
         "properties": {"file": recording, **properties},
         "required": ["file"],
         "additionalProperties": False,

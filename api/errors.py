@@ -4,7 +4,7 @@
     ├── BadRequest           400  the body contradicts itself
     ├── Unauthenticated      401  no key, or one that is not known
     ├── Forbidden            403
-    ├── JobNotFound          404  no such job, or somebody else's
+    ├── JobNotFound          404  no such job, or another owner's
     ├── TimedOut             408  the body did not arrive in time
     ├── Conflict             409  the job is not in a state for that
     ├── Gone                 410  what the job left is no longer kept
@@ -41,7 +41,7 @@ class BadRequest(ApiError):
 
 
 class Unauthenticated(ApiError):
-    status, code, title = 401, "unauthenticated", "A valid API key is needed"
+    status, code, title = 401, "unauthenticated", "A valid API key is required"
 
 
 class Forbidden(ApiError):
@@ -57,7 +57,7 @@ class TimedOut(ApiError):
 
 
 class Conflict(ApiError):
-    status, code, title = 409, "conflict", "Not possible in the job's state"
+    status, code, title = 409, "conflict", "Not allowed in the current state of the job"
 
 
 class Gone(ApiError):
@@ -69,11 +69,11 @@ class TooLarge(ApiError):
 
 
 class WrongMediaType(ApiError):
-    status, code, title = 415, "unsupported_media_type", "Neither JSON nor multipart"
+    status, code, title = 415, "unsupported_media_type", "The body must be JSON or multipart/form-data"
 
 
 class Unprocessable(ApiError):
-    status, code, title = 422, "invalid_request", "A value is refused"
+    status, code, title = 422, "invalid_request", "A value is not valid"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What happens to a job, as server-sent events (WHATWG HTML, 9.2), made from looking at it while somebody listens.
+"""What happens to a job, as server-sent events (WHATWG HTML, 9.2), made by polling it while a client listens.
 
 An event's id is what its listener knows by then, so that any process can go on where another broke off.
 """
@@ -27,11 +27,11 @@ _LOOK = 0.8
 _ALIVE = 15.0
 """Seconds without an event after which a comment keeps proxies from closing the connection."""
 _RECONNECT = 2000
-"""Milliseconds; a client that was cut off comes back and is told how things stand."""
+"""Milliseconds until a disconnected client reconnects; it then gets the current state."""
 
 
 def is_over(run: FlowRun, last_id: str | None) -> bool:
-    """Whether whoever has this id has been told how the job ended, and comes back although there is nothing more to come."""
+    """Whether the client with this id already has the job's last event, so there is nothing more to send."""
     return last_id is not None and last_id == _end_id(run)
 
 
@@ -41,7 +41,7 @@ async def events_of(jobs: Jobs, run: FlowRun, caller: Caller, last_id: str | Non
     With the id of an event, what has changed since it.
     """
     yield f"retry: {_RECONNECT}\n\n"
-    told, said = _Told.by(last_id or ""), time.monotonic()
+    told, said = _Sent.by(last_id or ""), time.monotonic()
     while True:
         try:
             run = await jobs.find(str(run.id), caller)
@@ -74,7 +74,7 @@ def _end_id(run: FlowRun) -> str:
     return f"end.{run.state.id if run.state is not None else run.id}"
 
 
-class _Told:
+class _Sent:
     """What a listener knows already."""
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class _Told:
         self.progress: tuple[float, str] | None = None
 
     @classmethod
-    def by(cls, last_id: str) -> _Told:
-        """What whoever has this id knows; nothing, if it is no id of ours."""
+    def by(cls, last_id: str) -> _Sent:
+        """What the client with this id has received; nothing, if the id is not ours."""
         told = cls()
         try:
             status, stages, progress = json.loads(base64.urlsafe_b64decode(last_id))

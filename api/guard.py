@@ -1,7 +1,7 @@
-"""URLs that callers give, refused at the door when they lead where nobody should go; the fetch itself guards again.
+"""Checks of URLs from callers, before the job is created; the download checks them again.
 
 What is refused here could not do harm later either: the worker checks the very address that it connects to, on every
-redirect. Refusing at once spares callers the wait. Where a host leads is not told: it may be a name of the operator's network.
+redirect. Rejecting early spares callers the wait. The resolved address is not revealed: it may belong to the operator's network.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ async def check_audio_url(url: str) -> None:
         _check_s3(url, settings)
         return
     if scheme not in ("http", "https"):
-        raise _refused("audio_url", "is not an http, https or s3 URL; upload a recording that is at no such place")
+        raise _refused("audio_url", "must be an http, https or s3 URL; upload the recording if it has none")
     location = _parsed(url, "audio_url")
     if not await _allowed(location, settings.net.allow_hosts):
-        raise _refused("audio_url", "leads to a host that is not fetched from; only public ones are")
+        raise _refused("audio_url", "resolves to a host that is not allowed; use a public host")
 
 
 async def check_webhook_url(url: str) -> None:
-    """Raise Unprocessable unless the URL may be told: https to a public host.
+    """Raise Unprocessable unless the URL may be notified: https to a public host.
 
-    Over http only hosts that an operator lists in STENO_NET__ALLOW_HOSTS although they are private are told.
+    Over http only private hosts that an operator lists in STENO_NET__ALLOW_HOSTS are notified.
     """
     settings = get_settings()
     _check_characters(url, "webhook_url")
     if scheme_of(url) not in ("http", "https"):
-        raise _refused("webhook_url", "is not an https URL")
+        raise _refused("webhook_url", "must be an https URL")
     location = _parsed(url, "webhook_url")
     if location.url.userinfo:
-        raise _refused("webhook_url", "has a password in it; deliveries are signed instead")
+        raise _refused("webhook_url", "contains a password; remove it (deliveries are signed instead)")
     if location.scheme == "http" and await _allowed(location, ()):
-        raise _refused("webhook_url", "is not an https URL")
+        raise _refused("webhook_url", "must be an https URL")
     if not await _allowed(location, settings.net.allow_hosts):
-        raise _refused("webhook_url", "leads to a host that is not told; only public ones are")
+        raise _refused("webhook_url", "resolves to a host that is not allowed; use a public host")
 
 
 def _check_characters(url: str, field: str) -> None:
     if _CONTROL.search(url):
-        raise _refused(field, "has blanks or control characters in it; write them percent-encoded")
+        raise _refused(field, "contains spaces or control characters; percent-encode them")
 
 
 def _parsed(url: str, field: str) -> Location:
     if "\\" in url.partition("?")[0]:
         # Browsers read it as a slash, others as part of the host.
-        raise _refused(field, "has a backslash in it")
+        raise _refused(field, "contains a backslash")
     try:
         return parse(url)
     except SourceForbidden:
@@ -87,16 +87,16 @@ async def _allowed(location: Location, allow_hosts: tuple[str, ...]) -> bool:
 def _check_s3(url: str, settings: StenoSettings) -> None:
     bucket, _, key = url.partition("://")[2].partition("/")
     if not _BUCKET.fullmatch(bucket) or not key or key.endswith("/"):
-        raise _refused("audio_url", "is not written s3://bucket/path/to/recording")
+        raise _refused("audio_url", "must have the form s3://bucket/path/to/recording")
     if ".." in unquote(key).split("/"):
-        raise _refused("audio_url", "has `..` in its path")
+        raise _refused("audio_url", "contains `..` in its path")
     # The service reads with credentials of its own: what it keeps of others is not to be had by naming it.
     own = settings.store_url.partition("://")
     if own[0] in ("s3", "s3a") and within(re.sub("//+", "/", f"{bucket}/{key}"), own[2]):
-        raise _refused("audio_url", "leads into this service's own store")
+        raise _refused("audio_url", "points into this service's own store")
     if not may_read(f"{bucket}/{key}", settings):
         raise _refused(
-            "audio_url", "is in no bucket that this service reads; its operator lists those in STENO_API__S3_SOURCES"
+            "audio_url", "is not in a bucket that this service may read; the operator can add it to STENO_API__S3_SOURCES"
         )
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api import deliveries, guard, keeping, metrics, states, tags
+from api import deliveries, guard, holds, metrics, states, tags
 from api.allowed import check_models
 from api.auth import Caller
 from api.chunks import Chunks
@@ -25,7 +25,7 @@ from api.runs import Runs, submitted_at
 from api.schemas import JobRequest, RetryRequest
 from api.states import ENDED, Seen
 from api.stored import Stored
-from api.submissions import Uploaded, hashed, kept_for, payload_of, request_of, run_key
+from api.submissions import Uploaded, hashed, payload_of, request_of, run_key, source_tag
 from api.views import about, job_of, result_of
 from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
@@ -76,8 +76,8 @@ class Jobs:
 
         Raises Unprocessable for options that cannot be, and for a key that another payload was submitted under.
         """
-        kept = kept_for(body, upload)
-        async with keeping.held([kept] if kept else [], also=upload.held if upload else None):
+        kept = source_tag(body, upload)
+        async with holds.holding([kept] if kept else [], also=upload.held if upload else None):
             run = await self._submit(body, caller, upload, kept, run_key(caller, idempotency_key))
         metrics.SUBMITTED.inc()
         return run
@@ -103,7 +103,7 @@ class Jobs:
         marks = [tags.owner(caller.owned_by), f"{tags.PAYLOAD}{payload_of(body, upload)}"]
         runs = await self.runs.page({"tags": {"all_": marks}, "state": {"type": {"any_": PENDING}}}, 1)
         if runs:
-            await keeping.release([upload.held])
+            await holds.release([upload.held])
         return runs[0] if runs else None
 
     async def _created(self, request: TranscribeRequest, marks: list[str], payload: str, key: str) -> FlowRun:
@@ -114,7 +114,7 @@ class Jobs:
             key = hashed(key, str(run.id))  # a key whose job was deleted is as good as new
         if payload not in tags.values(run, tags.PAYLOAD):
             raise Unprocessable(
-                f"This Idempotency-Key was used for another payload, which became job {run.id}; take a new key.",
+                f"This Idempotency-Key was already used with another payload (job {run.id}); use a new key.",
                 code="idempotency_key_reused",
             )
         return run
@@ -122,13 +122,13 @@ class Jobs:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def find(self, job_id: str, caller: Caller) -> FlowRun:
-        """The run of the caller's job. Raises JobNotFound, also for somebody else's."""
+        """The run of the caller's job. Raises JobNotFound, also for another owner's job."""
         try:
             run = await self.runs.get(UUID(job_id))
         except ValueError:
             run = None
         if run is None or not tags.belongs_to(run, caller.owned_by):
-            raise JobNotFound("There is no job of that id.")
+            raise JobNotFound("There is no job with that id.")
         if tags.is_deleted(run):
             raise JobNotFound("This job was deleted.", code="job_deleted")
         return run
@@ -189,8 +189,8 @@ class Jobs:
             return result
         status = states.status_of(run, seen.progress)
         if status == "completed":
-            raise Unavailable("What the job left cannot be found in the store of this service.", code="result_missing")
-        raise Conflict(f"The job is {status}; it has no transcript{'' if status in ENDED else ' yet'}.", code="no_transcript")
+            raise Unavailable("The result of the job is missing from the store of this service.", code="result_missing")
+        raise Conflict(f"The job is {status} and has no transcript{'' if status in ENDED else ' yet'}.", code="no_transcript")
 
     async def wait(self, run: FlowRun, seconds: float) -> FlowRun:
         """The run once it has ended, or after so many seconds, within what the settings allow. Raises TooMany."""
@@ -248,14 +248,14 @@ class Jobs:
                 raise unprocessable(error) from None
             except NothingToRetry as error:
                 raise Conflict(
-                    "The job is complete: change an option (as `max_speakers`), or name a stage in `from` to compute it again.",
+                    "The job is complete: change an option (such as `max_speakers`), or name a stage in `from` to recompute it.",
                     code=error.code,
                 ) from None
             except RunUnderWay as error:
-                raise Conflict("The job has not ended; wait for it, or delete it.", code=error.code) from None
+                raise Conflict("The job has not ended; wait for it or delete it.", code=error.code) from None
             if plan.changed:
                 once = hashed(str(run.id), idempotency_key, body.model_dump_json()) if idempotency_key is not None else None
-                async with keeping.held(run.tags):
+                async with holds.holding(run.tags):
                     self.runs.changed(run.id)
                     if tags.is_deleted(await self.runs.get(run.id) or run):
                         raise JobNotFound("This job was deleted.", code="job_deleted")
@@ -279,6 +279,6 @@ class Jobs:
 
     async def delete(self, run: FlowRun) -> bool:
         """Leave a tombstone in the job's place, cancel it, and have what it left removed; whether it was under way."""
-        under_way = await self.removal.bury(run)
+        under_way = await self.removal.mark_deleted(run)
         self.removal.wake()
         return under_way

@@ -77,7 +77,7 @@ class KeyRing:
             except StenoError as error:
                 if began - self._read_at > STALE:
                     raise
-                _log.warning("the API keys could not be read again (%s); those read before are believed", error.code)
+                _log.warning("could not reload the API keys (%s); using those loaded before", error.code)
                 return
             self._read_at = began
 
@@ -91,7 +91,7 @@ class KeyRing:
             self._missed = not self._missed
             if self._missed:
                 _log.error(
-                    "there were API keys, and the store has none: every caller is refused until STENO_STORE has them again"
+                    "the store no longer contains the API keys: every request is rejected until STENO_STORE has them again"
                 )
 
     def _read_changed(self) -> None:
@@ -116,7 +116,7 @@ class KeyRing:
             mark_home(self._home)
             keys.require(self._store)
         except (StenoError, OSError) as error:
-            _log.warning("that keys are required could not be noted for later processes (%s)", type(error).__name__)
+            _log.warning("could not record for later processes that keys are required (%s)", type(error).__name__)
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class KeyRing:
         try:
             keys.note_use(self._store, key_id)
         except StenoError as error:
-            _log.warning("the use of a key could not be noted (%s)", error.code)
+            _log.warning("could not record the use of a key (%s)", error.code)
 
 
 def mark_home(home: Path) -> None:

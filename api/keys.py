@@ -85,7 +85,7 @@ class ApiKey(Frozen):
 class MadeKey(NamedTuple):
     key: ApiKey
     secret: str
-    """The key itself, which nobody can show again."""
+    """The key itself, which cannot be displayed again."""
 
 
 def make(
@@ -103,10 +103,10 @@ def make(
     """
     name = " ".join(name.split())
     if not 0 < len(name) <= 100 or not name.isprintable():
-        raise InvalidOption("A key's name has 1 to 100 printable characters.")
-    known = kept(store)
+        raise InvalidOption("A key's name must have 1 to 100 printable characters.")
+    known = all_keys(store)
     if any(key.name == name and key.active for key in known):
-        raise InvalidOption(f"There is a key named {name!r} already; rotate or revoke it, or take another name.")
+        raise InvalidOption(f"A key named {name!r} already exists; rotate or revoke it, or choose another name.")
     earlier = next((key.owned_by for key in reversed(known) if key.name == name), None)
     return _made(store, name, limits or KeyLimits(), _owner(known, owner) if owner is not None else earlier, expires, metrics)
 
@@ -118,7 +118,7 @@ def rotate(store: Store, wanted: str, *, overlap: timedelta = timedelta(0), expi
     """
     old = named(store, wanted)
     if not old.active:
-        raise InvalidOption(f"The key {old.name!r} has expired or was revoked; make another with `steno keys make`.")
+        raise InvalidOption(f"The key {old.name!r} is expired or revoked; create another with `steno keys make`.")
     now = _now()
     if expires is None and old.expires is not None:
         expires = now + (old.expires - old.made)
@@ -135,28 +135,28 @@ def named(store: Store, wanted: str) -> ApiKey:
     """The key of that id or name, or the key itself; the latest that works, if one does. Raises InvalidOption."""
     if match := TOKEN.fullmatch(wanted):
         wanted = match[1]
-    found = [key for key in kept(store) if wanted in (key.id, key.name)]
+    found = [key for key in all_keys(store) if wanted in (key.id, key.name)]
     found = [key for key in found if key.active] or found
     if not found:
-        raise InvalidOption("There is no key of that id or name; `steno keys list` shows them.")
+        raise InvalidOption("There is no key with that id or name; `steno keys list` lists them.")
     return found[-1]
 
 
 def owner_of(store: Store, wanted: str) -> str:
     """The owner of that name, or of the key of that id or name. Raises InvalidOption."""
-    return wanted if any(key.owned_by == wanted for key in kept(store)) else named(store, wanted).owned_by
+    return wanted if any(key.owned_by == wanted for key in all_keys(store)) else named(store, wanted).owned_by
 
 
 def revoke(store: Store, wanted: str) -> ApiKey:
     """End the key of that id, or all of that name; every API process refuses them within seconds. Raises InvalidOption."""
     found = named(store, wanted)
-    same = [key for key in kept(store) if key.active and key.name == wanted]
+    same = [key for key in all_keys(store) if key.active and key.name == wanted]
     for key in same if found.name == wanted else [found] if found.active else []:
         _keep(store, key.model_copy(update={"revoked": _now()}))
     return named(store, found.id)
 
 
-def kept(store: Store) -> list[ApiKey]:
+def all_keys(store: Store) -> list[ApiKey]:
     """All keys that were ever made, the oldest first."""
     names = (file.path.rpartition("/")[2] for file in store.files(f"records/{FOLDER}"))
     found = (read(store, name) for name in names if ID.fullmatch(name))
@@ -174,7 +174,7 @@ def require(store: Store) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         mark = Path(folder, "mark")
-        mark.write_text("API keys were made: callers of the REST API need one.\n")
+        mark.write_text("API keys exist: callers of the REST API need one.\n")
         store.keep(mark, MARK)
 
 
@@ -207,7 +207,7 @@ def read(store: Store, name: str) -> ApiKey | None:
     try:
         key = parsed(ApiKey, content)
     except ValueError:
-        _log.error("the record of API key %s is damaged; the key is refused", name)
+        _log.error("the record of API key %s is damaged; requests with it are rejected", name)
         # It still counts as one that was made: damage opens no doors.
         return ApiKey(id=name, name=name, sha256=NOBODY, made=datetime.fromtimestamp(0, UTC), revoked=_now())
     return key if key.id == name else None
@@ -221,7 +221,7 @@ def _made(
     store: Store, name: str, limits: KeyLimits, owner: str | None, expires: datetime | None, metrics: bool = False
 ) -> MadeKey:
     if expires is not None and expires <= datetime.now(UTC):
-        raise InvalidOption("A key expires in the future: give a duration (`90d`, `12h`) or a later date.")
+        raise InvalidOption("The expiry must be in the future: give a duration (`90d`, `12h`) or a later date.")
     require(store)
     key_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
     secret = f"{PREFIX}{key_id}-{secrets.token_urlsafe(32)}"
@@ -254,7 +254,7 @@ def _owner(known: Iterable[ApiKey], wanted: str) -> str:
         return of_keys[wanted]
     if not _OWNER.fullmatch(wanted) or wanted == SERVICE or ID.fullmatch(wanted):
         raise InvalidOption(
-            "An owner's name has 1 to 64 letters, digits and `. _ @ -`, begins with a letter or digit, and looks like no key's id."
+            "An owner's name must have 1 to 64 letters, digits and `. _ @ -`, begin with a letter or digit, and not look like a key's id."
         )
     return wanted
 

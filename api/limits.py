@@ -24,10 +24,10 @@ from infra.settings import get_settings
 _COUNTED_FOR = 1.0
 """Seconds that a count of pending jobs is good for; what was let through since is added to it."""
 _COME_BACK = 10.0
-"""Seconds after which a caller whose jobs are all pending is told to try again."""
+"""`Retry-After` of a caller whose jobs are all pending, in seconds."""
 _MOST_CALLERS = 10_000
 _CLOSE_SOME = 5.0
-"""Seconds after which a caller who has too many calls open is told to try again."""
+"""`Retry-After` of a caller with too many open calls, in seconds."""
 _LARGE = 8 << 20
 """Bytes; a minute of float32 in base64 has less."""
 _MOST_LARGE = 4
@@ -108,7 +108,7 @@ class Limits:
         bucket = (self._writes if writes else self._reads).of(caller, caller.limits.rate, get_settings().api.rate)
         if wait := bucket.take():
             raise TooMany(
-                f"No more than {bucket.rate:g} requests per minute are allowed.", retry_after=wait, code="rate_limited"
+                f"The limit of {bucket.rate:g} requests per minute is reached.", retry_after=wait, code="rate_limited"
             )
 
     async def may_submit(self, caller: Caller, pending: Callable[[], Awaitable[int]]) -> None:
@@ -122,14 +122,14 @@ class Limits:
             known = self._pending[caller.owned_by] = _Pending()
         if not await known.room(most, pending):
             raise TooMany(
-                f"No more than {most} jobs may be pending at once; wait until some have ended.",
+                f"The limit of {most} pending jobs is reached; wait until some have ended.",
                 retry_after=_COME_BACK,
                 code="too_many_pending_jobs",
             )
         bucket = self._submissions.of(caller, caller.limits.rate_submit, settings.rate_submit)
         if wait := bucket.take():
             raise TooMany(
-                f"No more than {bucket.rate:g} new jobs per minute are allowed.", retry_after=wait, code="rate_limited"
+                f"The limit of {bucket.rate:g} new jobs per minute is reached.", retry_after=wait, code="rate_limited"
             )
 
     def stream(self, owner: str) -> AbstractContextManager[None]:
@@ -148,7 +148,9 @@ class Limits:
             yield
             return
         if self._large >= _MOST_LARGE:
-            raise Unavailable("Several long audio chunks are in hand; send this one again.", retry_after=5.0, code="busy")
+            raise Unavailable(
+                "Several long audio chunks are being processed; send this one again.", retry_after=5.0, code="busy"
+            )
         self._large += 1
         try:
             yield
@@ -171,9 +173,7 @@ class CountedStream(StreamingResponse):
 @contextlib.contextmanager
 def _counted(calls: Counter[str], owner: str, most: int, what: str) -> Iterator[None]:
     if calls[owner] >= most:
-        raise TooMany(
-            f"No more than {most} {what} may be open at once; close some.", retry_after=_CLOSE_SOME, code="too_many_open"
-        )
+        raise TooMany(f"The limit of {most} open {what} is reached; close some.", retry_after=_CLOSE_SOME, code="too_many_open")
     calls[owner] += 1
     try:
         yield

@@ -60,7 +60,7 @@ def _filter(caller: Caller, filters: Filters) -> dict[str, Any]:
         raise Unprocessable("metadata: write it as `key=value`.")
     asked = [*filters.tags, *filters.metadata]
     if any("\0" in text for text in asked):
-        raise Unprocessable("A filter holds a NUL character.")
+        raise Unprocessable("A filter contains a NUL character.")
     marks = [tags.owner(caller.owned_by), *(f"{tags.TAG}{tag}" for tag in filters.tags)]
     marks += [tags.metadata_tag(key, value) for key, _, value in pairs]
     wanted: dict[str, Any] = {"tags": {"all_": marks}}

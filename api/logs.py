@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[1] is not None:
-            line |= _told(record.exc_info[1])
+            line |= _error_fields(record.exc_info[1])
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
@@ -48,8 +48,8 @@ def configure(stream: TextIO | None = None) -> None:
 
 
 def failure(log: logging.Logger, error: BaseException, **fields: str) -> None:
-    """Log an error that nobody foresaw, by its kind and where it arose."""
-    log.error("unexpected error", extra={"fields": {**fields, **_told(error)}})
+    """Log an unexpected error, with its kind and location."""
+    log.error("unexpected error", extra={"fields": {**fields, **_error_fields(error)}})
 
 
 def redacted(text: str) -> str:
@@ -65,7 +65,7 @@ def _message(record: logging.LogRecord) -> str:
         return str(record.msg)
 
 
-def _told(error: BaseException) -> dict[str, object]:
+def _error_fields(error: BaseException) -> dict[str, object]:
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     return {
         "error": type(error).__name__,

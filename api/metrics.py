@@ -26,21 +26,17 @@ REGISTRY = CollectorRegistry()
 REQUESTS = Counter("steno_api_requests", "Requests answered.", ("route", "method", "status"), registry=REGISTRY)
 SECONDS = Histogram(
     "steno_api_request_seconds",
-    "Seconds from a request to the end of its answer; `?wait=` and event streams wait on purpose.",
+    "Seconds from a request to the end of its response, including `?wait=` and event streams.",
     ("route", "method"),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
     registry=REGISTRY,
 )
 SUBMITTED = Counter(
-    "steno_api_jobs_submitted", "Submissions taken; also those repeated under an Idempotency-Key.", registry=REGISTRY
+    "steno_api_jobs_submitted", "Accepted submissions, including those repeated with an Idempotency-Key.", registry=REGISTRY
 )
-JOBS = Gauge(
-    "steno_api_jobs", "Runs of the deployment that wait or are at work, by Prefect's state.", ("state",), registry=REGISTRY
-)
-DELIVERIES = Gauge(
-    "steno_api_webhook_deliveries", "Webhook deliveries that Prefect knows of, by their state.", ("state",), registry=REGISTRY
-)
-UP = Gauge("steno_api_prefect_up", "Whether Prefect answered when it was asked for the numbers above.", registry=REGISTRY)
+JOBS = Gauge("steno_api_jobs", "Pending and running runs of the deployment, by Prefect state.", ("state",), registry=REGISTRY)
+DELIVERIES = Gauge("steno_api_webhook_deliveries", "Webhook deliveries in Prefect, by state.", ("state",), registry=REGISTRY)
+UP = Gauge("steno_api_prefect_up", "Whether Prefect responded to the request for the metrics above.", registry=REGISTRY)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _STATES = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
@@ -71,9 +67,9 @@ async def get_metrics(request: Request, caller: Annotated[Caller, Depends(auth.c
     """What the process did, and what waits, for Prometheus: of all owners, and so for keys that were made for it."""
     if not caller.metrics:
         raise Forbidden(
-            "This key may not read metrics, which tell of all owners' work; `steno keys make NAME --metrics` makes one."
+            "This key may not read metrics, which cover all owners; `steno keys make NAME --metrics` creates one that may."
         )
-    await _asked(request).refresh()
+    await _counts_of(request).refresh()
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -95,7 +91,7 @@ class _Counted:
                     await self._read()
                 UP.set(1)
             except Exception as error:
-                _log.warning("Prefect could not be asked for numbers (%s)", type(error).__name__)
+                _log.warning("could not read metrics from Prefect (%s)", type(error).__name__)
                 UP.set(0)
             self._at = time.monotonic()
 
@@ -112,7 +108,7 @@ class _Counted:
                 gauge.labels(state.lower()).set(number)
 
 
-def _asked(request: Request) -> _Counted:
+def _counts_of(request: Request) -> _Counted:
     state = request.app.state
     if not hasattr(state, "counted"):
         client = state.jobs.runs.client

@@ -1,6 +1,6 @@
 """An audio chunk as callers send it: base64 of a `.npy` file. Its header is read here, by hand, before anything is allocated.
 
-A long one is cut where it is quietest, so that no worker has more than PIECE_SECONDS of it in hand.
+A long one is cut where it is quietest, so that each piece has at most PIECE_SECONDS.
 
 https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -75,17 +75,17 @@ def decoded(text: str, max_seconds: float) -> bytes:
     try:
         data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError):
-        raise Unprocessable("audio_chunk: it is not base64.", code="invalid_chunk") from None
+        raise Unprocessable("audio_chunk: not valid base64.", code="invalid_chunk") from None
     samples = _header(data)
     if samples.number > most:
         raise _too_long(max_seconds)
     if len(data) - samples.start != samples.number * samples.size:
         raise Unprocessable(
-            f"audio_chunk: its header promises {samples.number} samples, but {(len(data) - samples.start) / samples.size:g} follow.",
+            f"audio_chunk: the header declares {samples.number} samples, but {(len(data) - samples.start) / samples.size:g} follow.",
             code="invalid_chunk",
         )
     if samples.kind != "i2" and not _finite(data, samples):
-        raise Unprocessable("audio_chunk: it has samples that are NaN, infinite or far too large.", code="invalid_chunk")
+        raise Unprocessable("audio_chunk: contains samples that are NaN, infinite or far too large.", code="invalid_chunk")
     return data
 
 
@@ -126,10 +126,12 @@ def _finite(data: bytes, samples: Samples) -> bool:
 def _header(data: bytes) -> Samples:
     """What the file says of its samples, if they are of one channel, and of a kind that is taken."""
     if data[:6] != _MAGIC:
-        raise Unprocessable("audio_chunk: it is not a .npy file; write one with numpy.save.", code="invalid_chunk")
+        raise Unprocessable("audio_chunk: not a .npy file; write one with numpy.save.", code="invalid_chunk")
     size = {1: 2, 2: 4, 3: 4}.get(data[6] if len(data) > 7 else 0)
     if size is None or len(data) < 8 + size:
-        raise Unprocessable("audio_chunk: its version of the .npy format is not known.", code="invalid_chunk")
+        raise Unprocessable(
+            "audio_chunk: unsupported version of the .npy format; write it with numpy.save.", code="invalid_chunk"
+        )
     length = int.from_bytes(data[8 : 8 + size], "little")
     start = 8 + size + length
     header = data[8 + size : start]
@@ -153,15 +155,15 @@ def _described(header: bytes) -> tuple[int, str]:
         raise Unprocessable("audio_chunk: the header of the .npy file is broken.", code="invalid_chunk")
     if not isinstance(described, str) or not _TYPE.fullmatch(described):
         raise Unprocessable(
-            "audio_chunk: its samples must be float32, float64 or int16; use samples.astype('float32').", code="invalid_chunk"
+            "audio_chunk: samples must be float32, float64 or int16; use samples.astype('float32').", code="invalid_chunk"
         )
     if len(shape) != 1 and not (len(shape) == 2 and 1 in shape):
-        raise Unprocessable("audio_chunk: it must be one channel, an array of shape (samples,).", code="invalid_chunk")
+        raise Unprocessable("audio_chunk: must be one channel, an array of shape (samples,).", code="invalid_chunk")
     return math.prod(shape), described
 
 
 def _too_long(max_seconds: float) -> TooLarge:
     return TooLarge(
-        f"audio_chunk: it is longer than the {max_seconds:g} s that are taken at once; send shorter ones under one session_id.",
+        f"audio_chunk: longer than the limit of {max_seconds:g} s; send shorter ones with the same session_id.",
         code="chunk_too_long",
     )

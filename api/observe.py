@@ -21,7 +21,7 @@ from infra.settings import StenoSettings
 
 HEADER = "X-Request-ID"
 UNMATCHED = "(none)"
-"""The route of requests that no route is for: their paths are anybody's invention."""
+"""The route label of unmatched requests, whose paths are arbitrary."""
 _SANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _CLOSED = 499
 """Logged when the caller left before the answer began (as nginx does)."""
@@ -65,7 +65,7 @@ class Observed:
             logs.failure(_log, error, request_id=exchange.id, route=exchange.route)
             if exchange.status:
                 raise  # in the middle of an answer; the connection is cut
-            answer = problem(Request(scope), 500, "internal", "Something went wrong inside the service; it was logged there.")
+            answer = problem(Request(scope), 500, "internal", "Internal error; the service has logged the details.")
             await answer(scope, receive, exchange.send)
         finally:
             exchange.end()

@@ -57,7 +57,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The answer; under `/v1` as OpenAI's clients read it."""
-    if envelope.wanted(request):
+    if envelope.applies_to(request):
         return envelope.answer(status, code, detail, errors=errors, headers=headers)
     body = Problem(
         title=title or HTTPStatus(status).phrase,
@@ -93,7 +93,7 @@ def unprocessable(error: ValidationError) -> Unprocessable:
 
 def _unprocessable(fields: list[dict[str, Any]]) -> Unprocessable:
     said = [f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in fields[:5]]
-    return Unprocessable(" ".join(_sentence(line) for line in said) or "The request is refused.", errors=fields)
+    return Unprocessable(" ".join(_sentence(line) for line in said) or "The request was rejected.", errors=fields)
 
 
 def _sentence(line: str) -> str:
@@ -143,7 +143,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    detail = {404: "There is nothing at this address.", 405: "This address does not take that method."}.get(status)
+    detail = {404: "Not found: the API has no such path.", 405: "This path does not support that method."}.get(status)
     code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
     headers = {"Allow": _allowed(request)} if status == 405 else error.headers
     return problem(request, status, code, detail or f"{HTTPStatus(status).phrase}.", headers=headers)
@@ -161,4 +161,4 @@ def _allowed(request: Request) -> str:
 async def _unexpected(request: Request, error: Exception) -> Response:
     # Only its kind: an exception's text may quote anything.
     _log.error("unexpected %s in %s", type(error).__name__, request.scope.get("path"))
-    return problem(request, 500, "internal", "Something went wrong inside the service; it was logged there.")
+    return problem(request, 500, "internal", "Internal error; the service has logged the details.")

@@ -46,7 +46,7 @@ class PatientProtocol(H11Protocol):
             self._unwatch()
 
     def send_400_response(self, msg: str) -> None:
-        self._answer(HTTPStatus.BAD_REQUEST, "invalid_http", "What was sent is not valid HTTP.")
+        self._answer(HTTPStatus.BAD_REQUEST, "invalid_http", "The request is not valid HTTP.")
 
     def _watch(self) -> None:
         if self._head_timer is None:
@@ -62,7 +62,7 @@ class PatientProtocol(H11Protocol):
         if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
             return
         if self._head_began and self.conn.our_state is h11.IDLE:
-            self._answer(HTTPStatus.REQUEST_TIMEOUT, "head_timeout", "The head of the request did not arrive in time.")
+            self._answer(HTTPStatus.REQUEST_TIMEOUT, "head_timeout", "The headers of the request did not arrive in time.")
         else:
             self.transport.close()
 

@@ -18,7 +18,7 @@ from infra.settings import StenoSettings
 from stenoflow.jobs import Health
 
 FRESH = 2.0
-"""Seconds that an answer is good for, so that nobody can make the service ask others all the time."""
+"""Seconds for which a check is cached, so that requests cannot overload the other services."""
 _PATIENCE = 5.0
 _SEEN_WITHIN = timedelta(seconds=100)
 """Workers give a sign of life every 30 s."""
@@ -45,12 +45,14 @@ async def get_health() -> Health:
     return Health(status="healthy", timestamp=datetime.now(UTC))
 
 
-@router.get("/health/ready", responses={503: {"model": Readiness, "description": "Something that jobs need is missing."}})
+@router.get(
+    "/health/ready", responses={503: {"model": Readiness, "description": "A component that jobs require is unavailable."}}
+)
 async def get_readiness(request: Request, response: Response) -> Readiness:
     """Whether Prefect answers, the deployment and a worker are there, and the store can be written."""
     state = request.app.state
     if not hasattr(state, "readiness"):
-        state.readiness = _Asked(state.settings, state.jobs.runs)
+        state.readiness = _Checks(state.settings, state.jobs.runs)
     found = await state.readiness.answer()
     if found.status != "ready":
         response.status_code = 503
@@ -59,7 +61,7 @@ async def get_readiness(request: Request, response: Response) -> Readiness:
     return found
 
 
-class _Asked:
+class _Checks:
     """The last answer, for as long as it is fresh."""
 
     def __init__(self, settings: StenoSettings, runs: Any) -> None:
@@ -72,10 +74,10 @@ class _Asked:
     async def answer(self) -> Readiness:
         async with self._asking:
             if self._last is None or time.monotonic() - self._at > FRESH:
-                self._last, self._at = await self._asked(), time.monotonic()
+                self._last, self._at = await self._check_all(), time.monotonic()
             return self._last
 
-    async def _asked(self) -> Readiness:
+    async def _check_all(self) -> Readiness:
         named: dict[str, Callable[[], Awaitable[str]]] = {
             "prefect": self._prefect,
             "deployment": self._deployment,
@@ -88,7 +90,7 @@ class _Asked:
 
     async def _prefect(self) -> str:
         if await self._runs.client.api_healthcheck() is not None:
-            return "The orchestrator does not answer."
+            return "The orchestrator does not respond."
         return ""
 
     async def _deployment(self) -> str:
@@ -101,7 +103,7 @@ class _Asked:
         since = datetime.now(UTC) - _SEEN_WITHIN
         if any(worker.last_heartbeat_time is not None and worker.last_heartbeat_time > since for worker in workers):
             return ""
-        return "No worker has given a sign of life in the last minutes; jobs wait."
+        return "No worker has sent a heartbeat in the last minutes; jobs are waiting."
 
     async def _store(self) -> str:
         await asyncio.to_thread(get_store(self._settings).write_record, f"ready/{platform.node() or 'api'}", b"ready")
@@ -114,7 +116,7 @@ async def _checked(check: Callable[[], Awaitable[str]]) -> Check:
         async with asyncio.timeout(_PATIENCE):
             detail = await check()
     except TimeoutError:
-        detail = "It does not answer."
+        detail = "It does not respond."
     except Exception as error:
         detail = f"It cannot be used ({type(error).__name__})."
     return Check(ok=not detail, detail=detail)

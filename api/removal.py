@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from api import keeping, states, tags
+from api import holds, states, tags
 from api.errors import ApiError
 from api.results import forget_rendered
 from api.runs import Runs
@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 _SOON = 2.0
 """Seconds between two looks at runs that have not ended yet."""
 _NOW_AND_THEN = 300.0
-"""Seconds after which it is looked without being told to: for what another process left."""
+"""Seconds between scans for what another process left."""
 _UPLOADS_EVERY = 3600.0
 _MOST_USERS = 200
 """Of an upload; one of more is left until it is too old."""
 _SETTLED = timedelta(seconds=10)
 """After a run's end: what it logged and reported is written by then, also what Prefect gathers before it writes."""
 _PATIENCE = timedelta(minutes=5)
-"""A cancelled run that has not ended by then has nobody left to end it."""
+"""Seconds after which no process is left that could end a cancelled run."""
 
 
 class Removal:
@@ -50,14 +50,14 @@ class Removal:
         self._woken = asyncio.Event()
         self._uploads_at = 0.0
 
-    async def bury(self, run: FlowRun) -> bool:
+    async def mark_deleted(self, run: FlowRun) -> bool:
         """Leave a tombstone and cancel the run; whether it was under way. Its callers find it deleted from now on."""
         await self.runs.mark(run.id, tags=tags.tombstone(run), labels={tags.DELETED: datetime.now(UTC).isoformat()})
         under_way = states.status_of(run) not in states.ENDED
         if under_way:
             await self.runs.cancel(run.id)
         if webhooks.WANTED in run.tags:
-            await self.runs.untell(run.id)
+            await self.runs.cancel_webhooks(run.id)
         return under_way
 
     def wake(self) -> None:
@@ -87,9 +87,9 @@ class Removal:
                 await self._uploads()
                 await asyncio.to_thread(Sessions.of(self.settings).trim)
             except (ApiError, StenoError) as error:
-                _log.warning("what deleted jobs left could not be removed: %s", error)
+                _log.warning("could not remove the data of deleted jobs: %s", error)
             except Exception as error:
-                _log.error("removing what deleted jobs left failed with an unexpected %s", type(error).__name__)
+                _log.error("removing the data of deleted jobs failed with an unexpected %s", type(error).__name__)
             if left:
                 await asyncio.sleep(_SOON)
                 self._woken.set()
@@ -103,7 +103,7 @@ class Removal:
                 left |= not await self._cleaned(run)
             except (ApiError, StenoError) as error:
                 left = True
-                _log.warning("what a deleted job left could not be removed yet: %s", error)
+                _log.warning("could not remove the data of a deleted job yet: %s", error)
         return left
 
     async def _cleaned(self, run: FlowRun) -> bool:
@@ -114,7 +114,7 @@ class Removal:
         return False
 
     async def _end(self, run: FlowRun) -> None:
-        """Cancel what is not being cancelled, and give up on what does not end."""
+        """Cancel running runs, and end those whose cancellation does not finish."""
         state = run.state
         if state is None or not state.is_cancelling():
             await self.runs.cancel(run.id)
@@ -129,21 +129,21 @@ class Removal:
         forget_rendered()
         for tag in run.tags:
             if tag.startswith((tags.UPLOAD, tags.HANDLE)):
-                await self._remove_kept(tag)
+                await self._remove_source(tag)
         await self.runs.erase(run.id)
-        await self.runs.untell(run.id)
+        await self.runs.cancel_webhooks(run.id)
         # Again, since a run that was just ending writes the tags that it began with.
         settled = run.state is not None and datetime.now(UTC) - run.state.timestamp > _SETTLED
         await self.runs.mark(run.id, tags=tags.tombstone(run, cleaning=not settled), labels={}, blank=True)
         return settled
 
-    async def _remove_kept(self, tag: str, **among: Any) -> bool:
+    async def _remove_source(self, tag: str, **among: Any) -> bool:
         """Remove an upload or an address, unless another job has it, or is about to; `among` those runs only."""
-        async with keeping.unless_held(tag) as free:
+        async with holds.unless_held(tag) as free:
             users = await self.runs.page({"tags": {"all_": [tag]}} | among, _MOST_USERS) if free else []
             removable = free and len(users) < _MOST_USERS and all(tags.is_deleted(run) for run in users)
             if removable:
-                await asyncio.to_thread(keeping.remove, tag)
+                await asyncio.to_thread(holds.remove, tag)
         return removable
 
     async def _uploads(self) -> None:
@@ -151,12 +151,12 @@ class Removal:
         if time.monotonic() < self._uploads_at:
             return
         self._uploads_at = time.monotonic() + _UPLOADS_EVERY
-        await asyncio.to_thread(keeping.forget_holds)
+        await asyncio.to_thread(holds.forget_holds)
         removed = 0
-        for tag, age in await asyncio.to_thread(keeping.uploads):
+        for tag, age in await asyncio.to_thread(holds.uploads):
             if age > self.settings.api.upload_days * 86_400:
-                removed += await self._remove_kept(tag, state={"type": {"any_": [*states.WAITING, *states.AT_WORK]}})
+                removed += await self._remove_source(tag, state={"type": {"any_": [*states.WAITING, *states.AT_WORK]}})
             elif _UPLOADS_EVERY < age < 3 * _UPLOADS_EVERY:
-                removed += await self._remove_kept(tag)
+                removed += await self._remove_source(tag)
         if removed:
             _log.info("removed %d uploads of ended jobs", removed)

@@ -22,7 +22,7 @@ from stenoflow.types import Transcript
 async def rendered(result: TranscribeResult, format_: str, options: Mapping[str, Any]) -> str:
     """The transcript as the text of a file, laid out as the job's options say. Raises Gone when its artifact was collected."""
     layout = {name: options[name] for name in sorted(LAYOUT) if options.get(name) is not None}
-    return await _kept(_rendered, result, format_, json.dumps(layout))
+    return await _from_store(_rendered, result, format_, json.dumps(layout))
 
 
 async def transcript(result: TranscribeResult) -> Transcript:
@@ -30,12 +30,12 @@ async def transcript(result: TranscribeResult) -> Transcript:
     try:
         return await asyncio.to_thread(_read, result.transcript)
     except ArtifactMissing:
-        raise _gone() from None
+        raise _expired() from None
 
 
 async def transcript_members(result: TranscribeResult) -> str:
     """`"language": …, "segments": […], "word_segments": […]` as the JSON file has them, to be put into an object. Raises Gone."""
-    return await _kept(_members, result)
+    return await _from_store(_members, result)
 
 
 def forget_rendered() -> None:
@@ -44,16 +44,16 @@ def forget_rendered() -> None:
     _members.cache_clear()
 
 
-async def _kept(function: Callable[..., str], result: TranscribeResult, *arguments: str) -> str:
+async def _from_store(function: Callable[..., str], result: TranscribeResult, *arguments: str) -> str:
     facts = result.model_dump_json(include={"transcript", "warnings", "source_name"})
     try:
         return await asyncio.to_thread(function, facts, *arguments)
     except ArtifactMissing:
-        raise _gone() from None
+        raise _expired() from None
 
 
-def _gone() -> Gone:
-    return Gone("The transcript is no longer kept; submit the recording again.", code="result_expired")
+def _expired() -> Gone:
+    return Gone("The transcript has expired; submit the recording again.", code="result_expired")
 
 
 def _read(reference: ArtifactRef) -> Transcript:

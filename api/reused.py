@@ -1,7 +1,7 @@
-"""Work that was done before, as its owner may see it: what another owner's job left is told as if it had been done now.
+"""Reused stages as an owner may see them: a stage of another owner's job is reported as computed now.
 
-Runs share what stages computed of the same samples. That a stage was `cached` would tell whoever sends a recording that somebody
-else had sent it; time tells it in part, whatever is said.
+Runs share what stages computed of the same samples. A stage reported as `cached` would reveal to a caller that another owner
+had sent the same recording; timing still reveals it in part.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def as_seen_by_owner(outcome: RunOutcome, run: FlowRun, runs: Runs, settings: StenoSettings) -> RunOutcome:
-    """The outcome of the run with what others computed told as computed. Raises Unavailable."""
+    """The outcome of the run, with stages of other owners reported as computed. Raises Unavailable."""
     cached = [report for report in outcome.stages if report.state == "cached"]
     own = {by for by in {report.computed_by for report in cached} if by and await _is_of(tags.owner_of(run), by, runs)}
     hidden = {report.stage for report in cached if report.computed_by not in own}
@@ -30,7 +30,7 @@ async def as_seen_by_owner(outcome: RunOutcome, run: FlowRun, runs: Runs, settin
         hidden -= {"fetch"}  # who segmented the recording before had it
     if not hidden:
         return outcome
-    stages = tuple(_told(report, settings) if report.stage in hidden else report for report in outcome.stages)
+    stages = tuple(_as_computed_now(report, settings) if report.stage in hidden else report for report in outcome.stages)
     result = outcome.result
     if result is not None:
         result = result.model_copy(update={"stages": stages, "cost": _total(stages)})
@@ -45,7 +45,7 @@ async def _is_of(owner: str, run_id: str, runs: Runs) -> bool:
     return found is not None and tags.belongs_to(found, owner)
 
 
-def _told(report: StageReport, settings: StenoSettings) -> StageReport:
+def _as_computed_now(report: StageReport, settings: StenoSettings) -> StageReport:
     """The report as it would be of a stage that was computed now."""
     seconds = report.seconds if report.compute_seconds is None else report.compute_seconds
     if report.backend in ("", "local"):

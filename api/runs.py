@@ -34,7 +34,7 @@ _PATIENCE = 25.0
 _PATIENCE_TO_CREATE = 90.0
 """Making a run takes Prefect far longer than reading one, and more so when hundreds are made at once."""
 _AGAIN = 2.0
-"""Seconds after which callers are told to come back when Prefect does not answer."""
+"""`Retry-After` when Prefect does not respond, in seconds."""
 
 
 class Runs:
@@ -63,7 +63,7 @@ class Runs:
                     self._deployment = (await self.client.read_deployment_by_name(self._name)).id
                 except ObjectNotFound:
                     raise Unavailable(
-                        f"The deployment {self._name} is not registered with Prefect yet; its operator has to deploy it."
+                        f"The deployment {self._name} is not registered with Prefect yet; the operator has to run `steno deploy`."
                     ) from None
         return self._deployment
 
@@ -82,7 +82,7 @@ class Runs:
         return await self._task_runs.get(run) or []
 
     def changed(self, run: UUID) -> None:
-        """What was read of it is not true any more."""
+        """Invalidate what was read of the run."""
         self._runs.forget(run)
         self._progress.forget(run)
         self._task_runs.forget(run)
@@ -113,7 +113,7 @@ class Runs:
             return await read_artifacts(self.client, run)
 
     async def deliveries(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
-        """Runs that tell owners of jobs that have ended, by a filter of Prefect's, the latest first."""
+        """The runs of `notify` that match a filter of Prefect's, latest first."""
         async with prefect_answers():
             return await webhooks.deliveries(self.client, dict(filters), limit)
 
@@ -147,7 +147,7 @@ class Runs:
         self.changed(run)
 
     async def force_cancelled(self, run: UUID) -> None:
-        """End it in Prefect's books: nobody is left to report that it ended."""
+        """Set its final state in Prefect: no process is left to report it."""
         from prefect.states import Cancelled
 
         async with prefect_answers():
@@ -176,8 +176,8 @@ class Runs:
                 with contextlib.suppress(ObjectNotFound):
                     await self.client.delete_artifact(artifact.id)
 
-    async def untell(self, job: UUID) -> None:
-        """Remove what tells the job's owner of its end, or told."""
+    async def cancel_webhooks(self, job: UUID) -> None:
+        """Delete the webhook deliveries of the job."""
         from prefect.exceptions import ObjectNotFound
 
         for delivery in await self.deliveries({"tags": {"all_": [f"{webhooks.OF_JOB}{job}"]}}, _PAGE):
@@ -244,9 +244,9 @@ def submitted_at(run: FlowRun) -> datetime:
 
 @contextlib.asynccontextmanager
 async def prefect_answers(patience: float = _PATIENCE) -> AsyncIterator[None]:
-    """Have what Prefect's client raises for a server that is away, or says no, told as Unavailable within `patience` seconds.
+    """Translate the errors of Prefect's client for a server that is unreachable or rejects to Unavailable, within `patience` seconds.
 
-    A run that it does not know is told as JobNotFound.
+    An unknown run raises JobNotFound.
     """
     import httpx
     from prefect.exceptions import ObjectNotFound, PrefectException
@@ -255,10 +255,10 @@ async def prefect_answers(patience: float = _PATIENCE) -> AsyncIterator[None]:
         async with asyncio.timeout(patience):
             yield
     except ObjectNotFound:
-        raise JobNotFound("There is no job of that id.") from None
+        raise JobNotFound("There is no job with that id.") from None
     except (httpx.HTTPError, PrefectException, RuntimeError, OSError) as error:
         raise Unavailable(
-            "The orchestrator did not answer as it should; try again in a moment.", retry_after=_AGAIN, code="orchestrator"
+            "The orchestrator returned an unexpected answer; try again in a moment.", retry_after=_AGAIN, code="orchestrator"
         ) from error
 
 

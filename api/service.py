@@ -48,9 +48,7 @@ def check_orchestrator() -> None:
 
     url = find_api()
     if not url:
-        raise NoApi(
-            "There is no Prefect API whose runs could be jobs: set PREFECT_API_URL, or start server and worker with `steno up`."
-        )
+        raise NoApi("No Prefect API is configured: set PREFECT_API_URL, or start server and worker with `steno up`.")
     check_api(url)
 
 

@@ -29,7 +29,7 @@ STATE_TYPES: dict[JobStatus, tuple[str, ...]] = {
     "failed": ("FAILED", "CRASHED"),
     "canceled": ("CANCELLED",),
 }
-"""Where jobs of a status are to be looked for; `status_of` then tells them apart."""
+"""Prefect states to search for jobs of a status; `status_of` then distinguishes them."""
 
 
 class Seen(NamedTuple):
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 
 
 def status_of(run: FlowRun, progress: Progress | None = None) -> JobStatus:
-    """The job's status; `progress` tells fetching from computing."""
+    """The job's status; `progress` distinguishes fetching from computing."""
     state = run.state
     kind = state.type.value if state is not None else "SCHEDULED"
     if kind in WAITING:
@@ -86,11 +86,11 @@ def error_of(seen: Seen, status: JobStatus) -> tuple[str, str] | None:
     if status != "failed" or state is None:
         return None
     if state.is_crashed():
-        return "crashed", "The process of the job died, and nothing started it again; retry the job."
+        return "crashed", "The process of the job died and was not restarted; retry the job."
     if outcome is not None and outcome.error is not None and outcome.state in ("failed", "partial"):
         error = outcome.error
-        return error.code, cures.told(error.code, error.message, error.happened)
-    return "unexpected", "The job failed before its first stage; its log in Prefect says why."
+        return error.code, cures.message_for_callers(error.code, error.message, error.happened)
+    return "unexpected", "The job failed before its first stage; see its log in Prefect."
 
 
 def message_of(seen: Seen, status: JobStatus) -> str:
@@ -98,7 +98,7 @@ def message_of(seen: Seen, status: JobStatus) -> str:
     state = seen.run.state
     if status == "queued":
         if state is not None and state.is_crashed():
-            return "The job's process died; it is started again."
+            return "The process of the job died; it is being restarted."
         return "Trying again." if state is not None and state.name == "AwaitingRetry" else "Waiting for a worker."
     if status == "completed":
         result = seen.outcome.result if seen.outcome else None
@@ -137,7 +137,7 @@ def stages_of(seen: Seen, status: JobStatus) -> list[StageReport]:
             for report in seen.outcome.stages
         ]
     begun = _latest(seen.run, seen.task_runs) if status != "queued" else {}
-    left_out = _not_asked_for(seen.run.parameters)
+    left_out = _skipped_stages(seen.run.parameters)
     return [_under_way(stage, begun.get(stage), left_out.get(stage)) for stage in STEPS]
 
 
@@ -170,7 +170,7 @@ def _under_way(stage: str, task_run: TaskRun | None, left_out: str | None) -> St
     return StageReport(stage=stage, state=state, attempts=attempts, seconds=round(seconds.total_seconds(), 3))
 
 
-def _not_asked_for(parameters: dict[str, Any]) -> dict[str, str]:
+def _skipped_stages(parameters: dict[str, Any]) -> dict[str, str]:
     asked = parameters.get("request") or {}
     fields = TranscribeRequest.model_fields
     return {

@@ -37,7 +37,7 @@ class Room:
     limit: int
     """Bytes."""
     kept: int = 0
-    """Bytes that the store has of it; whoever received them says so."""
+    """Bytes in the store, as reported by the receiver."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class _Tally:
     under_way: int = 0
     """Of uploads that are being received."""
     orphans: list[tuple[float, int]] = field(default_factory=list)
-    """When, and how much, was kept of uploads that were refused in the end: no job's tags tell of them."""
+    """Time and size of stored uploads whose submission was rejected: no job has their tags."""
 
     @property
     def taken(self) -> int:
@@ -74,8 +74,8 @@ class Stored:
         left = self._settings.stored_bytes - tally.taken
         if left < (wanted if declared.isdecimal() else 1):
             raise TooMany(
-                f"Your recordings take up the {self._settings.stored_bytes} bytes that are kept of one owner; delete jobs, or wait: "
-                f"recordings are kept for {self._settings.upload_days:g} days.",
+                f"Your recordings fill the quota of {self._settings.stored_bytes} bytes per owner; delete jobs, or wait: "
+                f"recordings expire after {self._settings.upload_days:g} days.",
                 retry_after=_COME_BACK,
                 code="too_many_bytes",
             )

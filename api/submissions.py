@@ -34,7 +34,7 @@ class Uploaded:
     """What its owner calls it."""
     bytes: int
     held: str
-    """Keeps it from being removed until its job is made; see `api.keeping`."""
+    """Keeps it from being removed until its job is made; see `api.holds`."""
 
 
 def request_of(body: JobRequest, upload: Uploaded | None, settings: StenoSettings) -> TranscribeRequest:
@@ -63,7 +63,7 @@ def validated(options: dict[str, Any]) -> TranscribeRequest:
         raise unprocessable(error) from None
 
 
-def kept_for(body: JobRequest, upload: Uploaded | None) -> str | None:
+def source_tag(body: JobRequest, upload: Uploaded | None) -> str | None:
     """The tag of what the store keeps for such a job: its upload, or its address if that holds a secret."""
     if upload is not None:
         return f"{tags.UPLOAD}{upload.sha256}"

@@ -26,7 +26,7 @@ BYTES = "bytes:"
 UPLOADED = "source:upload"
 """On every job of an upload: what Prefect can be asked for."""
 HANDLE = "handle:"
-"""An upload, and an address that is kept aside, by which the job's source goes: see `api.keeping`."""
+"""An upload, and an address that is kept aside, by which the job's source goes: see `api.holds`."""
 CLEANING = "cleaning"
 """On a deleted job until all that it left is removed."""
 
@@ -40,7 +40,7 @@ def owner(name: str) -> str:
 
 
 def owner_of(run: FlowRun) -> str:
-    """Whose job it is; of a deleted one nobody's."""
+    """The owner of the job; none for a deleted one."""
     return next(iter(values(run, OWNER)), "")
 
 

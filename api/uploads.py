@@ -12,7 +12,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api import keeping, older, tags
+from api import holds, older, tags
 from api.bodies import checked, parsed, pieces
 from api.errors import BadRequest, TooLarge, Unprocessable
 from api.schemas import JobRequest
@@ -87,16 +87,16 @@ async def received(
             if form.name is None:
                 return understood, None
             if part.size == 0:
-                detail = "The file is empty: it has zero bytes."
+                detail = "The file is empty (0 bytes)."
                 errors = [{"field": FILE, "message": detail, "code": "empty_media"}]
                 raise Unprocessable(detail, code="empty_media", errors=errors)
             digest, size, name = part.sha256, part.size, display_name(form.name or "recording")
             path = await asyncio.to_thread(part.finish)
-        held = await keeping.hold(f"{tags.UPLOAD}{digest}")
+        held = await holds.hold(f"{tags.UPLOAD}{digest}")
         try:
-            source = await asyncio.to_thread(store.keep, path, keeping.place_of(digest, name))
+            source = await asyncio.to_thread(store.keep, path, holds.place_of(digest, name))
         except BaseException:
-            await keeping.release([held])
+            await holds.release([held])
             raise
         return understood, Uploaded(source, digest, name, size, held)
 
@@ -108,15 +108,15 @@ def options(fields: Fields, *, has_file: bool) -> JobRequest:
         if name in _LISTS:
             value[name] = [item.strip() for text in given for item in text.split(",") if item.strip()]
         elif len(given) > 1:
-            raise Unprocessable(f"{name}: given {len(given)} times.")
+            raise Unprocessable(f"{name}: given {len(given)} times; give it once.")
         elif name in _OBJECTS:
             value[name] = parsed(given[0].encode())
         elif given[0] != "":
             value[name] = given[0]
     if has_file == ("audio_url" in value):
-        raise BadRequest(f"Give a recording as the part `{FILE}` or as `audio_url`, and one of them only.")
+        raise BadRequest(f"Give the recording either as the part `{FILE}` or as `audio_url`, not both.")
     if {"audio_chunk", "session_id", "final"} & set(value):
-        raise BadRequest("Audio chunks are sent as JSON.")
+        raise BadRequest("Send audio chunks as JSON.")
     return checked(value, JobRequest)
 
 
@@ -130,7 +130,7 @@ async def _read(request: Request, settings: ApiSettings, part: PartFile) -> _For
     _, parameters = parse_options_header(request.headers.get("content-type", ""))
     boundary = parameters.get(b"boundary")
     if not boundary or len(boundary) > 200:
-        raise BadRequest("The multipart body has no boundary in its Content-Type.", code="invalid_form")
+        raise BadRequest("The Content-Type of the multipart body has no boundary.", code="invalid_form")
     parts = _Parts(settings.max_body_bytes)
     parser = MultipartParser(boundary, parts.callbacks())
     try:
@@ -141,9 +141,9 @@ async def _read(request: Request, settings: ApiSettings, part: PartFile) -> _For
         parser.finalize()
         await asyncio.to_thread(part.write, parts.taken())
     except FormParserError:
-        raise BadRequest("The body is not whole multipart/form-data.", code="invalid_form") from None
+        raise BadRequest("The body is not valid multipart/form-data.", code="invalid_form") from None
     except SourceTooLarge:
-        raise TooLarge(f"The recording is larger than the {part.max_bytes} bytes that are taken here.") from None
+        raise TooLarge(f"The recording exceeds the limit of {part.max_bytes} bytes.") from None
     if not parts.ended:
         raise BadRequest("The body ends before its last boundary.", code="invalid_form")
     return _Form(parts.fields, parts.file_name)
@@ -195,7 +195,7 @@ class _Parts:
     def _head(self, which: int, data: bytes) -> None:
         self._headers += len(data)
         if self._headers > _HEADERS:
-            raise BadRequest("A part of the form has too long headers.", code="invalid_form")
+            raise BadRequest("The headers of a part of the form are too long.", code="invalid_form")
         self._header[which].extend(data)
 
     def _head_end(self) -> None:
@@ -212,10 +212,10 @@ class _Parts:
             raise BadRequest("A part of the form has no name.", code="invalid_form")
         if self._is_file:
             if self.file_name is not None:
-                raise BadRequest(f"The form has more than one `{FILE}`; submit each on its own.", code="invalid_form")
+                raise BadRequest(f"The form has more than one `{FILE}`; submit each recording separately.", code="invalid_form")
             self.file_name = parameters.get(b"filename", b"").decode("utf-8", "replace")
         elif b"filename" in parameters:
-            raise BadRequest(f"The recording's part is called `{FILE}`.", code="invalid_form")
+            raise BadRequest(f"Send the recording as the part `{FILE}`.", code="invalid_form")
 
     def _data(self, data: bytes) -> None:
         if self._is_file:

@@ -74,12 +74,12 @@ class Worker:
         try:
             ready = await self.ask(_greeting(self._settings), (), self._settings.api.chunk_start_seconds)
         except WorkerEnded:
-            raise Unavailable("The worker for audio chunks does not start.", retry_after=RETRY_START) from None
+            raise Unavailable("The worker for audio chunks did not start.", retry_after=RETRY_START) from None
         if "error" in ready.header:
             await self.close()
-            _log.error("the worker for audio chunks does not start: %s", ready.header["detail"])
+            _log.error("the worker for audio chunks did not start: %s", ready.header["detail"])
             code, detail = ready.header["error"], ready.header["detail"]
-            raise Unavailable(cures.told(code, detail, ready.header["happened"]), retry_after=60.0, code=code)
+            raise Unavailable(cures.message_for_callers(code, detail, ready.header["happened"]), retry_after=60.0, code=code)
         _log.info("a worker for audio chunks is ready after %.1f s", ready.header["seconds"])
 
     async def ask(self, header: dict[str, Any], parts: Sequence[bytes], seconds: float) -> Message:
@@ -138,7 +138,7 @@ class Pool:
     async def ask(self, header: dict[str, Any], parts: Sequence[bytes]) -> Message:
         """A worker's answer. Raises Unavailable when too many wait already, when none answers in time, and when none starts."""
         if not self.workers:
-            raise Unavailable("This service takes no audio chunks.", code="no_chunks")
+            raise Unavailable("This service does not accept audio chunks.", code="no_chunks")
         if len(self._under_way) >= len(self.workers) + self._settings.chunk_queue:
             raise Unavailable("The workers for audio chunks are busy; send the chunk again.", retry_after=2.0, code="busy")
         task = asyncio.create_task(self._answer(header, parts))
@@ -168,11 +168,11 @@ class Pool:
             try:
                 return await worker.ask(header, parts, self._settings.chunk_timeout)
             except WorkerEnded as error:
-                _log.error("a worker for audio chunks ended at work (%s)", error)
+                _log.error("a worker for audio chunks stopped during a chunk (%s)", error)
                 if attempt == 2 or str(error) == TimeoutError.__name__:
                     break
         raise Unavailable(
-            "The worker for audio chunks ended; send the chunk again.", retry_after=RETRY_START, code="worker_lost"
+            "The worker for audio chunks stopped; send the chunk again.", retry_after=RETRY_START, code="worker_lost"
         )
 
     async def start(self) -> None:

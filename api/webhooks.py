@@ -1,4 +1,4 @@
-"""Routes of the webhooks: what was told of jobs that ended, and telling it once more.
+"""Routes of the webhooks: list and repeat deliveries.
 
 Nothing of it lives in this process: subscriptions and secrets are in the store, deliveries are Prefect's runs of `notify`, and
 couriers (`deployments.courier`) make and execute them.
@@ -31,7 +31,7 @@ async def list_webhooks(
     limit: Limit = 20,
     cursor: PageCursor = None,
 ) -> WebhookDeliveries:
-    """What was told, or is to be, of the caller's jobs that ended."""
+    """Deliveries for the caller's ended jobs."""
     job = job_id.lower() if job_id is not None else None
     return await deliveries.listed(jobs.runs, caller, status, job, limit=limit, cursor=cursor)
 
@@ -40,7 +40,7 @@ async def list_webhooks(
 async def list_dead_webhooks(
     caller: CurrentCaller, jobs: TheJobs, limit: Limit = 20, cursor: PageCursor = None
 ) -> WebhookDeliveries:
-    """What was given up: after the last attempt, or because the receiver answered 410."""
+    """Failed deliveries: after the last attempt, or because the receiver responded with 410."""
     return await deliveries.listed(jobs.runs, caller, "dead", None, limit=limit, cursor=cursor)
 
 

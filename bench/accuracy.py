@@ -128,7 +128,7 @@ def measure(
     *,
     timeout: float,
 ) -> Iterator[Row]:
-    """Run each system on each recording, and give each row as it is done. One that fails is told to `say` and left out."""
+    """Run each system on each recording, and give each row as it is done. One that fails is reported to `say` and omitted."""
     for recording in recordings:
         truth = recording.truth()
         for model in models or MODELS.get(truth.name, ("base",)):

@@ -65,7 +65,7 @@ class FaultyStages:
         if audio in self._plan["poison"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if job.stage == "asr" and audio in self._plan["transient"] and self._first(f"failed-{job.key}"):
-            raise TransientError("The stage was told to fail this once.")
+            raise TransientError("The stage fails once, as requested.")
         if job.stage == "merge":
             outcome = await LocalCompute(get_store()).run(job, progress)
         else:
@@ -220,7 +220,7 @@ def run(count: int, kills: int, concurrency: int, folder: Path, *, restarts: int
 def _command(
     command: list[str], env: dict[str, str], usage: Usage, server: psutil.Process, until: int | None, verbose: bool
 ) -> list[dict[str, Any]]:
-    """Give the command; `kill -9` it once `until` recordings have ended. The rows it told of."""
+    """Give the command; `kill -9` it once `until` recordings have ended. The rows it emitted."""
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout
     rows: list[dict[str, Any]] = []
@@ -299,7 +299,7 @@ def show(outcome: Outcome, concurrency: int) -> None:
     print(f"{outcome.count} recordings of {SECONDS:g} s, {concurrency} at a time, command killed {outcome.kills} times")
     print(f"S3: {outcome.requests} requests, {outcome.faults} answered with an error")
     print(
-        f"done {done}, set aside {outcome.states['quarantined']}, failed {outcome.states['failed']}; runs {dict(outcome.runs)}"
+        f"done {done}, quarantined {outcome.states['quarantined']}, failed {outcome.states['failed']}; runs {dict(outcome.runs)}"
     )
     print(f"stages computed more than once: {sum(times > 1 for times in outcome.stages.values())} of {len(outcome.stages)}")
     print(f"{outcome.seconds:.0f} s: {outcome.count / outcome.seconds:.2f} recordings per second")

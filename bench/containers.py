@@ -1,4 +1,4 @@
-"""Mutated containers, and what comes of each: `python -m bench.containers [--count 300] [--seed 0] [--through-cli]`.
+"""Mutated containers, and the result of each: `python -m bench.containers [--count 300] [--seed 0] [--through-cli]`.
 
 Each of ten kinds of container is mutated in size, tracks, channels, time stamps, length and name (`bench.mutations`; a seed gives the same
 files every time) and decoded as a run would. The speech has a mark every half second, which must come out where a player shows it,
@@ -81,7 +81,7 @@ def due(case: Mutant) -> list[float]:
 
 
 def decoded(cases: Iterable[Mutant], folder: Path) -> Iterator[tuple[Mutant, Outcome]]:
-    """What comes of each; its file is removed."""
+    """The result of each; its file is removed."""
     for case in cases:
         yield case, outcome(case, folder / "out.flac")
         for file in folder.iterdir():
@@ -144,7 +144,7 @@ def _aligned(starts: list[float]) -> str:
 
 
 def through_cli(cases: list[Mutant], folder: Path) -> Iterator[tuple[Mutant, Outcome]]:
-    """What comes of each, by what one `steno transcribe` prints and writes."""
+    """The result of each, from the output of one `steno transcribe` and writes."""
     out = folder / "transcripts"
     command = [sys.executable, "-m", "stenoflow.cli.main", "transcribe", "--json", "--no-diarize", "-l", "en", "-m", "tiny.en"]
     homes = {"PREFECT_HOME": str(folder / "prefect"), "STENO_HOME": str(folder / "steno")}

@@ -173,7 +173,7 @@ def finished(folder: Path, url: str, environment: dict[str, str], s3: S3Settings
         case.transcribe(cut(folder / "other.wav", 0.0, SECONDS / 2))
     case.truth = case.transcribe(cut(folder / "talk.wav", 0.0, SECONDS))
     assert isinstance(case.truth, list), case.truth
-    assert len({speaker for _, speaker in case.truth}) > 1, "both speakers are told apart"
+    assert len({speaker for _, speaker in case.truth}) > 1, "both speakers are identified"
     case.keep()
     return case
 

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("audio", type=Path)
     parser.add_argument("--model", default="base", help="base or tiny.en")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--batch-size", type=int, help="chunks decoded at once; found out when left out")
+    parser.add_argument("--batch-size", type=int, help="chunks decoded at once; measured by default")
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, GpuMemory(asked.device) as memory:

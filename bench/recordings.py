@@ -210,7 +210,7 @@ NAMES = ("sample", *_MONOLOGUES, "conversation")
 
 
 def build(name: str, folder: Path | None = None) -> Recording:
-    """The named recording in `folder` (the cache when left out), built if it is not there. Raises SpeechUnavailableError."""
+    """The named recording in `folder` (by default the cache), built if it is not there. Raises SpeechUnavailableError."""
     if name not in NAMES:
         raise ValueError(f"No reference recording {name!r}; there are {', '.join(NAMES)}.")
     folder = folder or cache_folder()
@@ -264,7 +264,7 @@ def _segment(turn: Turn) -> dict[str, Any]:
 
 
 def build_all(names: Iterable[str], say: Callable[[str], None]) -> list[Recording]:
-    """Those of the named recordings that can be had here; `say` is told of each that cannot, and why."""
+    """The available ones of the named recordings; `say` receives each unavailable one, with the reason."""
     recordings = []
     for name in names:
         try:

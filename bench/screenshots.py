@@ -169,8 +169,8 @@ class Gallery:
         # The graph is drawn on a canvas, which nothing announces.
         self.picture("run", f"/runs/flow-run/{run}", "fetch started", height=1100, pause=6000)
         report = f"/artifacts/artifact/{self.up.artifact(run, 'transcription-report')}"
-        self.picture("report", report, "How it begins", height=640, theme="light")
-        self.picture("report-dark", report, "How it begins", height=640)
+        self.picture("report", report, "Beginning", height=640, theme="light")
+        self.picture("report-dark", report, "Beginning", height=640)
         self.failed(conversation)
         self.batch(recordings, conversation)
 

@@ -52,7 +52,7 @@ _MISSPELT = {
 
 
 class SpeechUnavailableError(Exception):
-    """A source of speech cannot be had here; the message says why and what to do."""
+    """A source of speech is not available; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

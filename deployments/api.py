@@ -19,8 +19,8 @@ def target() -> str:
     url = find_api()
     if not url:
         raise NoApi(
-            "There is no Prefect API to deploy to: set PREFECT_API_URL (and PREFECT_API_KEY for Prefect Cloud), "
-            "or start one here with `steno up`."
+            "No Prefect API to deploy to: set PREFECT_API_URL (and PREFECT_API_KEY for Prefect Cloud), "
+            "or start one on this machine with `steno up`."
         )
     check_api(url)
     return url
@@ -36,7 +36,7 @@ def deploy(settings: StenoSettings, url: str) -> list[Change]:
         async with get_client(httpx_settings={"timeout": 60.0}) as client:
             return await register(client, settings)
 
-    return asyncio.run(_told(registered(), url))
+    return asyncio.run(_translated(registered(), url))
 
 
 def registered(settings: StenoSettings, url: str) -> bool:
@@ -52,16 +52,16 @@ def registered(settings: StenoSettings, url: str) -> bool:
             except ObjectNotFound:
                 return False
 
-    return bool(asyncio.run(_told(there(), url)))
+    return bool(asyncio.run(_translated(there(), url)))
 
 
 def end_orphans(url: str) -> int:
     """End the runs of this machine whose process is gone; how many there were. Raises as `deploy` does."""
-    return int(asyncio.run(_told(orphans.end_orphans(), url)))
+    return int(asyncio.run(_translated(orphans.end_orphans(), url)))
 
 
-async def _told(work: Any, url: str) -> Any:
-    """The result of `work`, with what Prefect's client raises told as ours."""
+async def _translated(work: Any, url: str) -> Any:
+    """The result of `work`; errors of Prefect's client are translated to ours."""
     import httpx
 
     _quieten()
@@ -71,7 +71,7 @@ async def _told(work: Any, url: str) -> Any:
         raise refusal(error.response, url) from error
     except httpx.HTTPError as error:
         raise ApiUnreachable(
-            f"The Prefect API at {shown(url)} stopped answering ({type(error).__name__}); try again."
+            f"The Prefect API at {shown(url)} stopped responding ({type(error).__name__}); try again."
         ) from error
     except RuntimeError as error:
         # Prefect's client turns what goes wrong in its first request into one of these.

@@ -37,8 +37,8 @@ def server_auth(host: str, settings: StenoSettings) -> Auth | None:
     if not is_loopback(host):
         if asked is False:
             raise InvalidOption(
-                f"{host or 'An empty host'} is no loopback address, and STENO_DEPLOY__AUTH=false lets everybody who reaches it "
-                f"use Prefect; listen on 127.0.0.1, leave STENO_DEPLOY__AUTH out, or set {SERVER_AUTH}."
+                f"{host or 'An empty host'} is not a loopback address, and STENO_DEPLOY__AUTH=false lets everyone who can reach it "
+                f"use Prefect; listen on 127.0.0.1, unset STENO_DEPLOY__AUTH, or set {SERVER_AUTH}."
             )
         asked = True
     return Auth(made, str(auth_file(settings.home_path))) if asked else None
@@ -60,7 +60,7 @@ def made_string(home: Path) -> str:
     path.chmod(0o600)
     string = path.read_text().strip()
     if not string:
-        raise InvalidOption(f"{path} is empty; remove it, and the next `steno up` makes another.")
+        raise InvalidOption(f"{path} is empty; delete it, and the next `steno up` creates a new one.")
     return string
 
 

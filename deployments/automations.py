@@ -1,4 +1,4 @@
-"""What Prefect does by itself about our runs: notices dead ones, starts them again, tells somebody.
+"""Prefect automations for our runs: detect dead ones, restart them, notify operators.
 
 A process worker reports a run as crashed when the run's process dies. The zombie automation covers what nobody is left to
 report: the worker died as well, or its machine did. No loop is possible: a run whose process keeps dying ends as Failed
@@ -55,7 +55,7 @@ async def register_automations(client: PrefectClient, settings: StenoSettings) -
 
 
 def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[AutomationCore]:
-    """The automations of these settings; `blocks` are told of failures and late runs."""
+    """The automations of these settings; `blocks` are notified of failures and late runs."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotification
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -83,7 +83,7 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
     found = [
         AutomationCore(
             name=ZOMBIES,
-            description=f"A run that gives no sign of life for {deploy.zombie_seconds} s counts as crashed.",
+            description=f"Marks a run without a heartbeat for {deploy.zombie_seconds} s as crashed.",
             trigger=trigger(
                 [TAG, CHILD_TAG, WEBHOOK_TAG],
                 Posture.Proactive,
@@ -94,19 +94,19 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
             actions=[
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
-                    message=f"No sign of life for {deploy.zombie_seconds} s: its process or its machine is gone.",
+                    message=f"No heartbeat for {deploy.zombie_seconds} s: its process or its machine is down.",
                 )
             ],
         ),
         AutomationCore(
             name=RESTART,
-            description="A crashed run goes back to the queue; finished stages are kept.",
+            description="Puts a crashed run back into the queue; finished stages are reused.",
             trigger=trigger([TAG, WEBHOOK_TAG], Posture.Reactive, timedelta(0), expect={"Crashed"}),
             actions=[ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=RESTARTED)],
         ),
         AutomationCore(
             name=CANCELLED,
-            description=f"A run that is still being cancelled after {deploy.zombie_seconds} s counts as cancelled.",
+            description=f"Marks a run that is still cancelling after {deploy.zombie_seconds} s as cancelled.",
             trigger=trigger(
                 [TAG, CHILD_TAG],
                 Posture.Proactive,
@@ -114,11 +114,11 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
                 after={"Cancelling"},
                 expect=_ENDED,
             ),
-            actions=[ChangeFlowRunState(state=StateType.CANCELLED, message="Nobody was left to say that it had ended.")],
+            actions=[ChangeFlowRunState(state=StateType.CANCELLED, message="Its process ended without reporting it.")],
         ),
         AutomationCore(
             name=LATE,
-            description=f"A run that no worker has taken {deploy.late_minutes:g} minutes after it was due is reported.",
+            description=f"Reports a run that no worker has started {deploy.late_minutes:g} minutes after it was due.",
             trigger=trigger([TAG, WEBHOOK_TAG], Posture.Proactive, late, after={"Late"}, expect={"*"}),
             actions=tell or [DoNothing()],
         ),
@@ -127,7 +127,7 @@ def automations(settings: StenoSettings, blocks: Iterable[UUID] = ()) -> list[Au
         found.append(
             AutomationCore(
                 name=NOTIFY,
-                description="Failed, crashed and speakerless runs are reported.",
+                description="Reports runs that failed, crashed or completed without speakers.",
                 trigger=trigger([TAG], Posture.Reactive, timedelta(0), types=["FAILED", "CRASHED"], expect={"*"}),
                 actions=tell,
             )
@@ -181,8 +181,8 @@ async def _named_block(client: PrefectClient, reference: str) -> UUID:
         return (await client.read_block_document_by_name(name, kind, include_secrets=False)).id
     except ObjectNotFound:
         raise InvalidOption(
-            f"There is no Prefect block {reference!r}; make one under Blocks in the UI, and name it as its page's "
-            "address does: slack-webhook/NAME, custom-webhook/NAME."
+            f"There is no Prefect block {reference!r}; create one under Blocks in the UI, and give it as in the address of its "
+            "page: slack-webhook/NAME, custom-webhook/NAME."
         ) from None
 
 

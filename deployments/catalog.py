@@ -23,9 +23,9 @@ CHILD_TAG = "stenoflow-batch"
 NIGHTLY_TAG = "nightly"
 INTERNAL_TAG = "internal"
 """On deployments whose runs Stenoflow makes."""
-INTERNAL = "**Not to be started by hand.** "
+INTERNAL = "**Do not start it by hand.** "
 WEBHOOK_TAG = "stenoflow-webhook"
-"""On what tells owners of jobs: what becomes of it is theirs to see to, so operators are not told of every failure."""
+"""On runs that notify owners of jobs: their failures concern the owners, so operators are not notified."""
 
 
 class Change(NamedTuple):
@@ -94,14 +94,14 @@ def _recordings(deploy: DeploySettings) -> list[Spec]:
         Spec(
             "flows.transcribe.transcribe",
             "one-recording",
-            "Transcribe one recording. *Run → Custom run* shows the form; relative paths lead to the work pool's working "
-            "directory. A failed diarization keeps the text: *Retry* repeats only what is missing.",
+            "Transcribe one recording. *Run → Custom run* shows the form; relative paths are resolved in the work pool's working "
+            "directory. If diarization fails, the text is kept: *Retry* repeats only what is missing.",
             concurrency=deploy.concurrency,
         ),
         Spec(
             "flows.transcribe.transcribe",
             "recording-of-batch",
-            f"{INTERNAL}A batch makes these runs, one for each of its recordings; *Retry* runs one again on its own.",
+            f"{INTERNAL}A batch creates these runs, one per recording; *Retry* runs one again on its own.",
             tags=(CHILD_TAG, INTERNAL_TAG),
             concurrency=deploy.concurrency,
         ),
@@ -113,7 +113,7 @@ def _batches(deploy: DeploySettings) -> list[Spec]:
     nightly = Spec(
         "flows.batch.batch",
         "nightly",
-        f"Transcribe what is new in {display_name(deploy.nightly_source)}." if deploy.nightly_source else "",
+        f"Transcribe new recordings in {display_name(deploy.nightly_source)}." if deploy.nightly_source else "",
         tags=(TAG, NIGHTLY_TAG),
         parameters={"request": {"source": deploy.nightly_source, "output_dir": deploy.nightly_output, **options}},
         schedule=Schedule("nightly", deploy.nightly_cron, deploy.timezone),
@@ -122,7 +122,7 @@ def _batches(deploy: DeploySettings) -> list[Spec]:
     adhoc = Spec(
         "flows.batch.batch",
         "folder-or-feed",
-        "Transcribe a folder, an S3 prefix or glob, a manifest or a podcast feed; what is done already is skipped.",
+        "Transcribe a folder, an S3 prefix or glob, a manifest or a podcast feed. Recordings that are done are skipped.",
         concurrency=deploy.concurrency,
     )
     return [adhoc, *([nightly] if deploy.nightly_source else [])]
@@ -132,7 +132,7 @@ def _upkeep(deploy: DeploySettings) -> list[Spec]:
     collect = Spec(
         "flows.gc.gc",
         "clean-up",
-        "Remove artifacts that have outlived their retention; never one in use.",
+        "Delete expired artifacts that are not in use.",
         tags=(TAG, NIGHTLY_TAG),
         schedule=Schedule("nightly", deploy.gc_cron, deploy.timezone) if deploy.gc_cron else None,
         concurrency=1,
@@ -140,7 +140,7 @@ def _upkeep(deploy: DeploySettings) -> list[Spec]:
     evaluate = Spec(
         "flows.evaluate.evaluate",
         "compare-models",
-        "Measure word errors, speaker errors and word times against a reference set, and compare with the last time.",
+        "Measure word errors, speaker errors and word times against a reference set, and compare with the previous evaluation.",
         concurrency=1,
     )
     return [collect, evaluate]
@@ -150,8 +150,8 @@ def _webhooks() -> Spec:
     return Spec(
         "flows.notify.notify",
         "webhook",
-        f"{INTERNAL}The courier makes these runs, which notify the owner of a job of the REST API that it has ended. A failed "
-        "one was given up: *Retry* delivers it again, under the same id.",
+        f"{INTERNAL}The courier creates these runs; each notifies the owner of a job that it has ended. A failed "
+        "one exhausted its attempts: *Retry* delivers it again, with the same id.",
         tags=(WEBHOOK_TAG, INTERNAL_TAG),
         courier=True,
     )

@@ -1,4 +1,4 @@
-"""What delivers webhooks, as a process of its own beside the worker: finds jobs that have ended, and tells their owners.
+"""What delivers webhooks, as a process of its own beside the worker: finds jobs that have ended, and notifies their owners.
 
 `python -m deployments.courier POOL NAME`
 
@@ -30,10 +30,10 @@ from flows.webhooks import (
     WANTED,
     Notice,
     ended_jobs,
+    enqueue,
     is_deleted,
     known_messages,
     notice_of,
-    tell,
 )
 from infra import webhooks
 from infra.compute import get_store
@@ -54,14 +54,14 @@ _LATELY = timedelta(days=14)
 """How long ago they ended that are looked for now and then: while the server, or every courier, was away."""
 _LATELY_EVERY = 300.0
 _KEEP = 86_400.0
-"""Seconds after which an address that no job is to be told to any more is forgotten."""
+"""Seconds after which an address that no job notifies any more is deleted."""
 _KNOWN = 50_000
 
 _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Makes a run of `notify` for each end of a job that somebody wants to be told."""
+    """Creates a run of `notify` for each ended job that has a webhook."""
 
     def __init__(self, client: PrefectClient, settings: StenoSettings) -> None:
         self._client = client
@@ -79,7 +79,7 @@ class Watch:
                 await self._look()
                 pause = self._settings.webhooks.poll
             except Exception as error:
-                _log.warning("Ended jobs could not be looked for (%s); trying again.", type(error).__name__)
+                _log.warning("Could not list ended jobs (%s); trying again.", type(error).__name__)
                 self._deployment = None  # deployed anew meanwhile, under another id
                 pause = min(pause * 2, 60.0)
             await asyncio.sleep(pause)
@@ -87,13 +87,13 @@ class Watch:
     async def _look(self) -> None:
         if time.monotonic() - self._lately_at > _LATELY_EVERY:
             began = time.monotonic()
-            await self._tell_since(_LATELY)
+            await self._enqueue_since(_LATELY)
             await self._forget_addresses()
             self._lately_at = began
         else:
-            await self._tell_since(_JUST_NOW)
+            await self._enqueue_since(_JUST_NOW)
 
-    async def _tell_since(self, age: timedelta) -> None:
+    async def _enqueue_since(self, age: timedelta) -> None:
         since, offset = datetime.now(UTC) - age, 0
         while page := await ended_jobs(self._client, since, offset):
             offset += len(page)
@@ -101,31 +101,31 @@ class Watch:
             new = found.keys() - self._known.keys()
             if not new:
                 continue
-            told = await known_messages(self._client, new)
-            for message in new - told:
-                await self._tell(*found[message])
+            known = await known_messages(self._client, new)
+            for message in new - known:
+                await self._enqueue(*found[message])
             self._known |= dict.fromkeys(new)
         while len(self._known) > _KNOWN:
             self._known.pop(next(iter(self._known)))
 
-    async def _tell(self, notice: Notice, run: FlowRun) -> None:
+    async def _enqueue(self, notice: Notice, run: FlowRun) -> None:
         if self._deployment is None:
             self._deployment = (await self._client.read_deployment_by_name(DEPLOYMENT)).id
         store = await asyncio.to_thread(get_store, self._settings)
         address = await asyncio.to_thread(webhooks.subscription, store, notice.to)
         if address is None:
-            _log.warning("The address that wants to be told of run %s is not kept in this store.", run.id)
+            _log.warning("The webhook address for run %s is not in this store.", run.id)
             return
-        await tell(self._client, self._deployment, notice, owner=address.owner, job=run.name, host=address.host)
+        await enqueue(self._client, self._deployment, notice, owner=address.owner, job=run.name, host=address.host)
 
     async def _forget_addresses(self) -> None:
         """Those that no job names any more: the jobs were deleted."""
         store = await asyncio.to_thread(get_store, self._settings)
         for name in await asyncio.to_thread(webhooks.old_subscriptions, store, time.time() - _KEEP):
-            if not await self._wanted(f"{SUBSCRIPTION}{name}"):
+            if not await self._is_subscribed(f"{SUBSCRIPTION}{name}"):
                 await asyncio.to_thread(webhooks.forget, store, name)
 
-    async def _wanted(self, tag: str) -> bool:
+    async def _is_subscribed(self, tag: str) -> bool:
         from prefect.client.schemas.filters import FlowRunFilter
 
         wanted = FlowRunFilter.model_validate({"tags": {"all_": [WANTED, tag]}})
@@ -143,27 +143,27 @@ async def deliver(run: FlowRun) -> None:
     try:
         await execute(notify, run)
     except (Abort, ObjectNotFound):
-        _log.info("Run %s was cancelled or deleted meanwhile.", run.id)
+        _log.info("Run %s was cancelled or deleted in the meantime.", run.id)
     except Exception as error:
         # Without a sign of life the run counts as crashed soon, and is started again.
         _log.warning("Run %s could not be executed (%s).", run.id, type(error).__name__)
 
 
-async def work(pool: str, name: str, told: asyncio.Event) -> None:
-    """Deliver until told to end; then let the attempts under way come to their end, and return."""
+async def work(pool: str, name: str, stop: asyncio.Event) -> None:
+    """Deliver until `stop` is set, then finish the attempts under way."""
     from prefect.client.orchestration import get_client
     from prefect.context import AsyncClientContext
 
     from flows.prefect_compat.worker import Serving, coroutine_worker
 
     settings = get_settings()
-    courier = coroutine_worker(KIND, pool, name, settings.webhooks.at_once, deliver, Serving(told))
+    courier = coroutine_worker(KIND, pool, name, settings.webhooks.at_once, deliver, Serving(stop))
     # One client for all runs: each would make one of its own otherwise.
     async with get_client() as client, AsyncClientContext.get_or_create():
         tasks = {
             serving := asyncio.create_task(courier.start()),
             asyncio.create_task(Watch(client, settings).watch()),
-            waiting := asyncio.create_task(told.wait()),
+            waiting := asyncio.create_task(stop.wait()),
         }
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if waiting in done:
@@ -179,15 +179,15 @@ async def work(pool: str, name: str, told: asyncio.Event) -> None:
 
 def main(pool: str, name: str) -> None:
     end_with_parent()
-    loop, told = asyncio.new_event_loop(), asyncio.Event()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     failed: list[BaseException] = []
 
     def serve() -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(work(pool, name, told))
+            loop.run_until_complete(work(pool, name, stop))
         except BaseException as error:
             failed.append(error)
             _log.exception("The courier ended.")

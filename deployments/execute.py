@@ -29,17 +29,17 @@ async def flow_of(run: FlowRun) -> Flow[..., Any]:
     from prefect.exceptions import ObjectNotFound
 
     if run.deployment_id is None:
-        raise Refused("It has no deployment, so that a worker does not know which flow it is of.")
+        raise Refused("The run has no deployment, so its flow is unknown.")
     try:
         async with get_client() as client:
             named = (await client.read_deployment(run.deployment_id)).entrypoint
     except ObjectNotFound:
-        raise Refused("Its deployment was deleted.") from None
+        raise Refused("The deployment of the run was deleted.") from None
     for spec in catalog(get_settings()):
         if spec.entrypoint == named and not spec.courier:
             return spec.flow
     raise Refused(
-        f"Workers execute Stenoflow's own flows alone, and its deployment names {named!r}; `steno deploy` restores ours."
+        f"Workers only execute Stenoflow's flows, and its deployment names {named!r}; run `steno deploy` to restore it."
     )
 
 

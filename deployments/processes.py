@@ -134,6 +134,6 @@ def wait_healthy(url: str, child: Child, timeout: float, until: Callable[[], boo
             if until():
                 return
             time.sleep(0.1)
-    if (trouble := database.told(child.last_line(limit=None))) is not None:
+    if (trouble := database.error_in(child.last_line(limit=None))) is not None:
         raise trouble
-    raise ApiUnreachable(f"Prefect's server did not start ({child.last_line()}); its log is {child.log}.")
+    raise ApiUnreachable(f"Prefect's server did not start ({child.last_line()}); see its log, {child.log}.")

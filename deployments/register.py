@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def register(client: PrefectClient, settings: StenoSettings) -> list[Change]:
     """Make the work pools, the deployments and the automations. A second time changes nothing."""
-    pools = {settings.deploy.pool: "Workers of Stenoflow.", courier_pool(settings): "Couriers of Stenoflow's webhooks."}
+    pools = {settings.deploy.pool: "Workers of Stenoflow.", courier_pool(settings): "Deliver Stenoflow's webhooks."}
     changes = [await _register_pool(client, name, about, settings) for name, about in pools.items()]
     for spec in catalog(settings):
         former = await predecessor(client, spec.full_name, spec.entrypoint)

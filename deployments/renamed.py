@@ -56,7 +56,7 @@ async def retire(client: PrefectClient, old: DeploymentResponse, new_name: str) 
 
 async def _mark(client: PrefectClient, old: DeploymentResponse, new_name: str) -> None:
     about = (
-        f"**Renamed: start new runs of `{new_name}`.** This one goes once its runs have ended, {RETRIED_WITHIN.days} days "
+        f"**Renamed: start new runs of `{new_name}`.** This deployment is deleted after its runs have ended, {RETRIED_WITHIN.days} days "
         "after the last failure."
     )
     changes = {"description": about, "tags": sorted({*old.tags, RETIRED_TAG}), "schedules": []}

@@ -26,7 +26,7 @@ GRACE = {"worker": 45.0, "courier": 30.0, "server": 12.0}
 
 
 class Supervisor:
-    """Keeps processes running until told to stop, by `stop()` or by SIGINT or SIGTERM."""
+    """Keeps processes running until `stop()`, SIGINT or SIGTERM."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -62,7 +62,7 @@ class Supervisor:
         self._stop.set()
 
     def run(self) -> None:
-        """Watch the processes until told to stop. Raises ProcessKeepsEnding when one cannot be kept running."""
+        """Watch the processes until stopped. Raises ProcessKeepsEnding when one keeps ending."""
         while not self._stop.wait(0.5):
             for child in self._children:
                 self._look_at(child)
@@ -85,8 +85,8 @@ class Supervisor:
         recent = sum(now - end < STEADY for end in ends)
         if recent >= GIVE_UP:
             raise ProcessKeepsEnding(
-                f"The {child.name} ended {recent} times within minutes, the last time with "
-                f"{_exit(child.exit_code or 0)}{_said(child)}"
+                f"The {child.name} stopped {recent} times within minutes, most recently with "
+                f"{_exit(child.exit_code or 0)}{_last_line(child)}"
             )
         pause: float = min(FIRST_PAUSE * 2.0 ** (recent - 1), LONGEST_PAUSE)
         self._say(f"The {child.name} ended with {_exit(child.exit_code or 0)}; starting it again in {pause:.0f} s.")
@@ -102,6 +102,6 @@ def _exit(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
 
 
-def _said(child: Child) -> str:
+def _last_line(child: Child) -> str:
     line = child.last_line()
     return f" ({line}); its log is {child.log}." if line else f"; its log is {child.log}."

@@ -25,7 +25,7 @@ from infra.settings import StenoSettings
 from stenoflow.errors import InvalidOption
 
 LOG_BYTES = 20 * 2**20
-"""Above this a log of the last start is put aside, and the one before dropped."""
+"""Bytes above which the log of the last start is rotated, replacing the one before."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
                 return
             # A further worker leaves what is registered to the machine with the server, or to `steno deploy`.
             if plan.server or not registered(settings, url):
-                _tell(deploy(settings, url), say)
+                _print_changes(deploy(settings, url), say)
             if ended := end_orphans(url):
-                say(f"Ended {ended} runs whose process was gone; those of deployments are restarted.")
+                say(f"Ended {ended} runs whose process no longer exists; those of deployments are restarted.")
             if plan.worker:
                 supervisor.start(_worker(plan, settings, logs))
                 supervisor.start(_courier(plan, settings, logs))
@@ -72,7 +72,7 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
             supervisor.run()
     finally:
         if plan.worker and supervisor.stopping:
-            say("Stopping. Recordings at work go back to the queue; finished stages are kept.")
+            say("Stopping. Running recordings go back to the queue; finished stages are kept.")
         supervisor.end()
 
 
@@ -134,7 +134,9 @@ def database_url(url: str) -> str:
     drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
     scheme = drivers.get(scheme, scheme)
     if not separator or scheme not in drivers.values():
-        raise InvalidOption("The database URL must start with postgresql:// (or sqlite:///); Prefect keeps runs in no other.")
+        raise InvalidOption(
+            "The database URL must start with postgresql:// (or sqlite:///); Prefect supports no other database."
+        )
     return f"{scheme}://{rest}"
 
 
@@ -162,7 +164,7 @@ def _rotated(log: Path) -> Path:
     return log
 
 
-def _tell(changes: list[Change], say: Callable[[str], None]) -> None:
+def _print_changes(changes: list[Change], say: Callable[[str], None]) -> None:
     for change in changes:
         if change.what != "unchanged":
             say(f"{change.what.capitalize()} {change.kind} {change.name}.")

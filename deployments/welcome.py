@@ -31,7 +31,7 @@ def welcome(served: Served) -> str:
     if served.prefect:
         lines += [f"Prefect's UI: {served.prefect.removesuffix('/api')}", f"Its API:      {served.prefect}", _callers(served)]
     if served.transcripts:
-        lines.append(f"Transcripts:  {served.transcripts} (where a request's relative paths lead)")
+        lines.append(f"Transcripts:  {served.transcripts} (relative paths of requests are resolved here)")
     if served.api:
         lines.append(f"REST API:     http://{reachable(served.api.host)}:{served.api.port} (documentation: /docs)")
     if served.logs:
@@ -41,10 +41,10 @@ def welcome(served: Served) -> str:
 
 def _callers(served: Served) -> str:
     if served.auth is None:
-        return "Its password: none: every user of this machine can use it (STENO_DEPLOY__AUTH=true asks for one)"
+        return "Its password: none; every user of this machine can use it (STENO_DEPLOY__AUTH=true requires one)"
     if served.auth.source == SERVER_AUTH:
-        return f"Its password: that of {SERVER_AUTH}; commands on this machine send it by themselves"
-    return f"Its password: in {served.auth.source}; commands on this machine send it by themselves"
+        return f"Its password: that of {SERVER_AUTH}; commands on this machine send it automatically"
+    return f"Its password: in {served.auth.source}; commands on this machine send it automatically"
 
 
 def _beyond(served: Served) -> list[str]:
@@ -53,13 +53,13 @@ def _beyond(served: Served) -> list[str]:
     if served.prefect and not is_loopback(served.host):
         port = urlsplit(served.prefect).port
         lines.append(
-            f"Other machines reach Prefect's UI and API ({_names(served.host)}:{port}): its password protects them. "
-            "It is sent unencrypted; put a proxy with TLS before it where others can listen."
+            f"Other machines can reach Prefect's UI and API ({_names(served.host)}:{port}), protected by the password. "
+            "It is sent unencrypted; use a TLS proxy on networks that others share."
         )
     if served.api and not is_loopback(served.api.host):
         lines.append(
-            f"Other machines reach the REST API ({_names(served.api.host)}:{served.api.port}): API keys protect it. "
-            "They are sent unencrypted; put a proxy with TLS before it where others can listen."
+            f"Other machines can reach the REST API ({_names(served.api.host)}:{served.api.port}), protected by API keys. "
+            "They are sent unencrypted; use a TLS proxy on networks that others share."
         )
     return lines
 

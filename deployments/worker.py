@@ -2,7 +2,7 @@
 
 `python -m deployments.worker POOL NAME LIMIT`
 
-Told to end, it takes no more runs, puts those at work back into the queue, gives their processes half a minute to end, and
+When stopped, it takes no more runs, puts running ones back into the queue, gives their processes half a minute to end, and
 ends. Prefect's own worker leaves such runs Crashed, which would count against them and be reported as a failure.
 """
 
@@ -19,11 +19,11 @@ from infra.processes import end_with_parent
 from infra.settings import get_settings
 from stenoflow import isolated
 
-PUT_BACK = "Put back into the queue: its worker was stopped."
+PUT_BACK = "Put back into the queue: the worker was stopped."
 GRACE = 30.0
 """Seconds that a run's process has to end."""
 REPORT = 10.0
-"""Seconds to tell the server, which may be gone as well."""
+"""Seconds to notify the server, which may be down as well."""
 
 
 async def work(pool: str, name: str, limit: int | None) -> None:

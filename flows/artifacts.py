@@ -36,7 +36,7 @@ class RunArtifacts:
         return cls(run.id, run.name, retried=run.run_count > 1)
 
     async def find(self, client: PrefectClient) -> dict[str, UUID]:
-        """The artifacts there are, by key. A run's first execution asks nobody."""
+        """The artifacts there are, by key. A run's first execution needs no request."""
         if self._ids is None:
             self._ids = {str(one.key): one.id for one in await read_artifacts(client, self.run)}
         return self._ids
@@ -44,7 +44,7 @@ class RunArtifacts:
     async def write(
         self, client: PrefectClient, name: str, kind: str, data: Any, description: str, *, titled: bool = False
     ) -> None:
-        """Show `data` as the run's artifact `name`; what kind takes which data is told in `prefect.artifacts`.
+        """Show `data` as the run's artifact `name`; see `prefect.artifacts` for the data of each kind.
 
         A `titled` one has the run's name in its key, which is what Prefect's views show as its title.
         """

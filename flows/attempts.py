@@ -1,7 +1,7 @@
-"""A run that keeps killing its process is set aside after a few times, so that it cannot stop everything else.
+"""A run that keeps killing its process is quarantined after a few times, so that it cannot stop everything else.
 
 What died is counted in the run's own history in Prefect: an execution enters Running before any stage is at work, and one
-whose process was killed leaves nothing after it, or Crashed if somebody noticed. So nothing needs to be written down, and
+whose process was killed leaves nothing after it, or Crashed if that was noticed. So nothing needs to be written down, and
 it counts the same for a worker's process, a server that was away when it happened, and a batch that takes its runs up again.
 """
 
@@ -38,7 +38,7 @@ _BY_ITSELF = (RESTARTED, STATE_BY_AUTOMATION)
 async def refuse_after_crashes() -> None:
     """Raise Quarantined when the process of this flow run died too often before this execution.
 
-    The first executions ask nobody: Prefect hands the number of executions to every flow run.
+    First executions need no request: Prefect passes the number of executions to every flow run.
     """
     from prefect.context import FlowRunContext
 
@@ -52,8 +52,8 @@ async def refuse_after_crashes() -> None:
     died = deaths(await client.read_flow_run_states(run.id))
     if died >= allowed:
         raise Quarantined(
-            f"Set aside: the process of this run died {died} times{await _at_work(client, run)}, and would again "
-            "and again. Look for what kills it (memory is the usual cause), then retry the run: finished stages are kept."
+            f"Quarantined: the process of this run died {died} times{await _at_work(client, run)}, and would do so again. "
+            "Find out what kills it (usually memory), then retry the run; finished stages are reused."
         )
 
 
@@ -74,7 +74,7 @@ def deaths(states: Sequence[State]) -> int:
 
 
 def retried_by_a_person(state: State) -> bool:
-    """Whether it is the state that somebody's retry put the run into, in the UI, the API or with `steno retry`."""
+    """Whether it is the state of a manual retry, in the UI, the API or with `steno retry`."""
     message = state.message or ""
     return message == BY_HAND or (state.name == "AwaitingRetry" and not message.startswith(_BY_ITSELF))
 

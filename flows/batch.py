@@ -11,12 +11,12 @@ from prefect.states import Failed
 
 from flows.attempts import retried_by_a_person
 from flows.batching.children import DEPLOYMENT, Children, find_deployment
-from flows.batching.drive import BatchEvent, Drive, tell
+from flows.batching.drive import BatchEvent, Drive, notify
 from flows.batching.lease import leased
 from flows.batching.request import BatchRequest
 from flows.batching.table import BatchResult, Table, publish_table
 from flows.cancellation import cancelled_from_outside
-from flows.served import asked, served
+from flows.served import requested, served
 from infra.names import display_name
 from infra.settings import get_settings
 from stenoflow.errors import InvalidOption, StenoError
@@ -39,7 +39,7 @@ class BatchIncomplete(StenoError):
 
 
 def _run_name() -> str:
-    return f"batch of {display_name(asked('source'))}"
+    return f"batch of {display_name(requested('source'))}"
 
 
 @flow(name="batch", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
@@ -65,11 +65,13 @@ async def _run(request: BatchRequest) -> BatchResult:
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None
     run, client = context.flow_run, cast("PrefectClient", context.client)
-    tell(BatchEvent("started", run.name, str(run.id)))
+    notify(BatchEvent("started", run.name, str(run.id)))
     retry = request.retry_failed or await _retried(client, run)
     deployment = await find_deployment(client)
     if request.run_on == "workers" and deployment is None:
-        raise InvalidOption(f"There are no workers: no deployment {DEPLOYMENT} is registered; run `steno deploy` first.")
+        raise InvalidOption(
+            f"The deployment {DEPLOYMENT} is not registered, so no worker can take runs; run `steno deploy` first."
+        )
     async with leased(request.key(get_settings()), str(run.id)) as campaign:
         children = Children(client, run.id, campaign, deployment)
         await children.find_left()
@@ -101,7 +103,7 @@ async def _retried(client: PrefectClient, run: FlowRun) -> bool:
 
 
 def _incomplete(result: BatchResult) -> Any:
-    message = f"{result.sentence} Retry the batch to try what failed again; {result.table or 'its table'} says why each did."
+    message = f"{result.sentence} Retry the batch to repeat the failed ones; {result.table or 'its table'} has the reasons."
     if result.trouble:
         message = f"{result.sentence} {result.trouble}"
     return Failed(name="Incomplete", message=message, data=BatchIncomplete(message, result))

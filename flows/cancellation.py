@@ -1,4 +1,4 @@
-"""Cancelling a run from the outside: Prefect's UI or API, whoever executes it."""
+"""Cancelling a run through Prefect's UI or API, on any executor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def cancelled_from_outside() -> AsyncIterator[None]:
             if not stop.asked:
                 raise
             task.uncancel()
-            raise StageCancelled("Cancelled; finished stages are kept, a retry goes on from there.") from None
+            raise StageCancelled("Cancelled. A retry continues after the finished stages.") from None
         finally:
             watcher.cancel()
 

@@ -31,7 +31,7 @@ class Door(StrEnum):
 
 
 OPERATORS = frozenset({Door.COMMAND, Door.FORM, Door.MANIFEST})
-"""Whoever gives these may spend the machine's money and overwrite its files."""
+"""Trusted: may spend money and overwrite files."""
 CALLERS = OPERATORS | {Door.API, Door.RETRY}
 """And callers of the API."""
 CHUNKS = CALLERS | {Door.CHUNK}

@@ -18,7 +18,7 @@ from flows.evaluation.result import Evaluation, EvaluationIncomplete
 from flows.evaluation.rows import evaluate_all
 from flows.evaluation.summary import against, overall, within
 from flows.options import MANIFEST_OPTIONS, RENDERED
-from flows.served import asked, served
+from flows.served import requested, served
 from infra.handles import revealed
 from infra.names import display_name
 from infra.settings import get_settings
@@ -32,7 +32,7 @@ ROW_OPTIONS = tuple(name for name in MANIFEST_OPTIONS if name not in ("model", *
 
 
 def _run_name() -> str:
-    return f"evaluate {series_of(asked('name'), asked('references'))}"
+    return f"evaluate {series_of(requested('name'), requested('references'))}"
 
 
 @flow(name="evaluate", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
@@ -50,8 +50,8 @@ async def evaluate(request: EvaluateRequest) -> Evaluation:
         evaluation = await _run(request)
     if evaluation.failed:
         message = (
-            f"{len(evaluation.failed)} of {len(evaluation.rows)} transcripts could not be made or scored, the report has "
-            "the others; run again (or press Retry) to try these once more."
+            f"{len(evaluation.failed)} of {len(evaluation.rows)} transcripts could not be created or scored. The report has "
+            "the others; run again (or press Retry) to retry the failed ones."
         )
         return cast(Evaluation, Failed(name="Partial", message=message, data=EvaluationIncomplete(message, evaluation)))
     return evaluation

@@ -90,7 +90,7 @@ async def execute_here(run: FlowRun, *, by_hand: bool = False) -> State[Any]:
     """Execute a run of `transcribe` in this process, with the parameters it was made with; how it ended.
 
     A run that has ended before is executed again: its finished stages come from the cache. `by_hand` says that a person
-    wants that, so that it is not set aside for what happened before.
+    wants that, so that it is not quarantined for what happened before.
     """
     from prefect.client.orchestration import get_client
     from prefect.states import Pending

@@ -19,9 +19,9 @@ _PAUSE = 1.0
 
 
 async def followed(client: PrefectClient, run_id: UUID, tell: Callable[[StageEvent], None]) -> FlowRun:
-    """Tell of each stage as it begins and ends, and return the run once it has ended.
+    """Emit an event for each stage that starts or ends, and return the run once it has ended.
 
-    Stages of earlier executions of the same run are not told of.
+    Emits no events for stages of earlier executions of the run.
     """
     seen: set[tuple[UUID, str]] = set()
     run = await client.read_flow_run(run_id)

@@ -61,5 +61,5 @@ async def gc(request: GcRequest = GcRequest()) -> Collected:  # noqa: B008  froz
     for line in lines(collected):
         logger.info(line)
     table = "\n".join(f"- {line}" for line in lines(collected))
-    await acreate_markdown_artifact(markdown=table, key="gc", description="What was removed from the store")
+    await acreate_markdown_artifact(markdown=table, key="gc", description="Artifacts removed from the store")
     return collected

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 _JITTER = 0.1
 _LONGEST_WISH = 3600.0
-"""Seconds for which a receiver may ask to be left alone (`Retry-After`) where it would be tried sooner."""
+"""Longest `Retry-After` of a receiver, in seconds."""
 
 
 @flow(name="notify", persist_result=False, validate_parameters=False)
 @served
 async def notify(notice: Notice) -> Any:
-    """Tell the owner of a job that it has ended. Retry delivers again, under the same id.
+    """Notify the owner of a job that it has ended. Retry delivers again, with the same id.
 
     Args:
-        notice: What is told, and whom.
+        notice: The message and its recipient.
     """
     from prefect.context import FlowRunContext
 
@@ -43,7 +43,7 @@ async def notify(notice: Notice) -> Any:
     client = cast("PrefectClient", context.client)
     attached = await _metadata(client, notice)
     if attached is None:
-        return Cancelled(name=FORGOTTEN, message="The job was deleted; nobody is told of it any more.")
+        return Cancelled(name=FORGOTTEN, message="The job was deleted; the webhook is not delivered.")
     number = max(attempts_of(await client.read_flow_run_states(context.flow_run.id)), 1)
     attempt = await deliver(number, notice.to, notice.message_id, notice.body(attached), return_state=True)
     answer = cast(Answer, await attempt.aresult())
@@ -73,14 +73,14 @@ def _after(answer: Answer, number: int) -> State[Any]:
     if answer.accepted:
         return Completed(name=DELIVERED, message=f"{ATTEMPT}{number}: {answer.said}.")
     if answer.gone:
-        return Failed(name=UNDELIVERED, message=f"{GIVEN_UP}: {answer.said}, it wants to be told no more.")
+        return Failed(name=UNDELIVERED, message=f"{GIVEN_UP}: {answer.said}, which unsubscribes.")
     if number > len(delays):
         tried = f"{number} attempts" if number > 1 else "1 attempt"
-        return Failed(name=UNDELIVERED, message=f"{GIVEN_UP} after {tried}; the last time, {answer.said}.")
+        return Failed(name=UNDELIVERED, message=f"{GIVEN_UP} after {tried}; last attempt: {answer.said}.")
     delay = delays[number - 1] * random.uniform(1, 1 + _JITTER)
     if answer.retry_after is not None:
         delay = max(delay, min(answer.retry_after, _LONGEST_WISH))
     due = datetime.now(UTC) + timedelta(seconds=delay)
     return AwaitingRetry(
-        message=f"{ATTEMPT}{number}: {answer.said}; the next at {due:%Y-%m-%d %H:%M:%S} UTC.", scheduled_time=due
+        message=f"{ATTEMPT}{number}: {answer.said}; next attempt at {due:%Y-%m-%d %H:%M:%S} UTC.", scheduled_time=due
     )

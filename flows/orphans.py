@@ -2,7 +2,7 @@
 
 A run that a command makes is labelled with the command's process, from its first moment. While a run is at work on this
 machine, `running/<run>` under STENO_HOME says in which process, whoever made it. Whoever comes next here (a command, `steno
-up`) ends the runs whose process is no more, at once; Prefect's automation needs 90 s of silence for that, and runs at the
+up`) ends the runs whose process has exited, immediately; Prefect's automation needs 90 s of silence for that, and runs at the
 command line have no worker that would report them.
 """
 
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from infra.processes import is_gone, this_process
+from infra.processes import has_exited, this_process
 from infra.settings import get_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
-GONE = "Its process ended without saying so: it was killed, or its machine was switched off. Finished stages are kept."
-NEVER_BEGUN = "Its command ended before the run began."
+GONE = "The process ended without reporting it: it was killed, or the machine went down. Finished stages are kept."
+NEVER_BEGUN = "The command ended before the run started."
 FLOWS = ("transcribe", "batch", "evaluate")
 _LABEL = "stenoflow.process"
 _KEPT_DAYS = 30
@@ -104,7 +104,7 @@ def _left() -> list[Mark]:
     with contextlib.suppress(OSError):
         for path in sorted(_folder().iterdir()):
             with contextlib.suppress(OSError, ValueError):
-                if is_gone(path.read_text(errors="replace")):
+                if has_exited(path.read_text(errors="replace")):
                     found.append(Mark(UUID(path.name), path, path.stat().st_mtime))
     return found
 
@@ -137,7 +137,7 @@ def _is_orphan(run: FlowRun, written: float) -> bool:
 
 
 async def _end(client: PrefectClient, run: FlowRun, message: str) -> None:
-    """End the run and its tasks, as cancelled where somebody had asked for that."""
+    """End the run and its tasks, as cancelled if that was requested."""
     await _end_tasks(client, run, message)
     await client.set_flow_run_state(run.id, _ended(run)(message=message), force=True)
 
@@ -176,7 +176,7 @@ async def _lost_its_command(client: PrefectClient, run: FlowRun) -> bool:
     if (_folder() / str(run.id)).exists():
         return False  # its mark is more exact than its label
     process = str(run.labels.get(_LABEL, ""))
-    if not is_gone(process):
+    if not has_exited(process):
         return _is_late(run)
     run = await client.read_flow_run(run.id)  # another one may have claimed it since
     if run.labels.get(_LABEL) != process or run.state is None or run.state.is_final():

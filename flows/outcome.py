@@ -72,7 +72,7 @@ async def keep_outcome(outcome: RunOutcome) -> None:
     try:
         await asyncio.to_thread(get_store().write_record, f"runs/{outcome.run}", outcome.model_dump_json().encode())
     except (OutputNotWritable, StorageFull) as error:
-        _log.warning("How the run ended could not be kept: %s", error.message)
+        _log.warning("Could not store the outcome of the run: %s", error.message)
 
 
 async def read_outcome(run: str) -> RunOutcome | None:
@@ -81,5 +81,5 @@ async def read_outcome(run: str) -> RunOutcome | None:
     try:
         return parsed(RunOutcome, content) if content else None
     except ValueError:
-        _log.warning("How run %s ended cannot be read; its record is damaged.", run)
+        _log.warning("Could not read the outcome of run %s: its record is damaged.", run)
         return None

@@ -27,7 +27,7 @@ class TranscribeResult(Frozen):
     stages: tuple[StageReport, ...]
     warnings: tuple[str, ...] = ()
     degraded: bool = False
-    """Speakers were asked for and could not be had; `error` says why."""
+    """Speakers were requested but are missing; `error` is the reason."""
     total_seconds: float
     """Of the run, and of what a command did for it before Prefect's server was there."""
     cost: float | None = None

@@ -81,13 +81,11 @@ async def find_run(client: PrefectClient, name: str, *, failed: bool = True) -> 
             if len(page) < _PAGE:
                 break
     if not found:
-        raise RunNotFound(
-            f"There is no run {name!r} here; give its id as Prefect shows it, the first letters of the id, or its name."
-        )
+        raise RunNotFound(f"There is no run {name!r}; give the run's id, the beginning of its id, or its name.")
     if len(found) > 1:
         some = "; ".join(f"{str(run.id)[:8]} {run.name} ({run.state_name}, {run.created:%Y-%m-%d %H:%M})" for run in found[:8])
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        raise RunAmbiguous(f"{len(found)} runs have ids that begin with {name!r}: {some}{more}. Give the id of one.")
+        raise RunAmbiguous(f"{len(found)} runs have ids that begin with {name!r}: {some}{more}. Give more of the id.")
     return found[0]
 
 
@@ -112,7 +110,7 @@ async def _by_id(client: PrefectClient, name: str) -> list[FlowRun]:
         return []
     flow = await client.read_flow(run.flow_id)
     if flow.name != "transcribe":
-        raise RunNotFound(f"{name} is a run of the flow {flow.name!r}, not of one recording; start that again instead.")
+        raise RunNotFound(f"{name} is a run of the flow {flow.name!r}, not of one recording; run that flow again instead.")
     return [run]
 
 
@@ -138,14 +136,14 @@ async def planned(run: FlowRun, changes: Mapping[str, Any], redo_from: str | Non
     state = run.state
     if not force and (state is None or not state.is_final()):
         raise RunUnderWay(
-            f"The run {_shown(run)} is {(run.state_name or 'not started').lower()}; wait for it, or cancel it first. "
-            "If the process that ran it is gone, add --force."
+            f"The run {_shown(run)} is {(run.state_name or 'not started').lower()}; wait for it or cancel it first. "
+            "If its process no longer exists, add --force."
         )
     before = TranscribeRequest.model_validate(run.parameters["request"])
     if before.source == "-":
         raise SourceError(
-            "The recording came from standard input, which cannot be read again; pipe it into `steno transcribe -` once "
-            "more: finished stages are kept."
+            "The recording came from standard input, which cannot be read again; pipe it into `steno transcribe -` "
+            "again. Finished stages are reused."
         )
     differing = {name: value for name, value in changes.items() if getattr(before, name) != value}
     unfinished = state is None or not state.is_completed() or await _without_speakers(run)
@@ -154,7 +152,7 @@ async def planned(run: FlowRun, changes: Mapping[str, Any], redo_from: str | Non
     if not differing and not redo_from:
         if not unfinished:
             raise NothingToRetry(
-                f"The run {_shown(run)} is complete. Give other options (as --max-speakers 3), or --from a stage to compute it again."
+                f"The run {_shown(run)} is complete. Give other options (such as --max-speakers 3), or a stage to recompute with --from."
             )
         return Retry(run, before, changed=False)
     return Retry(run, _changed(before, differing, redo_from), changed=True)
@@ -184,8 +182,8 @@ async def set_going(client: PrefectClient, run: FlowRun, *, force: bool) -> None
         run.id, AwaitingRetry(message=BY_HAND_AGAIN), force=force
     )
     if answer.status is not SetStateStatus.ACCEPT:
-        reason = getattr(answer.details, "reason", None) or "it gave no reason"
-        raise RunUnderWay(f"Prefect does not let the run {_shown(run)} be retried: {reason}")
+        reason = getattr(answer.details, "reason", None) or "no reason given"
+        raise RunUnderWay(f"Prefect rejects a retry of the run {_shown(run)}: {reason}")
 
 
 def _changed(before: TranscribeRequest, changes: dict[str, Any], redo_from: str | None) -> TranscribeRequest:

@@ -25,7 +25,7 @@ def served(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
     Prefect would log each error with its traceback, and the values with parameters that it refuses. So the parameters are
     validated here, and an error of ours is returned as a state: its log line, and the run's message, is one sentence.
-    Whoever awaits the flow gets the error all the same. An error that is not ours is a defect, and keeps its traceback.
+    Callers of the flow still get the error. An error that is not ours is a bug, and keeps its traceback.
     """
     # As types, no longer as text, which Prefect cannot resolve in a flow that it loads by its file (`flow.serve`).
     function.__annotations__ = typing.get_type_hints(function)
@@ -47,15 +47,15 @@ def served(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
 
 def ended(error: StenoError) -> State[Any]:
-    """The state of a run that ended with an error of ours. Whoever awaits the flow gets the error."""
+    """The state of a run that ended with an error of ours. Callers of the flow get the error."""
     if isinstance(error, StageCancelled):
         return Cancelled(message=error.message, data=error)
     name = "Quarantined" if isinstance(error, Quarantined) else "Failed"
     return Failed(name=name, message=f"{error.happened} {advice_for(error.code)}", data=error)
 
 
-def asked(field: str) -> str:
-    """A field of the run's request as text, for the run's name: nobody has validated it yet. Empty when it is not given."""
+def requested(field: str) -> str:
+    """A field of the run's request as text, for the run's name. Not validated yet; empty when absent."""
     from prefect.runtime import flow_run
 
     request = flow_run.parameters.get("request")
@@ -68,7 +68,7 @@ def _validated(adapter: TypeAdapter[Any], value: Any) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise InvalidOption(f"The request is refused: {' '.join(_faults(error))}") from None
+        raise InvalidOption(f"The request was rejected: {' '.join(_faults(error))}") from None
 
 
 def _faults(error: ValidationError) -> typing.Iterator[str]:

@@ -15,7 +15,7 @@ from flows.report import publish_report
 from flows.request import TranscribeRequest, without_folders
 from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import running
-from flows.served import asked, served
+from flows.served import requested, served
 from flows.usage import recomputing_what_is_lost
 from infra import headstart
 from infra.artifacts import ArtifactRef
@@ -24,7 +24,7 @@ from infra.prices import total_cost
 from speech.schema import ClusterParams
 from stenoflow.errors import ArtifactMissing, StenoError
 from tasks.decoding import Recording
-from tasks.export import Exported, Output, check_kept, check_output, export
+from tasks.export import Exported, Output, check_output, check_overwrites, export
 from tasks.fetch import fetch
 from tasks.models import Models, resolve_aligner, resolve_models
 from tasks.records import RecordStorage
@@ -33,7 +33,7 @@ from tasks.stages import align, asr, cluster, diarize, embed, merge, segment
 
 
 def _run_name() -> str:
-    return display_name(without_folders(asked("name")) or asked("source"))
+    return display_name(without_folders(requested("name")) or requested("source"))
 
 
 @flow(name="transcribe", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
@@ -75,7 +75,7 @@ async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:
         track=request.track,
         language=request.language,
     )
-    await check_kept(output, recording, request.source)
+    await check_overwrites(output, recording, request.source)
     segmentation = (await segment(log, recording, models)).artifact
     text, turns = await asyncio.gather(
         _words(log, request, recording, segmentation, models),
@@ -202,9 +202,9 @@ def _result(
 
 
 def _partial(result: TranscribeResult) -> Any:
-    """A failed state that says what was saved. Whoever awaits the flow gets DiarizationFailed, with the result in it."""
+    """A failed state that says what was saved. Callers of the flow get DiarizationFailed, which has the result."""
     message = (
-        f"Exported without speakers, because diarization failed: {result.error} "
-        "Run again (or press Retry): the text is kept, only diarization, merge and export are repeated."
+        f"Written without speakers, because diarization failed: {result.error} "
+        "Run again (or press Retry) to repeat only diarization, merge and export."
     )
     return Failed(name="Partial", message=message, data=DiarizationFailed(message, result))

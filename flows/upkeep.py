@@ -32,8 +32,8 @@ OURS = ("transcribe", "batch", "evaluate", "gc", "notify")
 _PRUNING = 1800.0
 """Seconds that pruning may take: years of runs, the first time."""
 PROGRESS = ("listing", "remov", "would remove")
-"""Beginnings of the lines that tell what is being done."""
-NOT_OURS = "Prefect's server was not started by Stenoflow: its own settings say how long it keeps runs and events."
+"""Prefixes of progress lines."""
+NOT_OURS = "The Prefect server was not started by Stenoflow: its own settings determine the retention of runs and events."
 
 
 class Erasure(Frozen):
@@ -54,7 +54,7 @@ class Ages(Frozen):
 
 
 class Pruned(Frozen):
-    """What was deleted, or would be."""
+    """What was or would be deleted."""
 
     runs: tuple[str, ...] = ()
     """Their ids."""
@@ -130,7 +130,7 @@ def _expired_runs(store: Store, grace: float) -> list[UUID]:
 
 
 def _release_runs(store: Store, runs: Iterable[str]) -> None:
-    """Give up what these ended runs used, so that collecting garbage takes what no other run did, and forget how they ended.
+    """Delete the usage records and outcomes of these ended runs, so that gc can delete their artifacts.
 
     What a run was promised for longer (`retention_days`) stays until then.
     """

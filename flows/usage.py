@@ -63,4 +63,4 @@ async def recomputing_what_is_lost(source: str, stages: Callable[[], Awaitable[T
             times[lost.message] += 1
             if source == STDIN or times[lost.message] > _TIMES_LOST or times.total() > _MOST_LOST:
                 raise
-            get_run_logger().warning("%s This run computes it again.", lost.message)
+            get_run_logger().warning("%s This run recomputes it.", lost.message)

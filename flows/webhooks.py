@@ -1,7 +1,7 @@
-"""Jobs whose owners want to be told of their end, as Prefect keeps them: which have ended, who was told, how that went.
+"""Jobs with webhooks, in Prefect: which have ended, and the state of their deliveries.
 
-A job's run carries the tags `webhook` and `webhook:<subscription>`. Each end of such a run is told by one run of the flow
-`notify`, made under an idempotency key that is the message's id: whoever finds the end, and however often, it stays one.
+A job's run carries the tags `webhook` and `webhook:<subscription>`. Each end of such a run is delivered by one run of the flow
+`notify`, with the message's id as idempotency key, so there is one however often the end is found.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = "notify/webhook"
 WANTED = "webhook"
-"""The tag of runs whose end is to be told."""
+"""The tag of runs with a webhook."""
 SUBSCRIPTION = "webhook:"
 OF_JOB = "webhook-of:"
-"""On a run of `notify`: the job that it tells of."""
+"""On a run of `notify`: its job."""
 TO_OWNER = "webhook-to:"
 """On a run of `notify`: the id of the key that submitted the job."""
 META = "meta:"
@@ -44,7 +44,7 @@ ATTEMPT = "Attempt "
 """How the message of a run begins that waits for its next attempt."""
 GIVEN_UP = "Given up"
 """How the message of an Undelivered run begins."""
-ASKED_AGAIN = "To be delivered again: somebody asked for it."
+ASKED_AGAIN = "Redelivery was requested."
 
 JobEnd = Literal["completed", "failed", "canceled"]
 _ENDS: dict[str, JobEnd] = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "failed", "CANCELLED": "canceled"}
@@ -57,15 +57,13 @@ _PAGE = 200
 
 
 class Notice(Frozen):
-    """That a job has ended; what is told does not change however late it is told."""
+    """A job's end; the message stays the same however late it is delivered."""
 
-    job: UUID = Field(description="The flow run that is the job.")
-    state: UUID = Field(description="The id of the state that it ended in: a job that is retried ends more than once.")
+    job: UUID = Field(description="The flow run of the job.")
+    state: UUID = Field(description="The id of its final state; a retried job ends more than once.")
     status: JobEnd = Field(description="How it ended.")
     ended: datetime = Field(description="When it ended.")
-    to: str = Field(
-        pattern=r"[0-9a-f]{32}", description="Whom to tell: the id of a subscription, whose address the store keeps."
-    )
+    to: str = Field(pattern=r"[0-9a-f]{32}", description="The id of the subscription to notify; the store holds its address.")
 
     @property
     def message_id(self) -> str:
@@ -106,7 +104,7 @@ def metadata(run: FlowRun) -> dict[str, str]:
 
 
 def notice_of(run: FlowRun) -> Notice | None:
-    """That the run has ended; None when it has not, may be started again by itself, or nobody wants to know."""
+    """That the run has ended; None if it has not, may be restarted automatically, or has no webhook."""
     state = run.state
     to = next((tag.removeprefix(SUBSCRIPTION) for tag in run.tags if tag.startswith(SUBSCRIPTION)), None)
     if state is None or to is None or is_deleted(run) or (status := _ENDS.get(state.type.value)) is None:
@@ -117,7 +115,7 @@ def notice_of(run: FlowRun) -> Notice | None:
 
 
 async def ended_jobs(client: PrefectClient, since: datetime, offset: int) -> list[FlowRun]:
-    """A page of the runs that ended since then and whose end somebody wants to be told; empty behind the last one."""
+    """A page of the runs with webhooks that ended since then; empty after the last one."""
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort
 
@@ -149,8 +147,8 @@ async def deliveries(client: PrefectClient, filters: dict[str, Any], limit: int 
     )
 
 
-async def tell(client: PrefectClient, deployment: UUID, notice: Notice, *, owner: str, job: str, host: str) -> FlowRun:
-    """The run that tells of this end, which is made unless there is one. `job` and `host` are for its name."""
+async def enqueue(client: PrefectClient, deployment: UUID, notice: Notice, *, owner: str, job: str, host: str) -> FlowRun:
+    """The run that delivers this notice, created unless it exists. `job` and `host` are for its name."""
     return await client.create_flow_run_from_deployment(
         deployment,
         parameters={"notice": notice.model_dump(mode="json")},
@@ -170,7 +168,7 @@ async def deliver_again(client: PrefectClient, run: FlowRun) -> bool:
 
 
 def attempts_of(states: Sequence[State]) -> int:
-    """How many attempts were begun since the first, or since somebody wanted the run to be tried again."""
+    """Attempts since the first, or since the last manual retry."""
     begun = 0
     for state in sorted(states, key=lambda state: state.timestamp):
         if state.is_running():

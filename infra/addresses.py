@@ -78,13 +78,13 @@ class AddressGuard:
     def addresses(self, host: str, port: int) -> list[str]:
         """The host's addresses, all of them checked.
 
-        One forbidden address refuses the host, since which of them is taken would be chance. Raises SourceForbidden,
+        One forbidden address rejects the host, since any of them could be used. Raises SourceForbidden,
         SourceNotFound (no such host) and DownloadFailed (the name service does not answer).
         """
         host = canonical_host(host)
         literal = _literal(host)
         if literal is None and _is_local_name(host) and not self._name_allowed(host, port):
-            raise _refused(host, "is a name inside this machine or network")
+            raise _refused(host, "is a name of this machine or its local network")
         found = [literal] if literal is not None else self._resolve(host, port)
         for address in found:
             why = refusal(address)
@@ -97,14 +97,14 @@ class AddressGuard:
             found = self._resolver(host, port)
         except socket.gaierror as error:
             if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-                raise SourceNotFound(f"There is no host named {host}; check the address.") from None
-            raise DownloadFailed(f"The name {host} could not be looked up; try again, or check the network.") from None
+                raise SourceNotFound(f"There is no host named {host}; check its spelling.") from None
+            raise DownloadFailed(f"The host name {host} could not be resolved; try again, or check the network.") from None
         except OSError:
-            raise DownloadFailed(f"The name {host} could not be looked up; try again, or check the network.") from None
+            raise DownloadFailed(f"The host name {host} could not be resolved; try again, or check the network.") from None
         except UnicodeError:
             raise SourceForbidden(f"{host!r} is not a valid host name.") from None
         if not found:
-            raise SourceNotFound(f"The host {host} has no address; check the address.")
+            raise SourceNotFound(f"The host {host} has no IP address; check its spelling.")
         return [ipaddress.ip_address(address.partition("%")[0]) for address in found]
 
     def _name_allowed(self, host: str, port: int) -> bool:
@@ -129,7 +129,7 @@ def system_resolver(host: str, port: int) -> list[str]:
 def canonical_host(host: str) -> str:
     """The host in lower case, without a trailing dot.
 
-    Raises SourceForbidden for what is no host name, and for addresses in notations (octal, hexadecimal, one number,
+    Raises SourceForbidden for invalid host names, and for addresses in notations (octal, hexadecimal, one number,
     fewer than four parts, zone ids) that libraries read differently.
     """
     name = host.lower().removesuffix(".")
@@ -141,16 +141,16 @@ def canonical_host(host: str) -> str:
                 raise ValueError
             return str(IPv6Address(name))
         except ValueError:
-            raise SourceForbidden("The URL's host is not a valid IPv6 address.") from None
+            raise SourceForbidden("The host of the URL is not a valid IPv6 address.") from None
     if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
         try:
             return str(IPv4Address(name))
         except ValueError:
             raise SourceForbidden(
-                "The URL's host is an address in an unusual notation; write it as four decimal numbers."
+                "The host of the URL is an IP address in an unusual notation; write it as four decimal numbers."
             ) from None
     if not _HOST.fullmatch(name):
-        raise SourceForbidden("The URL's host is not a valid host name.")
+        raise SourceForbidden("The host of the URL is not a valid host name.")
     return name
 
 
@@ -213,7 +213,8 @@ def _is_local_name(host: str) -> bool:
 
 def _refused(host: str, why: str) -> SourceForbidden:
     return SourceForbidden(
-        f"The host {host} {why}, which is never fetched", cure="an operator can allow it in STENO_NET__ALLOW_HOSTS"
+        f"The host {host} {why}, which is never fetched from",
+        cure="the operator can allow it in STENO_NET__ALLOW_HOSTS",
     )
 
 
@@ -225,7 +226,7 @@ def _parse_allowed(entry: str) -> _Allowed:
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
     if port and not (port.isdecimal() and 0 < int(port) < 65536):
-        raise InvalidOption(f"STENO_NET__ALLOW_HOSTS has an entry with a bad port: {entry!r}.")
+        raise InvalidOption(f"STENO_NET__ALLOW_HOSTS has an entry with an invalid port: {entry!r}.")
     number = int(port) if port else None
     try:
         return _Allowed(None, ipaddress.ip_network(host, strict=False), number)
@@ -234,4 +235,4 @@ def _parse_allowed(entry: str) -> _Allowed:
     try:
         return _Allowed(canonical_host(host), None, number)
     except SourceForbidden:
-        raise InvalidOption(f"STENO_NET__ALLOW_HOSTS has an entry that is no host, address or network: {entry!r}.") from None
+        raise InvalidOption(f"STENO_NET__ALLOW_HOSTS has an entry that is not a host, address or network: {entry!r}.") from None

@@ -41,7 +41,7 @@ class ArtifactRef(Frozen):
 
     @property
     def in_place(self) -> bool:
-        """Whether its path is the one that its name leads to. A record that somebody else wrote may point anywhere."""
+        """Whether its path is the one that its name leads to. A record from another writer may point anywhere."""
         return _SHA256.fullmatch(self.sha256) is not None and self.path == artifact_path(self.kind, self.sha256)
 
 

@@ -73,7 +73,7 @@ def answered(work: Any) -> Message:
             {
                 "error": "internal",
                 "kind": "defect",
-                "detail": "The chunk could not be transcribed; it was logged.",
+                "detail": "The chunk could not be transcribed; the service has logged the details.",
                 "happened": "",
             }
         )

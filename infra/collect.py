@@ -101,7 +101,7 @@ class Inventory:
 def collect(
     store: Store, settings: StenoSettings, limits: Limits, report: Callable[[str], None] = lambda line: None
 ) -> Collected:
-    """Remove what may go. Blocks, for minutes on a large store; `report` is told what is being done.
+    """Delete expired artifacts. Blocks for minutes on a large store; `report` receives progress lines.
 
     Raises the errors of `infra.storage_errors`; what was removed until then stays removed, and that is harmless.
     """
@@ -235,7 +235,7 @@ class Collector:
         records = 0
         for start in range(0, len(victims), _BATCH):
             batch = victims[start : start + _BATCH]
-            usage.condemn(self.store, batch)
+            usage.mark_for_deletion(self.store, batch)
             try:
                 taken = self._take_records(inventory, batch)
                 self.now = time.time()
@@ -247,7 +247,7 @@ class Collector:
                 self._each(self.store.delete, gone)
                 copies.remove(self.store, gone)
             finally:
-                usage.pardon(self.store)
+                usage.clear_deletion_marks(self.store)
             removed |= set(gone)
             records += len(taken) - len(restored)
             self.report(f"removed {len(removed)} of {len(victims)} artifacts")
@@ -278,7 +278,7 @@ class Collector:
         return len({name for path in victims for name in inventory.records_of.get(path, ())})
 
     def _obsolete_records(self, inventory: Inventory, left: dict[str, StoredFile]) -> int:
-        """Remove records that lead nowhere, uses that name nothing any more, and what STENO_RETENTION__RECORD_DAYS ends."""
+        """Delete records whose artifact is missing, usage records without artifacts, and what STENO_RETENTION__RECORD_DAYS ends."""
         lost = [name for name, paths in inventory.points_to.items() if paths and not paths & inventory.artifacts.keys()]
         led = self._each(lambda name: any(map(self.store.exists, self.leads_to(name))), lost)
         doomed = [name for name, there in zip(lost, led, strict=True) if not there]

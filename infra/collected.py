@@ -6,14 +6,14 @@ from stenoflow.types import Frozen
 
 
 class Collected(Frozen):
-    """What was removed, or would be."""
+    """What was or would be removed."""
 
     artifacts: int = 0
     bytes: int = 0
     records: int = 0
     """Of stages and decoded recordings, of ended runs, and of uses."""
     uploads: int = 0
-    """Parted uploads that nobody finished."""
+    """Unfinished multipart uploads."""
     leftovers: int = 0
     """Files of killed processes: locks, halves of writes, scratch folders."""
     runs: int = 0
@@ -34,7 +34,7 @@ class Collected(Frozen):
 def lines(collected: Collected) -> list[str]:
     """For people: what was removed, and what is left."""
     if collected.busy:
-        return ["Another collection is under way on this store; nothing was done."]
+        return ["Another gc is running on this store; nothing was deleted."]
     said = "would be removed" if collected.dry_run else "removed"
     return [
         f"{_count(collected.artifacts, 'artifact')} {said} ({size(collected.bytes)}), with {_count(collected.records, 'record')}",

@@ -138,7 +138,7 @@ def import_engine() -> None:
 
 
 def warm_up(settings: StenoSettings, model: str, language: str | None, *, diarize: bool) -> None:
-    """Load the weights that the stages of a recording will need and that are on this machine. What cannot be had is left for
+    """Load the weights that the stages of a recording will need and that are on this machine. Unavailable weights are left for
     the stage that needs it to report."""
     from speech import ahead
 

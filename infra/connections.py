@@ -15,7 +15,7 @@ from infra.settings import NetSettings
 from stenoflow.errors import DownloadFailed, SourceError
 
 Report = Callable[[int, int | None], None]
-"""Told the bytes done and the total, if known; also while nothing arrives. It may raise, which ends the download."""
+"""Receives the bytes done and the total, if known; also while nothing arrives. It may raise, which ends the download."""
 
 BACKOFF_SECONDS = 0.5
 """Wait before the first resume; doubled for each next one, with jitter."""
@@ -57,12 +57,10 @@ class Pace:
         self._tick()
         now = time.monotonic()
         if now > self._end:
-            raise DownloadFailed(
-                f"The download took longer than {self._limit:g} seconds and was given up", cure="raise STENO_NET__MAX_SECONDS"
-            )
+            raise DownloadFailed(f"The download was stopped after {self._limit:g} seconds", cure="raise STENO_NET__MAX_SECONDS")
         if now - self._since >= self._window:
             if self._bytes < self._least:
-                raise Broken("sent too little for too long" if self._bytes else "stalled")
+                raise Broken("sent data too slowly" if self._bytes else "stalled")
             self.begin()
 
 

@@ -63,7 +63,7 @@ def revealed(source: str, settings: StenoSettings) -> str:
         kept = get_store(settings).read_record(f"handles/{match[1]}")
     if kept is None:
         raise SourceNotFound(
-            f"The address of {display_name(source)} is kept where the run was started, and no longer or not on this machine; start a new run."
+            f"The address of {display_name(source)} is stored where the run was started; it has expired or is on another machine. Start a new run."
         )
     return kept.decode()
 

@@ -1,7 +1,7 @@
 """Work that is begun before the run that will ask for it is there: a command does not wait idly for Prefect's server.
 
-What is begun goes by the key under which it will be asked for. Asking takes it over; what was asked for first is not begun any
-more, so that nothing is computed twice. An error is nobody's until somebody asks, who then computes it as if nothing had been begun.
+Work is identified by its stage key. A run takes it over by key; work that was requested before it started is not started any
+more, so that nothing is computed twice. An error is discarded: the run then computes the stage itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Begun(Generic[T]):
         self._fraction = 0.0
 
     def perform(self, work: Callable[[Callable[[float], None]], T]) -> T:
-        """Do it in this thread, for whoever asks; `work` is handed where to report the fraction done."""
+        """Do the work in this thread; `work` gets the sink for the fraction done."""
         try:
             result = work(self._report)
         except BaseException as error:
@@ -41,7 +41,7 @@ class Begun(Generic[T]):
 
     def _report(self, fraction: float) -> None:
         if self._stopped.is_set():
-            raise StageCancelled("It was begun ahead of its run, which is not wanted any more.")
+            raise StageCancelled("The stage was started ahead of its run, which was cancelled.")
         self._fraction = fraction
 
     def result(self, report: Callable[[float], None]) -> T | None:
@@ -71,7 +71,7 @@ class HeadStart:
         self._stopped = threading.Event()
 
     def begin(self, key: str) -> Begun[Any] | None:
-        """Announce the work of that key; None when it is not wanted any more, or somebody else's already."""
+        """Announce the work of that key; None when it was cancelled or already taken over."""
         with self._guard:
             if key in self._asked or self._stopped.is_set():
                 return None
@@ -88,7 +88,7 @@ class HeadStart:
             return begun
 
     def waits(self, key: str) -> bool:
-        """Whether the work of that key was begun and nobody has taken it over yet."""
+        """Whether the work of that key was started and not taken over yet."""
         with self._guard:
             return key in self._begun
 
@@ -114,12 +114,12 @@ def use(head_start: HeadStart | None) -> None:
 
 
 def begun(key: str) -> Begun[Any] | None:
-    """What was begun under that key, handed over."""
+    """Take over the work of that key."""
     return _current.take(key) if _current is not None else None
 
 
 def waits(key: str) -> bool:
-    """Whether something was begun under that key that nobody has taken over yet. Its record may be written already: work that
+    """Whether work of that key was started and not taken over yet. Its record may be written already: work that
     a kill interrupts before the run asks for it is not lost."""
     return _current is not None and _current.waits(key)
 

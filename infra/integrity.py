@@ -31,7 +31,7 @@ class Version(NamedTuple):
     size: int
     modified_ns: int
     changed_ns: int
-    """Of the inode: it changes although somebody sets the time of modification back."""
+    """Of the inode: it changes even if the modification time is set back."""
 
     @classmethod
     def of(cls, path: Path) -> Version:

@@ -22,7 +22,7 @@ from stenoflow.errors import StageCancelled
 from stenoflow.types import Frozen
 
 ProgressSink = Callable[[float], None]
-"""Told the fraction done, 0…1; called from worker threads."""
+"""Receives the fraction done, 0…1; called from worker threads."""
 
 T = TypeVar("T")
 

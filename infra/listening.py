@@ -1,4 +1,4 @@
-"""Listening sockets, taken by the process that a person started, so that a refusal is told in a sentence."""
+"""Listening sockets, opened by the user's command, so that errors appear there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stenoflow.errors import InputError, PortTaken
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; whoever connects while its server is started again waits instead of failing.
+    """A listening socket; clients that connect while its server restarts wait instead of failing.
 
     Raises PortTaken, and InputError for a host that is not this machine's.
     """
@@ -22,11 +22,11 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except PermissionError as error:
-        raise InputError(f"Port {port} needs more rights than this user has; choose one above 1023 with --port.") from error
+        raise InputError(f"This user may not listen on port {port}; choose one above 1023 with --port.") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE or "in use" in str(error):
             raise PortTaken(
-                f"Port {port} on {host} is taken by another program (perhaps another of this one); choose one with --port."
+                f"Port {port} on {host} is in use by another program (perhaps another `steno`); choose one with --port."
             ) from error
         raise InputError(f"Cannot listen on {host}:{port}: {error.strerror or error}; choose another --host.") from error
 

@@ -34,7 +34,7 @@ class LocalCompute:
         if begun is not None:
             outcome: StageOutcome | None = await in_thread(begun.result, progress, job.stage, self.grace)
             if outcome is not None:
-                log_line(f"It was begun before Prefect's server answered, and took {outcome.seconds:.1f} s in all.")
+                log_line(f"Started before Prefect's server was ready; took {outcome.seconds:.1f} s in total.")
                 return outcome
         return await in_thread(lambda report: self.compute(job, report), progress, job.stage, self.grace)
 

@@ -51,11 +51,11 @@ class Locks:
         return None
 
     def sweep(self, grace: float, *, dry_run: bool = False) -> int:
-        """Remove locks that nobody holds: their holders were killed, and nobody has asked for them in `grace` seconds."""
+        """Delete abandoned locks: their holders were killed, and there was no attempt to acquire them in `grace` seconds."""
         with storage_errors("sweeping locks"):
             return self._store.sweep(grace, dry_run=dry_run)
 
-    def _held(self, name: str) -> Lock | None:
+    def _try_acquire(self, name: str) -> Lock | None:
         with storage_errors("locking in the store"):
             return self._store.try_acquire(name)
 
@@ -65,7 +65,7 @@ class Locks:
 
 
 class Claim:
-    """A name that nobody else in this process asks the store for, and the lock once there is one."""
+    """A name claimed by this process, and its lock once acquired."""
 
     def __init__(self, locks: Locks, name: str) -> None:
         self._locks, self._name = locks, name
@@ -76,9 +76,9 @@ class Claim:
     def try_acquire(self) -> bool:
         """Whether the lock is now held. Asks the store: call it from a thread.
 
-        A lock that arrives after the claim was released, by a run that was cancelled meanwhile, is given up at once.
+        A lock that arrives after the claim was released, by a run that was cancelled meanwhile, is released immediately.
         """
-        lock = self._locks._held(self._name)
+        lock = self._locks._try_acquire(self._name)
         with self._guard:
             if not self.released:
                 self._lock = lock

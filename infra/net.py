@@ -61,9 +61,7 @@ def parse(url: str | httpx.URL) -> Location:
     except (httpx.InvalidURL, UnicodeError, TypeError):
         raise SourceForbidden("The source is not a valid URL; check its spelling.") from None
     if scheme not in ("http", "https"):
-        raise SourceForbidden(
-            f"Sources are not fetched over {scheme or 'that'}:// from a web address; only http and https are."
-        )
+        raise SourceForbidden(f"Cannot fetch over {scheme or 'that'}:// from a web address; use http or https.")
     port = _default_port(scheme) if parsed.port is None else parsed.port
     if not 0 < port < 65536:
         raise SourceForbidden("The URL's port is not between 1 and 65535.")
@@ -110,9 +108,9 @@ class _Transfer:
                 break
             except Broken as broken:
                 if attempt >= self._settings.resumes:
-                    raise DownloadFailed(f"{host} {broken}, after {self._part.size} bytes; try again later.") from None
+                    raise DownloadFailed(f"{host} {broken}after {self._part.size} bytes; try again later.") from None
                 log.info(
-                    "%s %s, after %d bytes; going on (%d of %d)",
+                    "%s %s after %d bytes; resuming (%d of %d)",
                     host,
                     broken,
                     self._part.size,
@@ -140,16 +138,16 @@ class _Transfer:
                 length = _length(headers)
                 if length is not None and surplus.found(length):
                     raise SourceError(
-                        f"{self._first.host} sent more bytes than it announced; the recording may be cut, ask its owner."
+                        f"{self._first.host} sent more bytes than it announced; the recording may be truncated. Ask its owner."
                     )
             except httpcore.ConnectError:
-                raise Broken("cannot be connected to") from None
+                raise Broken("does not accept connections") from None
             except httpcore.TimeoutException:
                 raise Broken("stalled") from None
             except (httpcore.NetworkError, httpcore.RemoteProtocolError):
                 raise Broken("broke the connection") from None
             except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol):
-                raise SourceForbidden("The source's URL cannot be sent as a request; check its spelling.") from None
+                raise SourceForbidden("The URL of the source is not valid in a request; check its spelling.") from None
         if self._total is not None and self._part.size < self._total:
             raise Broken("sent less than it announced")
 
@@ -200,7 +198,7 @@ class _Transfer:
             return
         if status == 416 and self._part.size:
             self._part.restart()
-            raise Broken("changed the recording meanwhile")
+            raise Broken("changed the recording during the download")
         if status != 200:
             raise self._status_failure(status, headers)
         self._part.restart()
@@ -217,7 +215,7 @@ class _Transfer:
         same = match is not None and int(match[1]) == self._part.size and (self._total is None or total == self._total)
         if not same or _validator(headers) not in (None, self._validator):
             self._part.restart()
-            raise Broken("changed the recording meanwhile")
+            raise Broken("changed the recording during the download")
         self._total = total
         if total is not None:
             self._part.expect(total)
@@ -227,12 +225,10 @@ class _Transfer:
         if status in _TRANSIENT or status >= 500:
             return Broken(f"answered {status}", _retry_after(headers.get("retry-after")))
         if status in (404, 410):
-            return SourceNotFound(f"There is nothing at {address} ({host} answers {status}); check the address.")
+            return SourceNotFound(f"{address} was not found ({host} answers {status}); check the address.")
         if status in (401, 403):
-            return SourceDenied(
-                f"{host} denies access to {address} ({status}); give an address that may be read, or a fresh signed one."
-            )
-        return SourceError(f"{host} answered {status} instead of the recording at {address}; check the address.")
+            return SourceDenied(f"{host} denies access to {address} ({status}); give a readable address or a new signed URL.")
+        return SourceError(f"{host} answered {status} for {address}; check the address.")
 
     def _timeouts(self) -> dict[str, float]:
         stall = self._settings.stall_timeout
@@ -278,7 +274,7 @@ def _encoding(headers: Mapping[str, str], host: str) -> str:
     if encoding in ("", "identity"):
         return ""
     if encoding not in _ENCODINGS:
-        raise SourceError(f"{host} sends the recording in an encoding that was not asked for; ask its owner to switch it off.")
+        raise SourceError(f"{host} sends the recording in an encoding that was not requested; ask its owner to turn it off.")
     return encoding
 
 

@@ -47,7 +47,7 @@ def fetch_object(url: str, part: PartFile, settings: StenoSettings, report: Repo
             return _content_type(info)
         except Broken as broken:
             if attempt >= settings.net.resumes:
-                raise DownloadFailed(f"The {where} {broken}, after {part.size} bytes; try again later.") from None
+                raise DownloadFailed(f"The {where} {broken}after {part.size} bytes; try again later.") from None
             back_off(attempt, lambda: report(part.size, None))
     raise AssertionError("the last attempt returns or raises")
 
@@ -61,7 +61,7 @@ def _receive(fs: Any, path: str, info: dict[str, Any], part: PartFile, report: R
         while True:
             report(part.size, total)
             if time.monotonic() > end:
-                raise DownloadFailed(f"The {where} took too long and was given up", cure="raise STENO_NET__MAX_SECONDS")
+                raise DownloadFailed(f"Reading the {where} took too long and was stopped", cure="raise STENO_NET__MAX_SECONDS")
             block = call(where, file.read, BLOCK_BYTES)
             if not block:
                 break
@@ -74,7 +74,7 @@ def _receive(fs: Any, path: str, info: dict[str, Any], part: PartFile, report: R
 def _same_or_restart(info: dict[str, Any], seen: dict[str, Any] | None, part: PartFile) -> dict[str, Any]:
     """What identifies the object's content; what was received of another one is dropped."""
     if info.get("type") == "directory":
-        raise SourceError("The source is a folder, not a recording; name one of the objects in it.")
+        raise SourceError("The source is a folder, not a recording; give one of the objects in it.")
     identity = {name: info[name] for name in _IDENTITY if info.get(name) is not None}
     if seen is not None and identity != seen:
         part.restart()
@@ -89,18 +89,18 @@ def open_filesystem(
     scheme = scheme.lower()
     if scheme not in SOURCES:
         known = ", ".join(f"{name}://" for name in SOURCES)
-        raise SourceForbidden(f"Sources are not read over {scheme}://; use a path, https://, http:// or one of {known}.")
+        raise SourceForbidden(f"{scheme}:// is not supported; use a path, https://, http:// or one of {known}.")
     kind = source_kind(scheme)
     authority, _, key = place.partition("/")
     if kind.authority is not None and not (kind.authority.fullmatch(authority) and (key or folder)):
-        raise SourceError(f"A {scheme}:// source is written {scheme}://bucket/path/to/recording, without credentials.")
+        raise SourceError(f"Write a {scheme}:// source as {scheme}://bucket/path/to/recording, without credentials.")
 
     def opened() -> tuple[Any, str]:
         try:
             return kind.source(f"{scheme}://{authority}/{key}", settings.s3, anonymous=anonymous)
         except ImportError:
             package = SOURCES[scheme].package
-            raise SourceError(f"Reading {scheme}:// needs the package {package}, which is not installed here.") from None
+            raise SourceError(f"Reading {scheme}:// requires the package {package}; install it on this machine.") from None
 
     return call(where, opened)
 
@@ -121,13 +121,13 @@ def _translated(error: Exception, where: str) -> Exception:
     if fault is RemoteFault.MISSING:
         return SourceNotFound(f"There is no {where}; check the bucket and the path.")
     if fault is RemoteFault.FOLDER:
-        return SourceError("The source is a folder, not a recording; name one of the objects in it.")
+        return SourceError("The source is a folder, not a recording; give one of the objects in it.")
     if fault is RemoteFault.NO_CREDENTIALS:
         return _NoCredentials(
-            f"Reading {where} needs credentials and this machine has none", cure="set the STENO_S3__ or AWS_ variables"
+            f"Reading {where} requires credentials, and this machine has none", cure="set the STENO_S3__ or AWS_ variables"
         )
     if fault is RemoteFault.DENIED:
-        return SourceDenied(f"The {where} may not be read with this machine's credentials, or does not exist; check both.")
+        return SourceDenied(f"The {where} is not readable with this machine's credentials, or does not exist; check both.")
     if fault is RemoteFault.CHANGED:
         return Broken("changed while it was read")
     if fault is RemoteFault.TRANSIENT:

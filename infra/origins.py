@@ -54,14 +54,14 @@ def host_names(bind: str, more: Iterable[str] = ()) -> frozenset[str]:
 def _allowed_host(text: str) -> str:
     name = text.strip().lower()
     if not _AUTHORITY.fullmatch(name):
-        raise ValueError(f"{text!r} is not a host name; write it without scheme and path: steno.example.com")
+        raise ValueError(f"{text!r} is not a host name; give it without scheme and path, such as steno.example.com")
     return _name(name)
 
 
 def _allowed_origin(text: str) -> str:
     origin = text.strip().lower().rstrip("/")
     if _origin(origin) is None:
-        raise ValueError(f"{text!r} is not an origin; write scheme and host, and the port if any: https://steno.example.com")
+        raise ValueError(f"{text!r} is not an origin; give scheme, host and any port, such as https://steno.example.com")
     return origin
 
 
@@ -133,12 +133,12 @@ class Origins:
         raise Refusal(
             HTTPStatus.MISDIRECTED_REQUEST,
             "host_refused",
-            "The request is for a host that this server does not answer to; call it by an address of this machine, "
+            "The request is for an unknown host; use an address of this machine, "
             f"or add the name to {self._setting}__ALLOWED_HOSTS.",
         )
 
     def _check_caller(self, scope: Scope, headers: _Headers) -> None:
-        """Raise Refusal for what a browser sends for another site's page, links that somebody follows excepted."""
+        """Raise Refusal for what a browser sends for another site's page, except followed links."""
         origin = headers.one("origin")
         site = headers.one("sec-fetch-site")
         unsafe = scope["type"] == "websocket" or scope["method"] not in _SAFE
@@ -156,7 +156,7 @@ class Origins:
             raise Refusal(
                 HTTPStatus.FORBIDDEN,
                 "origin_refused",
-                "Pages of other sites may not call this server; if the page is yours, "
+                "Pages of other origins may not call this server; to allow yours, "
                 f"add its origin to {self._setting}__ALLOWED_ORIGINS.",
             )
 
@@ -240,7 +240,7 @@ async def _answer(send: Send, status: HTTPStatus, headers: list[tuple[bytes, byt
 
 
 def _origin(text: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port; None for `null` and whatever else is no origin."""
+    """Scheme, host and port; None for `null` and anything else that is not an origin."""
     parts = _ORIGIN.fullmatch(text)
     authority = _AUTHORITY.fullmatch(parts["authority"]) if parts else None
     if parts is None or authority is None:

@@ -33,7 +33,7 @@ def read(target: str, settings: StenoSettings, *, most: int) -> bytes | None:
         path = Path(target)
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise OSError(errno.EINVAL, "Not a file, but a pipe, a socket or a device")  # reading might never end
+            raise OSError(errno.EINVAL, "Not a regular file, but a pipe, a socket or a device")  # reading might never end
         with path.open("rb") as file:
             return file.read(most)
     return None

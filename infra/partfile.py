@@ -47,7 +47,7 @@ class PartFile:
         self._check(total)
         if total - self.size > shutil.disk_usage(self._part.parent).free:
             raise StorageFull(
-                "The source is larger than the space left on the device", cure="free some, or point STENO_SCRATCH elsewhere"
+                "The source is larger than the space left on the device", cure="free some, or set STENO_SCRATCH to another disk"
             )
 
     def restart(self) -> None:
@@ -87,8 +87,8 @@ class PartFile:
     def _check(self, size: int) -> None:
         if size > self.max_bytes:
             raise SourceTooLarge(
-                f"The source is larger than the cap of {self.max_bytes} bytes",
-                cure="use a smaller one, or raise STENO_LIMITS__MAX_BYTES",
+                f"The source exceeds the limit of {self.max_bytes} bytes",
+                cure="give a smaller one, or raise STENO_LIMITS__MAX_BYTES",
             )
 
     def _close(self) -> None:

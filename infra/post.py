@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """The other side wants to be told nothing any more."""
+        """The receiver unsubscribes (410)."""
         return self.status == 410
 
 
@@ -71,7 +71,7 @@ def _post(url: str, body: bytes, headers: dict[str, str], guard: AddressGuard, s
     try:
         return _exchanged(parse(url), body, headers, guard, seconds)
     except SourceForbidden:
-        return Answer(None, "leads to an address that is not told")
+        return Answer(None, "resolves to an address that is not allowed")
     except SourceNotFound:
         return Answer(None, "has no address")
     except SourceError:
@@ -79,11 +79,11 @@ def _post(url: str, body: bytes, headers: dict[str, str], guard: AddressGuard, s
     except (DownloadFailed, httpcore.TimeoutException):
         return Answer(None, _too_late(seconds))
     except httpcore.ConnectError:
-        return Answer(None, "cannot be connected to")
+        return Answer(None, "does not accept connections")
     except (Broken, httpcore.NetworkError, httpcore.RemoteProtocolError):
         return Answer(None, "broke the connection")
     except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol):
-        return Answer(None, "cannot be sent a request")
+        return Answer(None, "does not accept the request")
 
 
 def _exchanged(there: Location, body: bytes, headers: dict[str, str], guard: AddressGuard, seconds: float) -> Answer:

@@ -16,8 +16,8 @@ def this_process() -> str:
     return "/".join((*_machine(), str(os.getpid()), _started(os.getpid())))
 
 
-def is_gone(process: str) -> bool:
-    """Whether the process that `this_process` named was one of this machine and is no more. Of others nothing is known."""
+def has_exited(process: str) -> bool:
+    """Whether the process that `this_process` named ran on this machine and has exited. False for other machines."""
     host, boot, namespace, pid, started = (process.split("/") + [""] * 5)[:5]
     if (host, boot, namespace) != _machine() or not (boot and namespace and started):
         return False
@@ -33,7 +33,7 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 
 
 def write_nowhere() -> None:
-    """Send standard output and error nowhere, once nobody reads them: libraries that print would fail."""
+    """Discard standard output and error once they are closed: libraries that print would fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)

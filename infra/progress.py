@@ -34,7 +34,7 @@ _log: ContextVar[Callable[[str], None] | None] = ContextVar("steno_log", default
 
 
 def log_line(line: str) -> None:
-    """Say something for the log of the stage that is at work in this context; nowhere when nobody keeps one."""
+    """Log a line for the current stage; discarded when there is no log."""
     sink = _log.get()
     if sink is not None:
         with contextlib.suppress(Exception):
@@ -43,7 +43,7 @@ def log_line(line: str) -> None:
 
 @contextlib.contextmanager
 def logging_to(sink: Callable[[str], None]) -> Iterator[None]:
-    """Have `sink` told every line that the block, and the tasks it starts, say."""
+    """Send every log line of the block and the tasks it starts to `sink`."""
     token = _log.set(sink)
     try:
         yield
@@ -68,7 +68,7 @@ class Subscribers(Generic[E]):
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[E], None]) -> Iterator[None]:
-        """Have `listener` told of every event inside the block."""
+        """Notify `listener` of every event inside the block."""
         with self._guard:
             self._listeners.append(listener)
         try:

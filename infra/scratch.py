@@ -1,7 +1,7 @@
 """Each process's own folder for temporary files, and removing those of processes that were killed.
 
 A process holds a lock on its folder for as long as it lives, however it ends, and whatever container its number belongs
-to. So a folder that can be locked by another is nobody's. Where folders cannot be locked, age decides.
+to. So a folder that another process can lock is unused. Where folders cannot be locked, age decides.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _abandoned(entry: os.DirEntry[str]) -> bool:
 
 
 def _last_written(entry: os.DirEntry[str]) -> float:
-    """The latest time of the entry and all below it; now, where that cannot be told."""
+    """The latest time of the entry and all below it; now, if unknown."""
     try:
         latest = entry.stat(follow_symlinks=False).st_mtime
         if entry.is_dir(follow_symlinks=False):

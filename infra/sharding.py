@@ -116,7 +116,7 @@ class ShardedCompute:
     async def _shard(self, stage: str, job: StageJob, report: ProgressSink) -> StageOutcome:
         """The shard's outcome, from its record where an earlier attempt left one."""
         record = shard_record(stage, job.shard.index, job.shard.count)
-        kept = None if job.fresh else await asyncio.to_thread(self._kept, record, job)
+        kept = None if job.fresh else await asyncio.to_thread(self._stored_outcome, record, job)
         if kept is not None:
             report(1.0)
             return kept
@@ -124,7 +124,7 @@ class ShardedCompute:
         await asyncio.to_thread(self.store.write_record, record, outcome.model_dump_json().encode())
         return outcome
 
-    def _kept(self, record: str, job: StageJob) -> StageOutcome | None:
+    def _stored_outcome(self, record: str, job: StageJob) -> StageOutcome | None:
         """What an earlier attempt left of the shard; None where there is nothing, or nothing that can be read."""
         content = self.store.read_record(record)
         try:

@@ -57,7 +57,7 @@ def fetch_source(
 ) -> Fetched:
     """Bring the source to a local file: a local one stays where it is, others are written into `folder`.
 
-    `folder` is the caller's alone. `report` is told bytes done and the total, if known, and may raise to stop; nothing
+    `folder` is the caller's alone. `report` receives bytes done and the total, if known, and may raise to stop; nothing
     half-received stays behind. Raises SourceNotFound, SourceDenied, SourceForbidden, SourceTooLarge, SourceError,
     EmptyMedia, DownloadFailed and StorageFull. Blocks: call it from a worker thread.
     """
@@ -92,9 +92,7 @@ def _received(source: str, folder: Path, settings: StenoSettings, receive: Calla
 
 
 def _empty(source: str) -> EmptyMedia:
-    return EmptyMedia(
-        f"{display_name(source)} is empty: it has zero bytes; check that the recording was saved or sent completely."
-    )
+    return EmptyMedia(f"{display_name(source)} is empty (0 bytes); check that the recording was saved or sent completely.")
 
 
 def _plain_type(value: str | None) -> str | None:
@@ -112,7 +110,7 @@ def _local_path(source: str) -> Path:
 def _file_url_path(source: str) -> Path:
     parts = urlsplit(source, allow_fragments=False)
     if parts.netloc not in ("", "localhost"):
-        raise SourceForbidden("A file:// source names a file of this machine: write file:///folder/recording.wav.")
+        raise SourceForbidden("A file:// source must name a file on this machine, such as file:///folder/recording.wav.")
     return Path(path_of(source))
 
 
@@ -125,7 +123,7 @@ def _fetch_local(source: str, path: Path, folder: Path, settings: StenoSettings,
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
         os.close(descriptor)
-        kind = "folder, not a recording; name the files in it" if stat.S_ISDIR(mode) else "device, not a recording"
+        kind = "folder, not a recording; give the files in it" if stat.S_ISDIR(mode) else "device, not a recording"
         raise SourceError(f"{readable(str(path))} is a {kind}.")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if stat.S_ISFIFO(mode):
@@ -139,13 +137,13 @@ def _fetch_local(source: str, path: Path, folder: Path, settings: StenoSettings,
 def _open_failure(source: str, path: Path, error: OSError | ValueError) -> SourceError:
     number, shown = error.errno if isinstance(error, OSError) else None, readable(str(path))
     if number in (errno.EACCES, errno.EPERM):
-        return SourceDenied(f"{shown} may not be read by this user; check its permissions.")
+        return SourceDenied(f"{shown} is not readable by this user; check its permissions.")
     if number in (errno.ENXIO, errno.ENODEV):
-        return SourceError(f"{shown} is a socket or device, not a recording.")
+        return SourceError(f"{shown} is a socket or a device, not a recording.")
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, None):
         if "::" in source:
             return SourceForbidden(
-                "There is no such file, and chained URLs (`one::two`) are not read; give the inner URL or a path."
+                "There is no such file, and chained URLs (`one::two`) are not supported; give the inner URL or a path."
             )
         return SourceNotFound(f"There is no file {full_address(str(path))}; check its spelling.")
     return SourceError(f"{shown} could not be opened: {os.strerror(number or 0)}.")
@@ -158,8 +156,8 @@ def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tupl
     while True:
         if max(size, total) > max_bytes:
             raise SourceTooLarge(
-                f"{readable(str(path))} is larger than the cap of {max_bytes} bytes",
-                cure="use a smaller one, or raise STENO_LIMITS__MAX_BYTES",
+                f"{readable(str(path))} exceeds the limit of {max_bytes} bytes",
+                cure="give a smaller one, or raise STENO_LIMITS__MAX_BYTES",
             )
         report(size, total)
         try:
@@ -178,9 +176,9 @@ def _hashed(file: IO[bytes], max_bytes: int, report: Report, path: Path) -> tupl
 def _read_stdin(part: PartFile, stdin: BinaryIO | None, report: Report) -> Served:
     stream = stdin or getattr(sys.stdin, "buffer", None)
     if stream is None or stream.closed:
-        raise SourceError("Standard input is closed; pipe a recording into the command, or name a file.")
+        raise SourceError("Standard input is closed; pipe a recording into the command, or give a file.")
     if stream.isatty():
-        raise SourceError("Standard input is a terminal; pipe a recording into the command, or name a file.")
+        raise SourceError("Standard input is a terminal; pipe a recording into the command, or give a file.")
     read = getattr(stream, "read1", stream.read)
     while block := read(BLOCK):
         part.write(block)

@@ -75,18 +75,19 @@ def storage_errors(doing: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise StorageFull(
-                f"No space left on the device while {doing}", cure="free some, or point STENO_STORE and STENO_SCRATCH elsewhere"
+                f"No space left on the device while {doing}",
+                cure="free some, or set STENO_STORE and STENO_SCRATCH to another disk",
             ) from error
         fault = remote_fault(error)
         if fault in (RemoteFault.DENIED, RemoteFault.NO_CREDENTIALS) or (
             isinstance(error, OSError) and error.errno in _UNWRITABLE
         ):
             raise OutputNotWritable(
-                f"Not permitted or not possible while {doing}",
-                cure="check the place, permissions and credentials of STENO_STORE and STENO_SCRATCH",
+                f"The storage rejected the operation while {doing}",
+                cure="check the location, permissions and credentials of STENO_STORE and STENO_SCRATCH",
             ) from error
         if fault is RemoteFault.TRANSIENT:
-            raise TransientError(f"The storage did not answer while {doing}; try again later.") from error
+            raise TransientError(f"The storage did not respond while {doing}; try again later.") from error
         raise
 
 
@@ -97,7 +98,7 @@ def missing_is_unwritable() -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise OutputNotWritable(
-            "The bucket of the store does not exist", cure="create it, or name another in STENO_STORE"
+            "The bucket of the store does not exist", cure="create it, or set another in STENO_STORE"
         ) from error
 
 

@@ -130,7 +130,7 @@ class Store:
             return None
 
     def write_record(self, name: str, content: bytes, *, private: bool = False) -> None:
-        """Write the record whole, replacing any before it. In a folder, nobody but this user may read a `private` one."""
+        """Write the record whole, replacing any before it. In a folder, a `private` record is readable by this user only."""
         content = sealed(name, content) if content.startswith(b"{") else content
         with self._writing("writing a record"):
             self.storage.write(f"records/{name}", content, private=private)
@@ -178,7 +178,7 @@ class Store:
 
     def _size(self, path: str) -> int | None:
         """Bytes of what is stored at `path`, or None if nothing is."""
-        with storage_errors("looking into the store"):
+        with storage_errors("reading the store"):
             return self.storage.size(path)
 
     @contextlib.contextmanager
@@ -270,5 +270,5 @@ def _missing(ref: ArtifactRef) -> ArtifactMissing:
 
 def _damaged(ref: ArtifactRef) -> ArtifactMissing:
     return ArtifactMissing(
-        f"The {ref.kind} artifact {ref.sha256[:12]} was damaged and is removed from the store; run again to recompute it."
+        f"The {ref.kind} artifact {ref.sha256[:12]} was damaged and has been removed from the store; run again to recompute it."
     )

@@ -57,7 +57,7 @@ def _relative_to(manifest: str, address: str) -> str:
         base = expanded(path_of(manifest)).absolute().parent
         return str(base / expanded(path_of(address)))
     if scheme_of(address) == "file" or address.startswith(("/", "~")):
-        raise SourceForbidden("A manifest that is not on this machine cannot name its files; give an address.")
+        raise SourceForbidden("A manifest from another machine cannot name files on this one; give an address.")
     return f"{manifest.partition('?')[0].rpartition('/')[0]}/{address}"
 
 

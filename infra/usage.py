@@ -135,7 +135,7 @@ class RunUse:
             except (TransientError, OutputNotWritable, StorageFull) as error:
                 # The run itself can do without: what is removed under it is computed again.
                 if not self._warned:
-                    _log.warning("What the run uses could not be written down: %s", error.message)
+                    _log.warning("Could not record which artifacts the run uses: %s", error.message)
                 self._warned = True
 
 
@@ -230,9 +230,9 @@ def condemned(store: Records) -> frozenset[str]:
         return frozenset()
 
 
-def condemn(store: Records, paths: Iterable[str]) -> None:
+def mark_for_deletion(store: Records, paths: Iterable[str]) -> None:
     store.write_record(CONDEMNED, json.dumps({"at": time.time(), "paths": sorted(paths)}).encode())
 
 
-def pardon(store: Records) -> None:
+def clear_deletion_marks(store: Records) -> None:
     store.delete_record(CONDEMNED)

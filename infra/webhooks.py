@@ -1,4 +1,4 @@
-"""Whom to tell that a job has ended, and how it can be known that it was us: addresses and secrets, kept in the store.
+"""Webhook subscriptions: addresses and signing secrets, in the store.
 
 A run's parameters and tags are shown to everyone who may see it in Prefect, and a webhook's address may be a secret as a
 whole. So a run carries the id of a *subscription*, whose record holds the address. Signatures are those of Standard Webhooks
@@ -24,7 +24,7 @@ from stenoflow.types import Frozen
 
 PREFIX = "whsec_"
 SERVICE = "anybody"
-"""Whose secret signs what is told of jobs that were submitted without a key."""
+"""The owner whose secret signs webhooks of jobs without a key."""
 _SUBSCRIPTIONS, _SECRETS = "webhooks", "webhook-secrets"
 _ID = re.compile(r"[0-9a-f]{32}")
 _MOST_SECRETS = 5
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Subscription(Frozen):
-    """An address that is told, and whose it is."""
+    """A webhook address and its owner."""
 
     owner: str
     """The id of the API key, which also says with which secret it is signed."""
@@ -119,7 +119,9 @@ def _read(store: Store, owner: str) -> tuple[Secret, ...]:
     try:
         return parsed(_Secrets, content).secrets if content else ()
     except ValueError:
-        _log.error("the webhook secrets of an owner are damaged; new ones are made, which its receivers have to be given")
+        _log.error(
+            "the webhook secrets of an owner are damaged; new ones are created, and receivers have to be updated with them"
+        )
         return ()
 
 

@@ -1,4 +1,4 @@
-"""Files that are written for a recording: never over a recording, and not over what somebody else put there.
+"""Output files of a recording: never overwrite a recording, nor files of others.
 
 What was written is kept in the store, under `records/written/<hash of the place>`: for which recording, and the hash of the
 content. So a file is known again as ours, and one that was edited or came from elsewhere is not.
@@ -64,7 +64,7 @@ def refuse_others(
         raise OutputIsRecording(_over_recording(target), cure=_ELSEWHERE)
     if not overwrite:
         raise OutputExists(
-            f"The file {without_secrets(target)} is there already and was not written for this recording, or was changed since; it is kept",
+            f"The file {without_secrets(target)} already exists and was not written for this recording, or was changed since; it is left as it is",
             cure="choose another --output-dir or --name, or replace it with --overwrite",
         )
 
@@ -93,7 +93,7 @@ def _same_file(target: str, source: str) -> bool:
 
 
 def _over_recording(target: str) -> str:
-    return f"{without_secrets(target)} is a recording, which is not written over"
+    return f"{without_secrets(target)} is a recording, which is never overwritten"
 
 
 def _place(target: str) -> str:

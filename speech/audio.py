@@ -21,7 +21,7 @@ from speech.mixdown import PLAIN, Floats, Int16, Levels, Mixer, Mixing
 from speech.probe import Media, check_sound, open_media
 from speech.schema import SAMPLE_RATE, AudioInfo
 from speech.stored import reading
-from speech.tracks import Asked, Track
+from speech.tracks import Track, TrackRequest
 from speech.verdict import chosen, judge, several_tracks
 from stenoflow.errors import CorruptMedia, EmptyMedia, MediaError, UnreadableMedia, UnsuitableMedia
 
@@ -49,13 +49,13 @@ def normalise(
 
     Times are those that a player shows: encoder delay is trimmed, gaps in the time stamps become silence, and sound whose time
     stamps run at another pace is stretched to them. Of several audio tracks `track` is taken, a number from 1 or a
-    language, else the first that decodes, is not silent and, if there is one, is tagged with the `language`. `name` is what messages call the recording. `progress` is told the fraction of the file's bytes that were
+    language, else the first that decodes, is not silent and, if there is one, is tagged with the `language`. `name` is what messages call the recording. `progress` receives the fraction of the file's bytes that were
     decoded; what it raises ends the work.
 
     Raises the MediaErrors of `stenoflow.errors`, and OSError when a file cannot be read or written. `target` is written
     aside and moved, so that it is whole or not there.
     """
-    job = _Job(source, target, max_duration, allow_truncated, Asked(track, language), name, progress)
+    job = _Job(source, target, max_duration, allow_truncated, TrackRequest(track, language), name, progress)
     info = job.first_choice()
     progress(1.0)
     return info
@@ -78,7 +78,7 @@ class _Job:
         target: Path,
         max_duration: float,
         allow_truncated: bool,
-        asked: Asked,
+        asked: TrackRequest,
         name: str,
         progress: Callable[[float], None],
     ) -> None:
@@ -108,7 +108,7 @@ class _Job:
                     break
             if not takes:
                 raise next(iter(unusable.values()))
-            return self._kept(takes, unusable)
+            return self._keep_best(takes, unusable)
         finally:
             for take in takes.values():
                 take.path.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ class _Job:
     def _track(self) -> Track:
         return self._media.track
 
-    def _kept(self, takes: dict[Track, _Take], unusable: dict[Track, MediaError]) -> AudioInfo:
+    def _keep_best(self, takes: dict[Track, _Take], unusable: dict[Track, MediaError]) -> AudioInfo:
         """Move the best take to `target`: the first, unless another is much louder."""
         track = next(iter(takes))
         for other, take in takes.items():
@@ -247,7 +247,7 @@ class Recording:
         self.close()
 
 
-class Held(Recording):
+class InMemoryRecording(Recording):
     """16-bit samples in memory, read like a recording."""
 
     def __init__(self, content: Int16) -> None:

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 
 from speech.languages import WITHOUT_SPACES
 from speech.schema import AsrSegment, AsrWord, Region
-from speech.session import SaidWord
+from speech.session import SentWord
 from stenoflow.types import Word
 
 SAME_TIME = 1.0
@@ -17,12 +17,12 @@ AT_THE_END = 0.1
 """Seconds between the end of the voice and that of the audio within which a word is taken to be cut."""
 LONGEST_CUT = 1.5
 """Seconds; what has lasted longer is not held back any more."""
-TOLD_WORDS = 40
-"""Words before the audio that the decoder is told."""
+PROMPT_WORDS = 40
+"""Words of context before the audio, in the decoder's prompt."""
 REPETITIVE = 2.0
 
 
-def first_unanswered(said: Sequence[SaidWord], heard: Sequence[Word], answered: float) -> int:
+def first_unanswered(said: Sequence[SentWord], heard: Sequence[Word], answered: float) -> int:
     """The index in `heard` of the first word that is not in `said`, where words were answered up to `answered` seconds.
 
     What follows the very last word that was said is new, also what was not heard the first time. Where the last words said are
@@ -36,7 +36,7 @@ def first_unanswered(said: Sequence[SaidWord], heard: Sequence[Word], answered: 
     return next((following + index for index, middle in enumerate(middles) if middle >= answered), len(heard))
 
 
-def _last_in_both(said: Sequence[SaidWord], heard: Sequence[Word], answered: float) -> tuple[int, int] | None:
+def _last_in_both(said: Sequence[SentWord], heard: Sequence[Word], answered: float) -> tuple[int, int] | None:
     """The indices of the last word of `said` that is heard again, at about the same time."""
     matcher = SequenceMatcher(None, [_bare(word.word) for word in said], [_bare(word.word) for word in heard], autojunk=False)
     for block in reversed(matcher.get_matching_blocks()):
@@ -58,12 +58,12 @@ def is_cut(word: Word, regions: Sequence[Region], end: float) -> bool:
     return voiced and word.end >= end - LONGEST_CUT and word.start >= end - LONGEST_CUT and word.end > regions[-1].start
 
 
-def told(hint: str | None, said: Sequence[SaidWord], before: float, language: str | None) -> str | None:
-    """What the decoder is told: the caller's hint, and the words said before the audio begins.
+def decoder_prompt(hint: str | None, said: Sequence[SentWord], before: float, language: str | None) -> str | None:
+    """The decoder's prompt: the caller's hint, and the words before the audio.
 
     Not those in it, which it would leave out; nor a text that repeats itself, which it would go on with.
     """
-    words = [word.word for word in said if word.end <= before][-TOLD_WORDS:]
+    words = [word.word for word in said if word.end <= before][-PROMPT_WORDS:]
     text = ("" if language in WITHOUT_SPACES else " ").join(words)
     data = text.encode()
     if data and len(data) / len(zlib.compress(data)) > REPETITIVE:

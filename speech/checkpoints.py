@@ -74,12 +74,12 @@ def read_checkpoint(path: Path) -> Any:
                 return _Reader(file, archive, pickled.removesuffix("data.pkl")).load()
     except _ForeignName as error:
         raise ChecksumMismatch(
-            f"The weights {path.name} would run {error} when they are loaded, which weights have no use for; remove {path.parent} and fetch them again."
+            f"The weights {path.name} would execute {error} when loaded, which weights never need; delete {path.parent} and download them again."
         ) from None
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its next byte happens to mean
-        raise ChecksumMismatch(f"The weights {path.name} are damaged; remove {path.parent} to fetch them again.") from error
+        raise ChecksumMismatch(f"The weights {path.name} are damaged; delete {path.parent} to download them again.") from error
 
 
 class _ForeignName(Exception):

@@ -30,7 +30,7 @@ MAX_SILENCE = 4.0
 
 
 def plan(segmentation: Segmentation) -> list[Chunk]:
-    """The recording's chunks, in order, none overlapping; empty when nobody speaks."""
+    """The recording's chunks, in order, without overlap; empty without speech."""
     pieces = [piece for region in speech_regions(segmentation) for piece in _split_long(region, segmentation)]
     groups: list[list[Region]] = []
     for piece in pieces:

@@ -101,7 +101,7 @@ def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: st
 
 
 def too_long(name: str, max_duration: float) -> MediaTooLong:
-    return MediaTooLong(f"{capitalised(name)} is longer than the {spell(max_duration)} that are accepted; split it.")
+    return MediaTooLong(f"{capitalised(name)} is longer than the limit of {spell(max_duration)}; split it.")
 
 
 def spell(seconds: float) -> str:
@@ -169,7 +169,7 @@ def _decoded(packet: Packet[AudioStream], tally: Tally, packer: Packer) -> list[
     try:
         decoded = [frame for frame in packet.decode() if frame.samples]
         if not all(is_sound(frame.sample_rate, frame.layout.nb_channels) for frame in decoded):
-            raise ValueError("no speech is recorded so")
+            raise ValueError("not a sample rate or layout of speech")
         frames = [packer.packed(frame) for frame in decoded]
     except DecoderEnd:
         return []

@@ -1,4 +1,4 @@
-"""The model hub: models at a pinned revision, kept in the hub's own cache, and its errors told in our words."""
+"""The model hub: models at a pinned revision, kept in the hub's own cache, and its errors translated to ours."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def hub_download(resolved: Resolved, *, again: bool = False) -> Path:
             snapshot_download(resolved.location, revision=resolved.revision, allow_patterns=patterns, token=hub_token())
         )
     if absent := missing(files_in(folder), _needed(resolved)):
-        raise UnknownModel(f"The hub's {resolved.location} holds no {resolved.engine.holds} ({' and '.join(absent)} missing).")
+        raise UnknownModel(f"{resolved.location} on the hub is not a {resolved.engine.holds} ({' and '.join(absent)} missing).")
     return folder
 
 
@@ -152,24 +152,24 @@ def pinned(repository: str, seam: Seam, models_dir: Path, *, offline: bool) -> P
         if repository not in pins:
             if offline:
                 raise ModelUnavailable(
-                    f"The model {repository!r} was never fetched on this machine",
-                    cure="STENO_OFFLINE is set: unset it to fetch it",
+                    f"The model {repository!r} is not on this machine",
+                    cure="STENO_OFFLINE is set: unset it to download the model",
                 )
-            pins[repository] = _asked(repository, seam)
+            pins[repository] = _current_revision(repository, seam)
             with replaced(pins_path) as aside:
                 aside.write_text(json.dumps(pins, indent=2, sort_keys=True))
     engine, _, revision = pins[repository].rpartition(":")
     return Pin(revision, engine or _first(seam))
 
 
-def _asked(repository: str, seam: Seam) -> str:
+def _current_revision(repository: str, seam: Seam) -> str:
     """As it is recorded: the commit, and before it the engine where it is not the seam's first."""
     from huggingface_hub import HfApi
 
     with hub_errors_translated(repository):
         info = HfApi(token=hub_token()).model_info(repository)
     if not info.sha:
-        raise ModelUnavailable(f"The hub names no revision of {repository!r}.")
+        raise ModelUnavailable(f"The hub returned no revision of {repository!r}.")
     found = engine_of([file.rfilename for file in info.siblings or ()], seam)
     return info.sha if found in (None, _first(seam)) else f"{found}:{info.sha}"
 
@@ -224,7 +224,7 @@ def _translated(error: BaseException, repository: str) -> StenoError:
             cure=f"{why}: accept its licence at https://{page}, create a token with read access, and set HF_TOKEN",
         )
     if isinstance(error, hub.RevisionNotFoundError):
-        return ModelUnavailable(f"The pinned revision of {repository} is gone from the hub (https://{page}).")
+        return ModelUnavailable(f"The pinned revision of {repository} is no longer on the hub (https://{page}).")
     if isinstance(error, hub.RepositoryNotFoundError):
         return UnknownModel(
             f"The hub has no model {repository!r} that this token can see",
@@ -234,14 +234,14 @@ def _translated(error: BaseException, repository: str) -> StenoError:
         status = error.response.status_code
         if status in (401, 403):
             return GatedModel(
-                f"The hub refused the token for {repository} (HTTP {status})",
+                f"The hub rejected the token for {repository} (HTTP {status})",
                 cure=f"check HF_TOKEN and accept the licence at https://{page}",
             )
-        return TransientError(f"The hub answered HTTP {status} for {repository}; trying again may help.")
+        return TransientError(f"The hub answered HTTP {status} for {repository}; try again.")
     if _from_http_library(error) and not isinstance(error, ConnectionError) and "Connect" not in type(error).__name__:
-        return TransientError(f"The hub's answer for {repository} broke off ({type(error).__name__}); trying again may help.")
+        return TransientError(f"The hub's answer for {repository} was cut off ({type(error).__name__}); try again.")
     return ModelUnavailable(
-        f"The model {repository} is not on this machine and the hub cannot be reached",
+        f"The model {repository} is not on this machine, and the hub is unreachable",
         cure="check the network, or choose a packaged model (`steno models`)",
     )
 

@@ -155,7 +155,7 @@ def language_code(value: str) -> str:
     close = difflib.get_close_matches(text, [*LANGUAGES, *_BY_NAME], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise InvalidOption(
-        f"Unknown language {value!r}: give a code such as 'en' or a name such as 'french', or leave it out to detect it.{hint}"
+        f"Unknown language {value!r}: give a code such as 'en' or a name such as 'french', or omit it to detect the language.{hint}"
     )
 
 

@@ -24,7 +24,7 @@ from speech.stored import read_json, reading
 NO_SPEECH = "No speech was found."
 NO_TURNS = "No speech was attributed to a speaker: diarization found no speaker turn."
 NO_DIARIZATION = "No speech was attributed to a speaker: diarization failed."
-TEXT_CHANGED = "The aligned words are not the recognised text; some of it may be missing."
+TEXT_CHANGED = "The aligned words differ from the recognised text; some of it may be missing."
 
 PACKAGES = ("stenoflow", "whisperx", "faster-whisper", "ctranslate2", "pyannote.audio", "torch")
 

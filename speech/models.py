@@ -65,17 +65,17 @@ def resolve_asr(
     name = ALIASES.get(name, name)
     if ENGLISH_ONLY.search(name) and language not in (None, "en"):
         raise InvalidOption(
-            f"The model {name!r} knows English only, not {language!r}; take {name.removesuffix('.en')!r} instead."
+            f"The model {name!r} supports English only, not {language!r}; use {name.removesuffix('.en')!r} instead."
         )
     if (model := MODELS.get(name)) is not None:
         if model.languages and language is not None and language not in model.languages:
             raise InvalidOption(
-                f"The model {name!r} does not know {language!r}", cure="take a Whisper model, such as 'large-v3'"
+                f"The model {name!r} does not support {language!r}", cure="use a Whisper model, such as 'large-v3'"
             )
         if language is None and not model.detects:
-            raise InvalidOption(f"The model {name!r} does not detect the language", cure="give it with --language")
+            raise InvalidOption(f"The model {name!r} does not detect languages", cure="give it with --language")
         if task == "translate" and not model.translates:
-            raise InvalidOption(f"The model {name!r} does not translate", cure="take 'large-v3'")
+            raise InvalidOption(f"The model {name!r} does not translate", cure="use 'large-v3'")
     return _resolved("asr", name, models_dir, offline, names("asr")).model_copy(update={"warning": warning})
 
 
@@ -87,7 +87,7 @@ def resolve_diarization(name: str, *, models_dir: Path, offline: bool, host: Hos
     name = ALIASES.get(name, name)
     if name not in names("diarize"):
         known = " or ".join(f"{one!r} ({'hub' if MODELS[one].hub else 'packaged'})" for one in names("diarize"))
-        raise UnknownModel(f"Unknown diarization model {name!r}; it is {known}.")
+        raise UnknownModel(f"Unknown diarization model {name!r}; use {known}.")
     return _resolved("diarize", name, models_dir, offline, names("diarize")).model_copy(update={"warning": warning})
 
 
@@ -126,7 +126,7 @@ def resolve_align(
     if name == "wav2vec2":
         if default is None:
             raise InvalidOption(
-                f"WhisperX has no wav2vec2 model for {language!r}", cure="give one with --align-model, or 'attention'"
+                f"There is no default wav2vec2 model for {language!r}", cure="give one with --align-model, or 'attention'"
             )
         name = default
     if name in TORCHAUDIO_FILES:
@@ -144,7 +144,7 @@ def _resolved(seam: Seam, name: str, models_dir: Path, offline: bool, known: Ite
         files = files_in(folder)
         kind = engine_of(files, seam)
         if kind is None:
-            raise UnknownModel(f"The folder {name} holds no {_lacking(files, seam)}.")
+            raise UnknownModel(f"The folder {name} does not contain a {_lacking(files, seam)}.")
         return Resolved(kind=kind, name=folder.name, revision=folder_revision(folder), origin="folder", location=str(folder))
     model = MODELS.get(name) if name in known else None
     if model is not None and (revision := _package_revision(model.packages, models_dir)) is not None:
@@ -167,7 +167,7 @@ def _lacking(files: list[str], seam: Seam) -> str:
     """What each engine of the seam misses in a folder, the one that misses least first."""
     engines = [engine for engine in ENGINES.values() if engine.seam == seam and engine.needs]
     engines.sort(key=lambda engine: len(missing(files, engine.needs)) / len(engine.needs))
-    return ", and no ".join(f"{engine.holds} ({' and '.join(missing(files, engine.needs))} missing)" for engine in engines)
+    return " or a ".join(f"{engine.holds} ({' and '.join(missing(files, engine.needs))} missing)" for engine in engines)
 
 
 def _unknown(name: str, known: list[str]) -> UnknownModel:
@@ -176,7 +176,7 @@ def _unknown(name: str, known: list[str]) -> UnknownModel:
     )
     hint = f". Did you mean {close[0]!r}?" if close else ""
     return UnknownModel(
-        f"Unknown model {name!r}", cure=f"give one of {', '.join(known)}, a hub id (owner/name), or a folder{hint}"
+        f"Unknown model {name!r}", cure=f"use one of {', '.join(known)}, a hub id (owner/name), or a folder{hint}"
     )
 
 
@@ -210,7 +210,7 @@ def _folder(name: str) -> Path | None:
         return path.absolute()
     if name.startswith((os.sep, ".", "~")):
         raise UnknownModel(
-            f"There is no folder {path.absolute()}", cure="name one with weights, or a model that `steno models` lists"
+            f"There is no folder {path.absolute()}", cure="give a folder of weights, or a model from `steno models`"
         )
     return None
 
@@ -275,7 +275,7 @@ def _rows(name: str, models_dir: Path, offline: bool) -> list[ModelStatus]:
         except ImportError:
             here = False
         gated = "; gated: accept its licence and set HF_TOKEN" if model.gated else ""
-        fetched = "not here, STENO_OFFLINE is set" if offline else f"fetched when first used{gated}"
+        fetched = "not here, STENO_OFFLINE is set" if offline else f"downloaded on first use{gated}"
         places.append((f"hub:{repository}@{revision[:8]}", here, "in the hub cache" if here else fetched))
     lacks = f"; needs {' and '.join(absent)}: {install(engine.extra)}" if absent else ""
     return [
@@ -315,12 +315,12 @@ def recommended(machine: Machine) -> tuple[str, str]:
     """The ASR model for a machine, and why (docs/models.md has the figures)."""
     if machine.gpu_gigabytes is not None:
         if not machine.hub:
-            return "base", "a GPU, but no model that is fetched may be named"
+            return "base", "a GPU, but only packaged models are allowed"
         if machine.gpu_gigabytes >= 6:
             return "large-v3-turbo", "the most accurate that is fast on a GPU with 6 GB or more"
         return "small", "what fits beside the speaker models in less than 6 GB of GPU memory"
     if not machine.hub:
-        return "base", "the largest that needs no hub"
+        return "base", "the largest packaged model"
     if machine.cores >= 4:
         return (
             "parakeet-tdt-0.6b-v3-int8",

@@ -15,7 +15,7 @@ from speech.containers import Promise, read_promise
 from speech.schema import Probe
 from speech.sizes import Repair, repair
 from speech.sniff import HEAD, document_kind, has_header, headerless, lacks_a_rate
-from speech.tracks import Asked, Track, ranked, tracks_of
+from speech.tracks import Track, TrackRequest, ranked, tracks_of
 from stenoflow.errors import (
     CorruptMedia,
     EmptyMedia,
@@ -76,7 +76,7 @@ _MOST_PER_SECOND = 25_000_000
 """Samples of all channels: about a second is in memory at once."""
 
 
-NOTHING_ASKED = Asked()
+ANY_TRACK = TrackRequest()
 
 
 class Media(NamedTuple):
@@ -135,7 +135,7 @@ class _Source:
 
 
 @contextlib.contextmanager
-def open_media(path: Path, name: str, asked: Asked = NOTHING_ASKED, number: int | None = None) -> Iterator[Media]:
+def open_media(path: Path, name: str, asked: TrackRequest = ANY_TRACK, number: int | None = None) -> Iterator[Media]:
     """Open the recording at `path` for decoding; `name` is what messages call it.
 
     The track is the first choice by what was `asked`, or the one of that `number`. Raises EmptyMedia, ForbiddenMedia,
@@ -188,22 +188,20 @@ def open_media(path: Path, name: str, asked: Asked = NOTHING_ASKED, number: int 
         yield _media(container, promise, name, asked, number)._replace(repair=wrong)
 
 
-def _media(container: InputContainer, promise: Promise, name: str, asked: Asked, number: int | None) -> Media:
+def _media(container: InputContainer, promise: Promise, name: str, asked: TrackRequest, number: int | None) -> Media:
     from av.stream import Discard, Disposition
 
     streams = container.streams.audio
     if not streams:
         if promise.headless or (promise.cut and not len(container.streams)):
             raise _unopened(name, promise)
-        raise NoAudioTrack(f"{capitalised(name)} has no audio track; there is nothing to transcribe in it.")
+        raise NoAudioTrack(f"{capitalised(name)} has no audio track; give a file with sound.")
     tracks = ranked(tracks_of(streams), asked, capitalised(name))
     track = next((track for track in tracks if track.number == number), tracks[0])
     stream = streams[track.number - 1]
     context = stream.codec_context
     if context is None:
-        raise UnreadableMedia(
-            f"The audio track of {name} uses a codec that is not known here; convert it to WAV, FLAC or MP3 first."
-        )
+        raise UnreadableMedia(f"The audio track of {name} uses an unsupported codec; convert it to WAV, FLAC or MP3 first.")
     others = [other for other in container.streams if other.index != stream.index]
     for other in others:
         other.discard = Discard.all
@@ -270,13 +268,12 @@ def _refuse_documents(head: bytes, name: str) -> None:
         raise _forbidden(name)
     if head.startswith(b"RIFX"):
         raise UnreadableMedia(
-            f"{capitalised(name)} is a WAV whose numbers begin with their high byte (RIFX), which is not read here; convert it to "
-            "WAV or FLAC first."
+            f"{capitalised(name)} is a big-endian WAV (RIFX), which is not supported; convert it to WAV or FLAC first."
         )
     kind = document_kind(head)
     if kind == "a web page":
         raise UnreadableMedia(
-            f"{capitalised(name)} is a web page, not a recording: a page to sign in, an error or a player, perhaps; "
+            f"{capitalised(name)} is a web page, not a recording (perhaps a sign-in page, an error or a player); "
             "open the address in a browser, and give the address of the recording itself."
         )
     if kind is not None:
@@ -284,29 +281,29 @@ def _refuse_documents(head: bytes, name: str) -> None:
 
 
 def _forbidden(name: str) -> ForbiddenMedia:
-    return ForbiddenMedia(f"{capitalised(name)} is a playlist or points at other files or hosts; give the recording itself.")
+    return ForbiddenMedia(f"{capitalised(name)} is a playlist or refers to other files or hosts; give the recording itself.")
 
 
 def _unopened(name: str, promise: Promise, path: Path | None = None) -> CorruptMedia | TruncatedMedia | UnreadableMedia:
     if promise.headless:
         return TruncatedMedia(
-            f"{capitalised(name)} is an MP4 without its index (moov), as when a recording or an upload was interrupted; "
-            "nothing of it can be decoded, so record, export or upload it again."
+            f"{capitalised(name)} is an MP4 without its index (moov), probably because the recording or upload was interrupted; "
+            "it cannot be decoded. Record, export or upload it again."
         )
     if promise.cut:
         return TruncatedMedia(
-            f"{capitalised(name)} is cut short: its header promises {promise.claimed} bytes and there are {promise.held}; copy or upload it again."
+            f"{capitalised(name)} is truncated: its header declares {promise.claimed} bytes, but the file has {promise.held}; copy or upload it again."
         )
     if promise.claimed is not None:
         return CorruptMedia(
-            f"{capitalised(name)} is damaged: its container is recognised but cannot be read; copy or export it again."
+            f"{capitalised(name)} is damaged: the container is recognised but not readable; copy or export it again."
         )
     if path is not None and lacks_a_rate(path.name):
         return UnreadableMedia(
-            f"{capitalised(name)} holds bare samples whose encoding and rate nothing tells; name it after them, for instance "
+            f"{capitalised(name)} contains raw samples of unknown encoding and rate; give it an extension that says so, such as "
             ".sln16 for 16-bit samples at 16 kHz, .sln at 8 kHz, .ulaw or .alaw at 8 kHz, or convert it to WAV."
         )
-    return UnreadableMedia(f"{capitalised(name)} is not a recording in any format known here; give an audio or video file.")
+    return UnreadableMedia(f"{capitalised(name)} is not in a supported format; give an audio or video file.")
 
 
 def capitalised(name: str) -> str:

@@ -109,7 +109,7 @@ def _gpu_mebibytes(quantity: str) -> float:
 
 
 def whisper_compute_type(device: str, asked: str) -> str:
-    """What CTranslate2 is asked to compute in: int8 on a CPU, float16 on a GPU, unless told otherwise."""
+    """The compute type for CTranslate2: int8 on a CPU and float16 on a GPU by default."""
     return asked if asked != "auto" else ("int8" if device == "cpu" else "float16")
 
 
@@ -150,5 +150,5 @@ def memory_errors_translated(stage: str) -> Iterator[None]:
         raise
     except Exception as error:  # ONNX Runtime's errors have no base but Exception
         if isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
-            raise OutOfMemory(f"Memory ran out during {stage}", cure="a smaller --batch-size or model needs less") from error
+            raise OutOfMemory(f"Memory ran out during {stage}", cure="use a smaller --batch-size or model") from error
         raise

@@ -22,7 +22,7 @@ VERSION = 1
 TAIL_SECONDS = 10.0
 """Audio kept as context for the next chunk: with a chunk of 5 s, what three windows of the segmentation see."""
 WORDS = 80
-"""Words kept: those in the kept audio, and those before it that the decoder is told."""
+"""Words kept: those in the kept audio, and those before it for the decoder's prompt."""
 
 
 class ChunkParams(Frozen):
@@ -43,7 +43,7 @@ class ChunkParams(Frozen):
 _FIXED = ("model", "task", "diarize", "num_speakers", "min_speakers", "max_speakers")
 
 
-class SaidWord(NamedTuple):
+class SentWord(NamedTuple):
     """A word that was answered, in the session's seconds."""
 
     word: str
@@ -68,7 +68,7 @@ class Session(NamedTuple):
     """Samples of all chunks so far: the next chunk's first one."""
     tail: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
     """The last of them."""
-    words: tuple[SaidWord, ...] = ()
+    words: tuple[SentWord, ...] = ()
     held_from: float | None = None
     """Seconds at which a word begins that the end of the last chunk cut, and which is still to be answered."""
     language: str | None = None
@@ -90,7 +90,7 @@ class Session(NamedTuple):
             changed.insert(0, "language")
         if changed:
             raise InvalidOption(
-                f"The session was begun with another {' and '.join(changed)}; keep its options, or begin another session."
+                f"The session was started with another {' and '.join(changed)}; keep its options, or start a new session."
             )
         hints = {"initial_prompt": params.initial_prompt, "hotwords": params.hotwords, "align": params.align}
         return self._replace(params=self.params.model_copy(update=hints))
@@ -129,13 +129,13 @@ class Session(NamedTuple):
         except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile):
             version = None
         if version != VERSION:
-            raise InvalidOption("The session was kept by another version and cannot be continued; begin another session.")
+            raise InvalidOption("The session was saved by another version and cannot be continued; start a new session.")
         seconds = facts.pop("voice_seconds")
         return cls(
             **facts
             | {
                 "params": ChunkParams(**facts["params"]),
-                "words": tuple(SaidWord(*word) for word in facts["words"]),
+                "words": tuple(SentWord(*word) for word in facts["words"]),
                 "tail": tail,
                 "voices": tuple(Voice(centroid, known) for centroid, known in zip(centroids, seconds, strict=True)),
             }

@@ -26,7 +26,7 @@ from speech.schema import (
 from stenoflow.types import Frozen
 
 Progress = Callable[[float], None]
-"""Told the fraction done, 0…1, at every batch. It may raise StageCancelled, which ends the stage."""
+"""Receives the fraction done, 0…1, after every batch. It may raise StageCancelled, which ends the stage."""
 
 
 class StageRun(Protocol):

@@ -1,4 +1,4 @@
-"""What an earlier stage wrote, read back: damage is told from a defect, and fields that a later version added are left out."""
+"""What an earlier stage wrote, read back: damage is distinguished from a bug, and fields that a later version added are left out."""
 
 from __future__ import annotations
 

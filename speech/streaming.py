@@ -17,8 +17,8 @@ from speech import chunks as planning
 from speech.align import sentences
 from speech.align.attention import attention_words, in_order
 from speech.asr import UNDETERMINED, Transcribed, load
-from speech.audio import Held
-from speech.borders import first_unanswered, is_cut, shifted, told
+from speech.audio import InMemoryRecording
+from speech.borders import decoder_prompt, first_unanswered, is_cut, shifted
 from speech.diarize import labelled_turns
 from speech.diarize.embedding import embed
 from speech.diarize.networks import WINDOW, load_embedder, load_segmenter
@@ -40,7 +40,7 @@ from speech.schema import (
     RuntimeOptions,
 )
 from speech.sentences import join_words, separators
-from speech.session import TAIL_SECONDS, WORDS, ChunkParams, SaidWord, Session
+from speech.session import TAIL_SECONDS, WORDS, ChunkParams, SentWord, Session
 from speech.voices import recognised
 from stenoflow.errors import InvalidOption, ModelUnavailable
 from stenoflow.types import Segment, Turn, Word
@@ -107,7 +107,7 @@ def transcribe_chunk(
     """The words of a chunk, `samples` being (n,) floats at 16 kHz, of any length.
 
     A word that the chunk's end cuts is held back for the next chunk, unless this one is `final`, or stands alone, without
-    a session; nobody need go on with the session that is returned.
+    a session; the returned session need not be used.
     Raises InvalidOption for samples that are none and for options that are not the session's; UnknownModel,
     ModelUnavailable and OutOfMemory.
     """
@@ -118,13 +118,13 @@ def transcribe_chunk(
     if not len(window.audio) or (not len(samples) and session.held_from is None):
         return Answer((), (), session)
     models = _resolved(session.params, runtime)
-    recording = Held(window.audio)
+    recording = InMemoryRecording(window.audio)
     segmenter = load_segmenter(models.diarization, runtime.models_path, runtime)
     segmentation = segment(recording, segmenter, _ignore)
     session = _moved_on(session, window, segmentation)
     if window.again:
         session = session._replace(words=())
-    heard, session = _heard(recording, window, segmentation, session, models.asr, runtime)
+    heard, session = _recognise(recording, window, segmentation, session, models.asr, runtime)
     sentences_, session = _new_sentences(heard, window, session, models.asr, flush)
     diarization, session = _speakers(recording, window, segmentation, session, models.diarization, runtime)
     asr = AsrResult(language=session.language or UNDETERMINED, segments=(), model=models.asr.info)
@@ -136,19 +136,21 @@ def transcribe_chunk(
 
 
 def pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """The samples in 16 bits, as recordings are. Raises InvalidOption for what is no sound."""
+    """The samples in 16 bits, as recordings are. Raises InvalidOption for samples that are not audio."""
     if samples.ndim != 1:
-        raise InvalidOption(f"An audio chunk is one channel, an array of shape (samples,), not {samples.shape}.")
+        raise InvalidOption(f"An audio chunk must be one channel of shape (samples,), not {samples.shape}.")
     if not np.isfinite(samples).all():
-        raise InvalidOption("The audio chunk holds samples that are infinite or not a number.")
+        raise InvalidOption("The audio chunk contains samples that are infinite or NaN.")
     if len(samples) and float(np.abs(samples).max()) > LOUDEST:
-        raise InvalidOption("The audio chunk's samples are beyond -1…1; divide 16-bit samples by 32768, or send them as int16.")
+        raise InvalidOption(
+            "The audio chunk's samples are outside -1…1; divide 16-bit samples by 32768, or send them as int16."
+        )
     out: NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     return out
 
 
 def _ignore(fraction: float) -> None:
-    """Nobody waits long enough to be told of progress."""
+    """Chunks are too short for progress."""
 
 
 def _resolved(params: ChunkParams, runtime: RuntimeOptions) -> _Models:
@@ -185,8 +187,13 @@ def _moved_on(session: Session, window: _Window, segmentation: Segmentation) -> 
 # -- text ---------------------------------------------------------------------------------------------------------------
 
 
-def _heard(
-    recording: Held, window: _Window, segmentation: Segmentation, session: Session, model: Resolved, runtime: RuntimeOptions
+def _recognise(
+    recording: InMemoryRecording,
+    window: _Window,
+    segmentation: Segmentation,
+    session: Session,
+    model: Resolved,
+    runtime: RuntimeOptions,
 ) -> tuple[list[AsrSegment], Session]:
     """The text of the stretches in which something is still to be answered, in the session's seconds."""
     since = min(session.held_from if session.held_from is not None else window.border, window.border) - window.begin
@@ -196,7 +203,7 @@ def _heard(
     if not plan:
         return [], session
     hint = session.params.initial_prompt
-    context = told(hint, session.words, window.begin + plan[0].start, session.language)
+    context = decoder_prompt(hint, session.words, window.begin + plan[0].start, session.language)
     found = _transcribed(recording, plan, context, session, model, runtime)
     if context != hint and _doubtful(found, plan):
         # What came before can lead the decoder astray, a small model's above all.
@@ -213,7 +220,12 @@ def _from(start: float, chunk: Chunk) -> Chunk:
 
 
 def _transcribed(
-    recording: Held, plan: Sequence[Chunk], prompt: str | None, session: Session, model: Resolved, runtime: RuntimeOptions
+    recording: InMemoryRecording,
+    plan: Sequence[Chunk],
+    prompt: str | None,
+    session: Session,
+    model: Resolved,
+    runtime: RuntimeOptions,
 ) -> Transcribed:
     settled = session.language if session.language_settled else None
     params = AsrParams(
@@ -271,7 +283,7 @@ def _new_sentences(
             ordered = in_order(words[keep], floor, max(part.end, floor))
             floor = ordered[-1].end
             out += _sentences(part, [word.word for word in words], keep, ordered, language)
-    said = tuple(SaidWord(word.word, word.start, word.end) for sentence in out for word in sentence.words)
+    said = tuple(SentWord(word.word, word.start, word.end) for sentence in out for word in sentence.words)
     return out, session._replace(words=(*session.words, *said)[-WORDS:], held_from=held)
 
 
@@ -286,7 +298,12 @@ def _sentences(part: AsrSegment, texts: Sequence[str], keep: slice, words: Seque
 
 
 def _speakers(
-    recording: Held, window: _Window, segmentation: Segmentation, session: Session, model: Resolved, runtime: RuntimeOptions
+    recording: InMemoryRecording,
+    window: _Window,
+    segmentation: Segmentation,
+    session: Session,
+    model: Resolved,
+    runtime: RuntimeOptions,
 ) -> tuple[Diarization | None, Session]:
     """Who speaks when, by the session's names."""
     params = session.params

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
 
 
-class Asked(NamedTuple):
+class TrackRequest(NamedTuple):
     """What a request says of the track."""
 
     track: str | None = None
@@ -58,7 +58,7 @@ def tracks_of(streams: Sequence[AudioStream]) -> list[Track]:
     ]
 
 
-def ranked(tracks: Sequence[Track], asked: Asked, name: str) -> list[Track]:
+def ranked(tracks: Sequence[Track], asked: TrackRequest, name: str) -> list[Track]:
     """The tracks that may be taken, the first choice first. Raises NoSuchTrack."""
     if asked.track is None:
         language = asked.language
@@ -76,7 +76,7 @@ def ranked(tracks: Sequence[Track], asked: Asked, name: str) -> list[Track]:
         named = [track for track in tracks if track.number == int(asked.track)]
     else:
         wanted = language_of_tag(asked.track)
-        named = ranked([track for track in tracks if track.language == wanted], Asked(), name)
+        named = ranked([track for track in tracks if track.language == wanted], TrackRequest(), name)
     if not named:
         there = "; ".join(str(track) for track in tracks)
         raise NoSuchTrack(f"{name} has no audio track {asked.track}; it has {there}.")

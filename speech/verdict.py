@@ -22,44 +22,44 @@ def judge(media: Media, tally: Tally, mixer: Mixer, allow_truncated: bool, name:
     """Refuse what is empty, cut or broken; otherwise say what the user should know, a sentence each."""
     if not tally.samples:
         if tally.failed:
-            raise CorruptMedia(f"{capitalised(name)} is damaged: none of its audio decodes; copy or export it again.")
-        raise EmptyMedia(
-            f"{capitalised(name)} has an audio track without a single sample; there is nothing to transcribe in it."
-        )
+            raise CorruptMedia(f"{capitalised(name)} is damaged: none of its audio could be decoded; copy or export it again.")
+        raise EmptyMedia(f"{capitalised(name)} has an audio track without samples; give a file with sound.")
     warnings = []
     if media.repair is not None:
         left_out = media.repair.left_out * tally.position
         warnings.append(
-            f"The header of the recording is wrong: it leaves out {spell(left_out)} of {spell(tally.position)}; all was transcribed."
+            f"The header of the recording is wrong: it omits {spell(left_out)} of {spell(tally.position)}. Everything was transcribed."
         )
     missing = _missing_seconds(media, tally)
     lost = tally.lost_seconds
     if missing and _is_cut(media, tally):
-        sentence = f"ends early: {spell(tally.position)} of {spell(tally.position + missing)} are there"
+        sentence = f"ends early: {spell(tally.position)} of {spell(tally.position + missing)} exist"
         if not allow_truncated:
             raise TruncatedMedia(
                 f"{capitalised(name)} {sentence}",
-                cure="copy it again, or allow truncated recordings to transcribe what is there",
+                cure="copy it again, or allow truncated recordings to transcribe the part that exists",
             )
         warnings.append(f"The recording {sentence}.")
     elif missing and media.demuxer in ("mp3", "flac") and _lacks_bytes(media, tally):
         lost = max(lost, missing)
     elif missing:
-        warnings.append(f"The recording declares {spell(tally.position + missing)} of audio but holds {spell(tally.position)}.")
-    elif media.promise.unended:
         warnings.append(
-            f"The recording stops without the mark of an end after {spell(tally.position)}; it may have been cut short."
+            f"The recording declares {spell(tally.position + missing)} of audio but contains {spell(tally.position)}."
         )
+    elif media.promise.unended:
+        warnings.append(f"The recording stops without an end marker after {spell(tally.position)}; it may be truncated.")
     whole = tally.position + missing + tally.unread_seconds
     if lost > _LOSS * whole:
         raise CorruptMedia(
-            f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(whole)} do not decode; copy or export it again."
+            f"{capitalised(name)} is damaged: about {spell(lost)} of {spell(whole)} could not be decoded; copy or export it again."
         )
     if lost > 0 or tally.failed > tally.failed_at_end:
-        warnings.append(f"The recording is damaged: about {max(lost, 0.1):.1f} s of it did not decode.")
+        warnings.append(f"The recording is damaged: about {max(lost, 0.1):.1f} s could not be decoded.")
     undamaged = tally.gap_seconds - tally.damaged_seconds
     if undamaged > GAP:
-        warnings.append(f"The recording leaves out {spell(undamaged)} in {tally.gaps} place(s); they were kept as silence.")
+        warnings.append(
+            f"The recording has gaps of {spell(undamaged)} in {tally.gaps} place(s), which were filled with silence."
+        )
     return [*warnings, *_clock_warnings(tally), *_sound_warnings(mixer)]
 
 
@@ -68,17 +68,17 @@ def _clock_warnings(tally: Tally) -> list[str]:
     warnings = []
     if abs(tally.begins) > _NOTABLE:
         warnings.append(
-            f"The recording's clock begins at {spell(tally.begins)}; times are counted from there, which not all players do."
+            f"The timestamps of the recording start at {spell(tally.begins)}; times are relative to that, which not all players do."
         )
     if tally.resets:
         places = ", ".join(spell(place) for place in tally.resets[:5]) + (", …" if len(tally.resets) > 5 else "")
         warnings.append(
-            f"The recording's clock is set anew at {places}; times after that are counted on, and may differ from a player's."
+            f"The timestamps of the recording are reset at {places}; later times continue the count, and may differ from a player's."
         )
     if tally.stretched > _NOTABLE or tally.astray > _NOTABLE:
         off = f", and words may be off by {tally.astray:.1f} s in places" if tally.astray > GAP else ""
         warnings.append(
-            f"The recording's time stamps differ from its samples by {spell(tally.stretched)} in all; the sound was stretched to them{off}."
+            f"The timestamps of the recording differ from its samples by {spell(tally.stretched)} in total; the audio was stretched to match{off}."
         )
     return warnings
 
@@ -87,11 +87,11 @@ def several_tracks(media: Media, taken: Track, silent: Sequence[Track], unusable
     """Which track was transcribed, and why."""
     reasons = [
         *(f"{track} is silent" for track in silent),
-        *(f"{track} does not decode" for track in unusable),
+        *(f"{track} cannot be decoded" for track in unusable),
         *(f"{track} uses a codec that is not known here" for track in media.tracks if not track.decodable),
     ]
     why = f": {', '.join(reasons)}" if reasons else ""
-    return f"The recording has {media.track_count} audio tracks; {taken} was transcribed{why}. Name another with `track`."
+    return f"The recording has {media.track_count} audio tracks; {taken} was transcribed{why}. Choose another with `track`."
 
 
 def chosen(media: Media, taken: Track) -> ChosenTrack:
@@ -101,14 +101,12 @@ def chosen(media: Media, taken: Track) -> ChosenTrack:
 def _sound_warnings(mixer: Mixer) -> list[str]:
     warnings = []
     if mixer.nonfinite:
-        warnings.append(
-            f"{mixer.nonfinite} samples of the recording were not numbers (NaN or infinite) and were taken as silence."
-        )
+        warnings.append(f"{mixer.nonfinite} samples of the recording were NaN or infinite and were replaced with silence.")
     if mixer.clipped_share > 0.01:
         warnings.append(f"The recording is clipped: {100 * mixer.clipped_share:.0f} % of its samples are at full scale.")
     if mixer.channels_differ:
         warnings.append(
-            "The two channels carry different talks at the same time and were mixed; transcribe each channel as a recording of its own."
+            "The two channels contain different speech at the same time and were mixed; transcribe each channel as a separate recording."
         )
     return warnings
 

@@ -29,14 +29,14 @@ EAGER = 0.1
 NEW_SECONDS = 1.5
 """Of speech without overlap that a new speaker needs; shorter voices are taken for the nearest known."""
 UNSURE_SECONDS = 0.7
-"""A voice known by less, because nobody had spoken before it, is whoever next resembles none."""
+"""A voice known by less, because it is the first, takes the next speaker that resembles none."""
 MEMORY_SECONDS = 60.0
 """Speech that a centroid is the mean of at most: older speech fades."""
 MOST_VOICES = 50
 """However many speakers are allowed: a session stays small."""
 
 
-class _Heard(NamedTuple):
+class _LocalSpeaker(NamedTuple):
     """One of a window's own speakers."""
 
     window: int
@@ -60,14 +60,14 @@ def recognised(
     voices = list(known)
     labels = np.full(segmentation.activity.shape[::2], -1, dtype=np.int64)
     for window in range(len(labels)):
-        heard = list(_heard(segmentation, vectors, window, border))
+        heard = list(_local_speakers(segmentation, vectors, window, border))
         for one, voice in zip(heard, _matched(heard, voices, params), strict=True):
             labels[one.window, one.speaker] = voice
             voices[voice] = _updated(voices[voice], one)
     return labels, tuple(voices)
 
 
-def _heard(segmentation: Segmentation, vectors: Floats, window: int, border: float) -> Iterator[_Heard]:
+def _local_speakers(segmentation: Segmentation, vectors: Floats, window: int, border: float) -> Iterator[_LocalSpeaker]:
     """The window's speakers, in the order in which they begin."""
     activity = segmentation.activity[window]
     alone = activity & (activity.sum(axis=1, keepdims=True) == 1)
@@ -78,7 +78,7 @@ def _heard(segmentation: Segmentation, vectors: Floats, window: int, border: flo
     for speaker in sorted(speakers, key=lambda one: int(np.argmax(activity[:, one]))):
         own = alone[:, speaker]
         vector = vectors[window, speaker]
-        yield _Heard(
+        yield _LocalSpeaker(
             window,
             int(speaker),
             vector / max(float(np.linalg.norm(vector)), 1e-8),
@@ -96,7 +96,7 @@ def _windows_seeing(segmentation: Segmentation, window: int) -> NDArray[np.int64
     return seeing
 
 
-def _matched(heard: Sequence[_Heard], voices: list[Voice], params: ClusterParams) -> list[int]:
+def _matched(heard: Sequence[_LocalSpeaker], voices: list[Voice], params: ClusterParams) -> list[int]:
     """The voice of each of a window's speakers, new ones appended; two of them are the same only where there is no other way."""
     scores = np.asarray([_similarities(one, voices) for one in heard], dtype=np.float32).reshape(len(heard), len(voices))
     chosen = _one_to_one(scores, SAME + _eagerness(voices, params))
@@ -109,7 +109,7 @@ def _matched(heard: Sequence[_Heard], voices: list[Voice], params: ClusterParams
     return out
 
 
-def _unmatched(one: _Heard, voices: list[Voice], taken: set[int], params: ClusterParams) -> int:
+def _unmatched(one: _LocalSpeaker, voices: list[Voice], taken: set[int], params: ClusterParams) -> int:
     """The voice of who resembles none: a new one where there is enough speech for that, else the likeliest."""
     most = min(params.num_speakers or params.max_speakers or MOST_VOICES, MOST_VOICES)
     scores = _similarities(one, voices)
@@ -133,7 +133,7 @@ def _eagerness(voices: Sequence[Voice], params: ClusterParams) -> float:
     return EAGER if len(voices) < (params.num_speakers or params.min_speakers or 1) else 0.0
 
 
-def _similarities(one: _Heard, voices: Sequence[Voice]) -> Floats:
+def _similarities(one: _LocalSpeaker, voices: Sequence[Voice]) -> Floats:
     """(voices,) cosine similarities; -1 where there is no embedding."""
     return np.asarray([np.nan_to_num(one.unit @ voice.centroid, nan=-1.0) for voice in voices], dtype=np.float32)
 
@@ -150,7 +150,7 @@ def _one_to_one(scores: Floats, least: float) -> list[int | None]:
     return chosen
 
 
-def _updated(voice: Voice, one: _Heard) -> Voice:
+def _updated(voice: Voice, one: _LocalSpeaker) -> Voice:
     """The voice with what is new of it: the mean over its speech, weighted by seconds."""
     if np.isnan(one.unit).any():
         return voice

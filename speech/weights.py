@@ -119,12 +119,12 @@ def hub_weights(resolved: Resolved, models_dir: Path) -> Path:
         file.unlink(missing_ok=True)
     folder = hub_download(resolved, again=True)
     if damaged := _damaged(folder, models_dir):
-        raise ChecksumMismatch(f"The hub's {damaged[0].name} of {resolved.location} arrives damaged; try again later.")
+        raise ChecksumMismatch(f"The hub's {damaged[0].name} of {resolved.location} arrived damaged; try again later.")
     return folder
 
 
 def _damaged(folder: Path, models_dir: Path) -> list[Path]:
-    """Files that are not what their name in the cache says. Where the cache holds copies instead of links, none can be told."""
+    """Files that are not what their name in the cache says. If the cache contains copies instead of links, mismatches cannot be detected."""
     damaged = []
     for file in sorted(folder.rglob("*")):
         name = file.resolve().name

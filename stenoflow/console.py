@@ -1,4 +1,4 @@
-"""What a run prints goes to its worker. This keeps the run alive when that has died and nobody reads any more.
+"""A run's output goes to its worker. This keeps the run alive if the worker dies.
 
 Named in the environment of runs, hence loaded by every process of Prefect's that has it, whose path may lead to other packages
 by our rooms' names first: it stands in this package, and imports no room until it needs one.
@@ -14,7 +14,7 @@ from stenoflow.isolated import take_precedence
 
 
 class ConsoleHandler(PrefectConsoleHandler):
-    """Prefect's, which rich would have end the process at the first line that nobody reads (`Console.on_broken_pipe`)."""
+    """Prefect's, which rich would have end the process at the first line after the pipe is closed (`Console.on_broken_pipe`)."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -2,56 +2,56 @@
 
     StenoError
     ├── InputError                 the request or the recording is at fault; never retried
-    │   ├── InvalidOption          an option's value is refused (unknown language, min_speakers > max_speakers)
-    │   ├── UnknownModel           no model of that name, hub id or folder
-    │   ├── InvalidReference       the truth that a transcript is scored against is missing or malformed
+    │   ├── InvalidOption          an option's value is not valid (unknown language, min_speakers > max_speakers)
+    │   ├── UnknownModel           no model with that name, hub id or folder
+    │   ├── InvalidReference       the reference transcript is missing or malformed
     │   ├── MediaError             the recording cannot be used
     │   │   ├── EmptyMedia         zero bytes, or a container without a single sample
     │   │   ├── UnreadableMedia    no decoder recognises the bytes, or they are a web page or another document
     │   │   ├── CorruptMedia       recognised, but the payload does not decode
     │   │   ├── TruncatedMedia     less audio than the container promises
     │   │   ├── NoAudioTrack       a video without sound
-    │   │   ├── NoSuchTrack        the audio track that was asked for is not there
+    │   │   ├── NoSuchTrack        the requested audio track does not exist
     │   │   ├── ForbiddenMedia     playlists and containers that point at other files or hosts
     │   │   ├── UnsuitableMedia    sampled too slowly or too fast for speech, or with too many channels
     │   │   └── MediaTooLong       above the duration cap
-    │   ├── SourceError            the source cannot be read as asked; never retried
+    │   ├── SourceError            the source is not readable; never retried
     │   │   ├── SourceNotFound     no such file, object or page (404, 410)
     │   │   ├── SourceDenied       401, 403, or no permission to read
     │   │   ├── SourceForbidden    an address or scheme that is never fetched (private, loopback, metadata)
     │   │   ├── SourceTooLarge     above the byte cap
-    │   │   ├── UnreadableList     neither a folder nor a manifest nor a feed that recordings could be listed from
+    │   │   ├── UnreadableList     not a folder, manifest or feed
     │   │   └── ListTooLong        more recordings than one batch may list
     │   ├── OutputNotWritable      the output folder cannot be written
-    │   │   ├── OutputExists       a file is there that was not written for this recording; it is kept unless told otherwise
+    │   │   ├── OutputExists       a file exists that was not written for this recording; kept unless `overwrite` is set
     │   │   └── OutputIsRecording  a file to be written is a recording; it is never written over
-    │   ├── PortTaken              another program listens on the port that the server was to have
+    │   ├── PortTaken              another program listens on the port
     │   └── NoApi                  there is no Prefect API to deploy to
-    ├── AccessError                a model or an account may not be used with these credentials; never retried
+    ├── AccessError                the credentials do not give access to a model or an account; never retried
     │   ├── GatedModel             the licence was not accepted, or the token is missing or wrong
-    │   ├── ModelUnavailable       not on this machine, and the hub may not or cannot be asked
+    │   ├── ModelUnavailable       not on this machine, and the hub is unreachable or STENO_OFFLINE is set
     │   ├── ApiDenied              the Prefect API refuses these credentials
-    │   ├── ModalDenied            no Modal token here, or Modal refuses it
-    │   └── ModalNotDeployed       the app is not deployed, or what is deployed is not this version's
+    │   ├── ModalDenied            no Modal token, or Modal rejects it
+    │   └── ModalNotDeployed       the app is not deployed, or has another version
     ├── EngineMissing              the `[cpu]` or `[gpu]` extra is not installed here
-    ├── UnreadableArtifact         what an earlier stage wrote does not parse, or is gone: it is made again
+    ├── UnreadableArtifact         what an earlier stage wrote is missing or does not parse: it is recomputed
     ├── ChecksumMismatch           weights on disk are not the ones that were pinned
     ├── OutOfMemory                again, with half the batch
-    ├── StageCancelled             the run was cancelled while the stage was at work
-    ├── ApiRefused                 the Prefect API understood and said no
+    ├── StageCancelled             the run was cancelled during the stage
+    ├── ApiRefused                 the Prefect API understood the request and rejected it
     ├── DatabaseDamaged            the database of Prefect's server cannot be read
-    ├── DatabaseNewer              the database of Prefect's server was made by a later version of Prefect
-    ├── ProcessKeepsEnding         the server or the worker of `steno up` ended again and again
+    ├── DatabaseNewer              the database of Prefect's server was created by a later version of Prefect
+    ├── ProcessKeepsEnding         the server or the worker of `steno up` keeps stopping
     ├── StorageFull                no space left where the store or the output lives
-    ├── Quarantined                the run's process died too often; set aside until a person retries it
-    ├── StageNotBegun              a stage waited too long for a slot or a container; it would wait again
-    ├── StageFailed                an error inside a stage that nobody foresaw: a defect, whose details stay out of logs and views
+    ├── Quarantined                the run's process died too often; not restarted until a person retries it
+    ├── StageNotBegun              a stage waited too long for a slot or a container
+    ├── StageFailed                an unexpected error inside a stage: a bug, whose details stay out of logs and views
     └── TransientError             again, with back-off: network, preemption, a lost worker
-        ├── ArtifactMissing        a reference whose artifact is gone (garbage-collected); the run recomputes it
+        ├── ArtifactMissing        the artifact was deleted (by gc); the run recomputes it
         ├── ApiUnreachable         the Prefect API does not answer, or the temporary one does not start
-        ├── DownloadFailed         stalled, cut short, or a 5xx, after the download's own resumes
-        ├── WorkerLost             a remote worker died or was stopped under a stage, more often than is put up with
-        └── StageTimeout           a stage hangs, or has worked for longer than the recording's duration allows
+        ├── DownloadFailed         stalled, cut short, or a 5xx, after the download was resumed several times
+        ├── WorkerLost             a remote worker died or was stopped during a stage, more often than allowed
+        └── StageTimeout           a stage hangs, or exceeds the time limit for the recording's duration
 
 The REST API's client adds a branch of its own (`stenoflow.client.errors`).
 """
@@ -76,7 +76,7 @@ class Retry(Enum):
 class StenoError(Exception):
     """Root of all errors a user can meet.
 
-    The message is one clear sentence that says what is wrong and what to do. `code` is stable and
+    The message says what is wrong and what to do, in one sentence. `code` is stable and
     machine-readable; `exit_code` is the command line's.
 
     A cure that names an option, a setting or a command is given apart, as `cure`: it is of use to whoever runs the command or
@@ -180,7 +180,7 @@ class UnreadableArtifact(StenoError):
     code = "unreadable_artifact"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"The file {path.name} of an earlier stage cannot be read; run again to recompute it.")
+        super().__init__(f"The file {path.name} of an earlier stage is not readable; run again to recompute it.")
         self.path = path
 
 

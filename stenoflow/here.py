@@ -76,7 +76,7 @@ def transcribe(
         if failure is not None:
             raise _error(failure, transcript)
         if transcript is None:
-            raise TranscribeFailed("`steno transcribe` ended without a transcript and without saying why.", "unknown")
+            raise TranscribeFailed("`steno transcribe` ended without a transcript or an error; please report it.", "unknown")
         return transcript
 
 
@@ -106,7 +106,7 @@ def _events(command: list[str], given: bytes) -> Iterator[dict[str, Any]]:
                 process.kill()
             raise
         if process.wait() not in range(256):
-            raise TranscribeFailed(f"The process was ended by signal {-process.returncode}.", "killed")
+            raise TranscribeFailed(f"The process was killed by signal {-process.returncode}.", "killed")
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines()
         if process.returncode and lines:

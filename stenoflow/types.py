@@ -40,7 +40,8 @@ class Word(Frozen):
     timing: Timing
     speaker: str | None = None
     speaker_source: SpeakerSource | None = Field(
-        None, description="`overlap`: the word lies in a turn; `nearest`: in none, the nearest turn's speaker was taken."
+        None,
+        description="`overlap`: the word lies in a turn; `nearest`: it lies in none and has the speaker of the nearest turn.",
     )
 
 
@@ -51,7 +52,7 @@ class Segment(Frozen):
     end: float
     text: str
     speaker: str | None = None
-    avg_logprob: float | None = Field(None, description="Of the chunk that it is of, as Whisper gave it; so is the next.")
+    avg_logprob: float | None = Field(None, description="Of the segment's chunk, as reported by Whisper; so is the next.")
     no_speech_prob: float | None = None
     words: tuple[Word, ...] = ()
 

@@ -33,13 +33,13 @@ class StageCall(Frozen):
     batch_size: int | None = None
     """Chunks decoded at once; None where that is found out. No part of the key."""
     backend: str | None = None
-    """Where it is computed; as the settings say when left out. No part of the key."""
+    """Where it is computed; by default as the settings say. No part of the key."""
     arithmetic: str = ""
     """What its networks compute on and in; empty for what a CPU does by default."""
     again: bool = False
     """It is computed although its result is cached. No part of the key."""
     label: str = ""
-    """What tells this task run from its siblings in Prefect's views: the model."""
+    """Distinguishes this task run from its siblings in Prefect's views: the model."""
 
     @property
     def key(self) -> str:
@@ -132,7 +132,7 @@ def outcome_in(record: bytes, key: str) -> StageOutcome:
     """
     outcome = StageOutcome.model_validate(parsed(_Record, record).result, extra="ignore")
     if outcome.key not in ("", key):
-        raise ValueError("the record is of another stage")
+        raise ValueError("the record belongs to another stage")
     return outcome
 
 

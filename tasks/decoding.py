@@ -96,7 +96,7 @@ def known_audio(record: str, call: FetchCall) -> ArtifactRef | None:
         return None  # of several tracks, another may be tagged with that language
     if ref.meta["duration"] > call.longest:
         raise MediaTooLong(
-            f"The recording lasts {ref.meta['duration']:.0f} s, above the cap of {call.longest:.0f} s ({_limit(call)})."
+            f"The recording lasts {ref.meta['duration']:.0f} s, above the limit of {call.longest:.0f} s ({_limit(call)})."
         )
     return ref
 
@@ -138,7 +138,7 @@ def limit_named(call: FetchCall) -> Iterator[None]:
 
 def _limit(call: FetchCall) -> str:
     """What a recording's length is limited by."""
-    return "STENO_LIMITS__MAX_DURATION" if call.longest != call.max_duration else "the limit that this run was given"
+    return "STENO_LIMITS__MAX_DURATION" if call.longest != call.max_duration else "the limit of this run"
 
 
 @contextlib.contextmanager
@@ -149,6 +149,6 @@ def no_space_translated() -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_SPACE:
             raise StorageFull(
-                "No space left for the recording", cure="free some, or point STENO_SCRATCH and STENO_STORE elsewhere"
+                "No space left for the recording", cure="free some, or set STENO_STORE and STENO_SCRATCH to another disk"
             ) from error
         raise

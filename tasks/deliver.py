@@ -16,7 +16,7 @@ from infra.webhooks import signed, subscription
 from stenoflow.errors import StenoError
 from tasks.records import RecordStorage
 
-_NOBODY = Answer(None, "The address is not kept any more")
+_NOBODY = Answer(None, "The address has expired")
 
 
 async def _deliver(number: int, to: str, message_id: str, body: str) -> State[Answer]:

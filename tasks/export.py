@@ -100,7 +100,7 @@ async def check_output(output: Output, name: str, source: str) -> None:
     await in_thread(check, lambda _: None, "export")
 
 
-async def check_kept(output: Output, recording: Recording, source: str) -> None:
+async def check_overwrites(output: Output, recording: Recording, source: str) -> None:
     """Refuse outputs in whose place is what was not written for this recording. Raises OutputExists, OutputIsRecording."""
     targets = list(output.targets(recording.stem).values())
 
@@ -196,10 +196,10 @@ def refusals(target: str) -> Iterator[None]:
                 f"No space left while writing {without_secrets(target)}", cure="free some, or choose another --output-dir"
             ) from error
         if outputs.is_url(target) and remote_fault(error) is RemoteFault.TRANSIENT:
-            raise TransientError(f"The storage of {without_secrets(target)} did not answer; try again later.") from error
+            raise TransientError(f"The storage of {without_secrets(target)} did not respond; try again later.") from error
         if not isinstance(error, OSError):
             raise
         why = error.strerror or type(error).__name__
         raise OutputNotWritable(
-            f"The output {without_secrets(target)} cannot be written ({why})", cure="choose another --output-dir"
+            f"The output {without_secrets(target)} is not writable ({why})", cure="choose another --output-dir"
         ) from error

@@ -2,7 +2,7 @@
 
 Between our tasks travel references that are made anew from each result, so Prefect cannot see what came from where; what
 it does see is chance (it remembers results by the address of their parts, and every stage is handed the very same name
-and duration that `fetch` returned). So the calls are quoted, and each task run is told whom it follows.
+and duration that `fetch` returned). So the calls are quoted, and each task run gets its predecessors explicitly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def after(stage: str) -> tuple[str, ...]:
 
 
 def edges(stage: str, task_runs: Mapping[str, UUID]) -> list[State[bool]]:
-    """What a stage's task is told to wait for, given the task runs so far.
+    """The task runs that a stage's task waits for.
 
     A state of each is made up: with the true one, Prefect would read the result again from the store, and would refuse
     to merge after a failed diarization. The task runs have ended anyway.

@@ -20,7 +20,7 @@ from infra.progress import StageEvent, publish
 from tasks.records import forget, look_up
 from tasks.report import run_id
 
-WAITING = "waiting for another run that computes the same"
+WAITING = "waiting for another run that computes the same stage"
 _FIRST_PAUSE, _SHORT_PAUSE, _LONGEST_PAUSE = 0.1, 0.3, 1.0
 
 

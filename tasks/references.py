@@ -59,7 +59,7 @@ class ReferenceSet:
     without_truth: tuple[str, ...]
     """Recordings that were left out, because nothing says what is true of them."""
     left_out: tuple[str, ...]
-    """Files that somebody still writes."""
+    """Files that are still being written."""
 
 
 class ReferencesCall(Frozen):
@@ -105,9 +105,9 @@ def _read_all(call: ReferencesCall, report: ProgressSink) -> ReferenceSet:
     kept = [case for case in found if case.reference is not None or case.problem is not None]
     if not any(case.reference or case.problem for case in kept):
         raise InvalidReference(
-            f"None of the {len(listed)} recordings has a truth beside it; put {', '.join(SUFFIXES)} of the same name there, or name them in a manifest."
+            f"None of the {len(listed)} recordings has a reference next to it; add {', '.join(SUFFIXES)} with the same name, or list them in a manifest."
             if listed
-            else "There is no recording among the references; name a folder with recordings and their truth, or a manifest."
+            else "No recording found among the references; give a folder with recordings and references, or a manifest."
         )
     later = {name for entry, name in zip(listed, names, strict=True) if isinstance(entry, Refused) and entry.later}
     return ReferenceSet(

@@ -49,7 +49,7 @@ class StageReport(Frozen):
     computed_by: str = ""
     """The flow run that computed it; another one when the result was reused."""
     label: str = ""
-    """What tells the stage's task run from its siblings: the model, or what was asked for."""
+    """Distinguishes the stage's task run from its siblings: the model, or the request."""
     gpu: str = ""
     """The type of the rented GPU."""
     shards: int = 1
@@ -129,7 +129,7 @@ class Costs:
         self.rented[stage] = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
 
     def failed(self, stage: str, began: float, backend: str) -> None:
-        """A stage that began at `began` has failed on that backend; what it rented until then, nobody told us."""
+        """A stage that began at `began` has failed on that backend; its rental until then is unknown."""
         if stage in AROUND or backend == "local":
             self.spans[stage] = (began, time.perf_counter())
         else:
@@ -156,7 +156,7 @@ class RunLog:
     redo: frozenset[str] = frozenset()
     """Stages to compute although they are cached, unless this very run has done so before it was interrupted."""
     backend: str | None = None
-    """Where the run's stages are computed; as the settings say when left out."""
+    """Where the run's stages are computed; by default as the settings say."""
     _costs: Costs = field(default_factory=Costs)
 
     def skip(self, stage: str, why: str) -> None:

@@ -30,12 +30,12 @@ class ScoreCall:
     reference: Reference
     options: ScoringOptions
     diarized: bool
-    """Speakers were asked for and could be had."""
+    """Speakers were requested and are available."""
     language: str | None
     stages: tuple[StageReport, ...]
     """Of the run that made the transcript."""
     label: str
-    """What tells this task run from its siblings in Prefect's views."""
+    """Distinguishes this task run from its siblings in Prefect's views."""
 
 
 class Scored(Frozen):

@@ -20,11 +20,11 @@ from infra.usage import in_use, noted
 from speech.stages import STAGES, StageName, step_of
 from tasks.calls import StageCall, outcome_in
 from tasks.locking import StageLocks
-from tasks.patience import Patience
 from tasks.records import RecordStorage
 from tasks.report import RunLog, defects_contained, progress_of, run_id, started
 from tasks.retrying import current_attempts, retry_condition, with_retries
 from tasks.stopping import ends_cancelled
+from tasks.time_limits import TimeLimits
 
 
 @dataclass
@@ -49,10 +49,10 @@ async def compute_stage(call: StageCall) -> dict[str, Any]:
     fresh = call.again and attempts.count == 1
     job = call.job(runtime_of(settings, batch_size), fresh=fresh, larger=attempts.larger)
     backend = compute.get_compute(settings, call.backend)
-    patience = Patience(call.shown_as, call.duration, batch_size, settings.timeout)
+    limits = TimeLimits(call.shown_as, call.duration, batch_size, settings.timeout)
     with defects_contained(call.shown_as), logging_to(get_run_logger().info):
-        async with patience.limits():
-            outcome = await backend.run(job, patience.watching(progress_of(call.shown_as)))
+        async with limits.enforced():
+            outcome = await backend.run(job, limits.watching(progress_of(call.shown_as)))
     return outcome.model_copy(update={"run": run_id()}).model_dump(mode="json")
 
 

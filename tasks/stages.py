@@ -119,4 +119,4 @@ def _how_many(speakers: ClusterParams) -> str:
         return f"{speakers.num_speakers} speakers"
     if low or high:
         return f"{low or 1} to {high or 'any number of'} speakers"
-    return "any number of speakers"
+    return "an unknown number of speakers"

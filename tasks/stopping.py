@@ -23,7 +23,7 @@ C = TypeVar("C")
 
 @dataclass
 class Stop:
-    """Whether somebody asked for this run to stop."""
+    """Whether a stop of this run was requested."""
 
     asked: bool = False
 
@@ -50,16 +50,16 @@ def ends_cancelled(stage: Callable[[C], Awaitable[dict[str, Any]]]) -> Callable[
         try:
             return await stage(call)
         except asyncio.CancelledError:
-            if not await stop_was_asked_for():
+            if not await stop_requested():
                 raise
             keep_no_result()
-            return Cancelled(message="The run was cancelled while the stage was at work.")
+            return Cancelled(message="The run was cancelled during the stage.")
 
     return body
 
 
-async def stop_was_asked_for() -> bool:
-    """Whether the run is being cancelled; a process that a worker ends is told no more than that it ends."""
+async def stop_requested() -> bool:
+    """Whether the run is being cancelled; a worker only signals its process to end, without the reason."""
     stop, context = _stop.get(), FlowRunContext.get()
     if stop is not None and stop.asked:
         return True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import stenoflow.errors
-from api.cures import CURES, told
+from api.cures import CURES, message_for_callers
 from flows.result import DiarizationFailed
 from infra.compute import LocalCompute
 from stenoflow.errors import OutOfMemory, StenoError, UnknownModel
@@ -66,10 +66,15 @@ def test_an_error_says_its_cure_and_other_doors_say_theirs() -> None:
     error = UnknownModel("Unknown model 'x'", cure="give a folder. Did you mean 'y'?")
     assert error.message == str(error) == "Unknown model 'x'; give a folder. Did you mean 'y'?"
     assert (
-        told(error.code, error.message, error.happened) == "Unknown model 'x'. `GET /v1/models` lists those that can be named."
+        message_for_callers(error.code, error.message, error.happened)
+        == "Unknown model 'x'. `GET /v1/models` lists the available models."
     )
     plain = OutOfMemory("Memory ran out.")
-    assert (plain.cure, plain.happened, told(plain.code, plain.message, None)) == ("", plain.message, plain.message)
+    assert (plain.cure, plain.happened, message_for_callers(plain.code, plain.message, None)) == (
+        "",
+        plain.message,
+        plain.message,
+    )
 
 
 def test_cures_of_the_api_name_nothing_of_other_doors() -> None:

@@ -1,4 +1,4 @@
-"""A call is a job: submitted, waited for, and read from the store. Whoever hangs up, the job goes on."""
+"""A call is a job: submitted, awaited, and read from the store. The job continues if the client disconnects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 JOB_ID = "X-Steno-Job-Id"
-"""Names the job under which the transcript is to be had as well: `/transcribes/{job_id}`."""
+"""Header with the id of the job, at `/transcribes/{job_id}`."""
 _BEAT = 5.0
 """Seconds between two comments in a stream: clients and proxies give up on silence."""
 
@@ -77,7 +77,7 @@ async def streamed(jobs: Jobs, run: FlowRun, form: TranscriptionForm) -> AsyncIt
 
 def _events(found: Transcript | Refusal, form: TranscriptionForm) -> Iterator[str]:
     if isinstance(found, Refusal):
-        yield json.dumps(envelope.told(found))
+        yield json.dumps(envelope.as_event(found))
         return
     for event in shapes.events(found, form):
         yield event.model_dump_json(exclude_none=True)
@@ -95,8 +95,8 @@ async def _transcript(jobs: Jobs, run: FlowRun) -> Transcript | Refusal:
         return Refusal(
             504,
             "still_under_way",
-            f"The recording is still being transcribed. The job goes on: its transcript will be at /transcribes/{run.id}; "
-            "with `stream=true` a call can take longer.",
+            f"The recording is still being transcribed. The job continues; its transcript will be at /transcribes/{run.id}. "
+            "Calls with `stream=true` may take longer.",
         )
     seen = await jobs.seen(run, stages=False)
     code, message = states.error_of(seen, status) or ("unexpected", "The job failed.")

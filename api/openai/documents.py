@@ -19,16 +19,16 @@ from api.openai.schemas import (
 )
 
 _MEANING = {
-    400: "A parameter is refused, or the body is no whole form; `param` says which one.",
-    401: "No API key, or one that is not known.",
+    400: "A parameter is not valid (`param` names it), or the form is incomplete.",
+    401: "The API key is missing or not valid.",
     404: "No such model.",
     408: "The body did not arrive in time.",
-    409: "The job was canceled while it was waited for.",
+    409: "The job was canceled during the call.",
     413: "The body is too large.",
-    429: "A limit of the key is reached; `Retry-After` says when to come back.",
-    503: "The orchestrator or the store does not answer, or a model cannot be had.",
-    504: "The job takes longer than a call may; it goes on, and `X-Steno-Job-Id` names it.",
-    507: "No space is left.",
+    429: "A limit of the key is reached; retry after `Retry-After` seconds.",
+    503: "The orchestrator, the store or a model is unavailable.",
+    504: "The job takes longer than the limit of a call. It continues under the id in `X-Steno-Job-Id`.",
+    507: "No space left.",
 }
 _ALWAYS = (401, 429, 503)
 _REFERENCE = "#/components/schemas/{model}"

@@ -42,18 +42,18 @@ class ErrorEnvelope(BaseModel):
 
 
 class Refusal(NamedTuple):
-    """An error that is told later, within a stream or with headers of its own."""
+    """An error to send later, in a stream or with additional headers."""
 
     status: int
     code: str
     detail: str
     param: str | None = None
     again: bool = False
-    """Whether the same call may succeed; clients that try again by themselves are told."""
+    """Whether a retry may succeed, for clients that retry automatically."""
 
 
-def wanted(request: Request) -> bool:
-    """Whether whoever asks is a client of OpenAI's."""
+def applies_to(request: Request) -> bool:
+    """Whether the request uses OpenAI's API."""
     path: str = request.scope.get("path", "")
     return path.startswith(PREFIX)
 
@@ -79,7 +79,7 @@ def refused(refusal: Refusal, headers: Mapping[str, str]) -> Response:
     return Response(body.model_dump_json(), status_code=status, headers=told, media_type="application/json")
 
 
-def told(refusal: Refusal) -> dict[str, Any]:
+def as_event(refusal: Refusal) -> dict[str, Any]:
     """The same as an event of a stream."""
     return _translated(refusal.status, refusal.code, refusal.detail, param=refusal.param)[1].model_dump()
 

@@ -1,4 +1,4 @@
-"""OpenAI's forms, read as requests of ours. What cannot be done is refused in a sentence rather than left out."""
+"""OpenAI's forms, read as requests of ours. Unsupported parameters are rejected with the reason, not ignored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ F = TypeVar("F", bound=BaseModel)
 _LISTS = ("timestamp_granularities[]", "keywords[]")
 _VAD = "chunking_strategy[type]"
 _NOT_HERE = {
-    "include": "Log probabilities of tokens are not kept; `verbose_json` has `avg_logprob` of each segment.",
-    "known_speaker_names": "Speakers are not recognised by samples of their voices here; `diarized_json` calls them A, B, ….",
-    "known_speaker_references": "Speakers are not recognised by samples of their voices here; leave the samples out.",
-    "languages": "Give the one `language` that is spoken, or leave it out to have it detected.",
-    "chunking_strategy": "Voice activity detection has no thresholds to set here; give `auto`, or leave it out.",
+    "include": "Token log probabilities are not supported; `verbose_json` has `avg_logprob` per segment.",
+    "known_speaker_names": "Speaker samples are not supported; `diarized_json` labels speakers A, B, ….",
+    "known_speaker_references": "Speaker samples are not supported; omit them.",
+    "languages": "Give a single `language`, or omit it to detect the language.",
+    "chunking_strategy": "Thresholds of voice activity detection are not supported; give `auto`, or omit it.",
 }
 """Parameters of OpenAI's that are refused, and why."""
 _FORMATS = {"srt": "srt", "vtt": "vtt", "text": "txt"}
@@ -34,13 +34,11 @@ def transcription(fields: Fields, *, has_file: bool) -> TranscriptionForm:
     """What `POST /v1/audio/transcriptions` asks for. Raises Unprocessable."""
     form = _read(fields, has_file, TranscriptionForm)
     if form.timestamp_granularities and form.response_format != "verbose_json":
-        raise _refused("timestamp_granularities[]", "timestamp_granularities[] needs `response_format` verbose_json.")
+        raise _refused("timestamp_granularities[]", "timestamp_granularities[] requires `response_format` verbose_json.")
     if form.stream and form.response_format not in ("json", "text", "diarized_json"):
-        raise _refused("stream", f"{form.response_format} cannot be streamed; take json, text or diarized_json.")
+        raise _refused("stream", f"{form.response_format} cannot be streamed; use json, text or diarized_json.")
     if form.model_dump(include=set(SPEAKERS), exclude_none=True) and not diarized(form):
-        raise _refused(
-            "num_speakers", f"Speakers are told apart with `response_format` diarized_json, or the model {DIARIZING}."
-        )
+        raise _refused("num_speakers", f"To identify speakers, use `response_format` diarized_json or the model {DIARIZING}.")
     return form
 
 
@@ -50,7 +48,7 @@ def translation(fields: Fields, *, has_file: bool) -> TranslationForm:
 
 
 def diarized(form: AudioForm) -> bool:
-    """Whether speakers are to be told apart."""
+    """Whether to identify speakers."""
     return form.response_format == "diarized_json" or (isinstance(form, TranscriptionForm) and form.model == DIARIZING)
 
 
@@ -76,7 +74,7 @@ def _named(hotwords: str | None, form: TranscriptionForm) -> str | None:
     """What is likely to be said. Raises Unprocessable where it is too much."""
     text = " ".join(filter(None, [hotwords, *form.keywords]))
     if len(text) > MOST_TEXT:
-        raise _refused("keywords[]", f"keywords[]: together they are longer than {MOST_TEXT} characters; leave some out.")
+        raise _refused("keywords[]", f"keywords[]: longer than {MOST_TEXT} characters in total; remove some.")
     return text or None
 
 
@@ -92,11 +90,11 @@ def _read(fields: Fields, has_file: bool, model: type[F]) -> F:
         elif name not in known:
             raise _unknown(name, model)
         elif len(given) > 1:
-            raise _refused(name, f"{name}: given {len(given)} times.")
+            raise _refused(name, f"{name}: given {len(given)} times; give it once.")
         elif given[0] != "":
             value[name] = given[0]
     if not has_file:
-        raise _refused(FILE, f"Give the recording as the part `{FILE}`.", "missing")
+        raise _refused(FILE, f"Send the recording as the part `{FILE}`.", "missing")
     return checked(value, model)
 
 

@@ -48,8 +48,8 @@ def _owner(name: str, settings: StenoSettings) -> str | None:
 
 
 def found(name: str, settings: StenoSettings) -> Model:
-    """The model of that name. Raises Unprocessable, which the door tells as 404, when there is none."""
+    """The model with that name. Raises Unprocessable, which the API reports as 404, when there is none."""
     for model in listed(settings):
         if model.id == name:
             return model
-    raise Unprocessable("There is no model of that name; `GET /v1/models` lists them.", code="unknown_model")
+    raise Unprocessable("There is no model with that name; `GET /v1/models` lists them.", code="unknown_model")

@@ -82,6 +82,6 @@ async def _submitted(
         pass
     async with jobs.stored.room(caller, request) as room:
         form, upload = await received(request, jobs.settings.api, room.limit, understand)
-        assert upload is not None, "forms without a recording are refused"
+        assert upload is not None, "forms without a recording are rejected"
         room.kept = upload.bytes
         return form, await calls.submitted(jobs, form, upload, caller, idempotency_key)

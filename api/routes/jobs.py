@@ -42,7 +42,7 @@ FormatName = Annotated[str, Path(description=f"One of {', '.join(FORMATS)}.")]
 def _written_out(value: Any) -> Any:
     """Pydantic takes a number for seconds since 1970, which the document does not promise."""
     if isinstance(value, str) and not re.match(r"\d{4}-\d{2}-\d{2}", value):
-        raise ValueError("give it as 2026-01-31T12:00:00Z")
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
     return value
 
 
@@ -50,7 +50,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return utc(moment)
     except OverflowError:
-        raise ValueError("is beyond the years 1 to 9999") from None
+        raise ValueError("must be in the years 1 to 9999") from None
 
 
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
@@ -68,7 +68,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
 }
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events; the schema is of each of them, and its `data` is JSON.",
+        "description": "Server-sent events. The schema describes one event; its `data` is JSON.",
         "content": {
             "text/event-stream": {
                 "schema": {
@@ -79,14 +79,14 @@ _STREAM: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    204: {"description": "The job has ended, and `Last-Event-ID` is of the event that said so: nothing more comes."},
+    204: {"description": "The job has ended and `Last-Event-ID` is its last event: there are no more events."},
 }
 
 
 @router.get(
     "/transcribes",
     response_model=None,
-    responses={200: {"model": JobList | Job, "description": "Jobs; the job where `job_id` names one."}, **problems(404, 422)},
+    responses={200: {"model": JobList | Job, "description": "A page of jobs; with `job_id`, that job."}, **problems(404, 422)},
 )
 async def list_jobs(
     caller: CurrentCaller,
@@ -148,7 +148,7 @@ async def stream_job_events(
 async def get_transcript(job_id: str, format: FormatName, caller: CurrentCaller, jobs: TheJobs) -> Response:
     """Get the transcript as a file, in any format."""
     if format not in FORMATS:
-        raise JobNotFound(f"There is no such format; take one of {', '.join(FORMATS)}.", code="unknown_format")
+        raise JobNotFound(f"There is no such format; use one of {', '.join(FORMATS)}.", code="unknown_format")
     run = await jobs.find(job_id, caller)
     text = await rendered(await jobs.result(run), format, run.parameters.get("request") or {})
     headers = {"Content-Disposition": f'inline; filename="{run.id}.{format}"'}
@@ -190,7 +190,7 @@ async def legacy_result(job_id: str, caller: CurrentCaller, jobs: TheJobs) -> Re
     status_code=202,
     openapi_extra=RETRY,
     responses={
-        200: {"model": Job, "description": "With `wait`: the job, which has ended."},
+        200: {"model": Job, "description": "With `wait`: the ended job."},
         202: ACCEPTED,
         **problems(400, 404, 408, 409, 413, 415, 422),
     },

@@ -28,7 +28,7 @@ router = APIRouter(tags=["jobs"])
 ACCEPTED = {
     "model": JobAccepted,
     "description": "The job is queued.",
-    "headers": {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}},
+    "headers": {"Location": {"description": "URL of the job.", "schema": {"type": "string"}}},
 }
 Wait = Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the job to end before responding.")]
 IdempotencyKey = Annotated[
@@ -47,7 +47,7 @@ IdempotencyKey = Annotated[
     status_code=202,
     openapi_extra=SUBMISSION,
     responses={
-        200: {"model": ChunkResult | Job, "description": "A chunk's text; or, with `wait`, the job, which has ended."},
+        200: {"model": ChunkResult | Job, "description": "The text of the chunk; or, with `wait`, the ended job."},
         202: ACCEPTED,
         **problems(400, 408, 413, 415, 422, 507),
     },
@@ -101,10 +101,12 @@ def _largest(settings: ApiSettings) -> int:
 
 def _check(body: JobRequest) -> None:
     if body.audio_url is None:
-        raise BadRequest("Give `audio_url` (a job) or `audio_chunk` (answered at once), or send the recording as a form.")
+        raise BadRequest(
+            "Give `audio_url` (creates a job) or `audio_chunk` (answered immediately), or send the recording as a form."
+        )
     for name in ("session_id", "final"):
         if getattr(body, name) is not None:
-            raise BadRequest(f"`{name}` is for audio chunks.")
+            raise BadRequest(f"`{name}` applies to audio chunks only; leave it out.")
 
 
 async def _chunk(given: Submission, caller: Caller, jobs: Jobs) -> Response:

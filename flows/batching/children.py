@@ -24,7 +24,7 @@ _TAG = "stenoflow-batch"
 _PAGE = 200
 _AT_ONCE = 10
 """Runs that are cancelled at the same time."""
-INTERRUPTED = "Its batch was interrupted."
+INTERRUPTED = "The batch was interrupted."
 
 
 class Children:
@@ -116,7 +116,7 @@ class Children:
         await asyncio.gather(*map(cancel, unfinished), return_exceptions=True)
 
     async def close_left(self) -> None:
-        """Nobody goes on with what is left: recordings that are gone from the list, or beyond its limit."""
+        """Cancel leftover runs: their recordings are no longer listed, or beyond the limit."""
         from prefect.states import Crashed
 
         for run in self.left.values():
@@ -144,7 +144,7 @@ class Children:
         await self._leave_cancelled_batch(run)
         if self.tag not in run.tags:
             await self.client.update_flow_run(run.id, tags=[*run.tags, self.tag])
-        message = f"Continues flow run {run.id}, made by an earlier batch."
+        message = f"Resumes flow run {run.id} of an earlier batch."
         await self.client.set_task_run_state(node, Completed(message=message), force=True)
 
     async def _leave_cancelled_batch(self, run: FlowRun) -> None:
@@ -163,7 +163,7 @@ class Children:
 
 
 def _cancelled(run: FlowRun) -> State:
-    """The state that ends the run: whoever executes it ends it, and where nobody does it is over at once."""
+    """The state that ends the run: its process ends it, or without a process it ends immediately."""
     from prefect.states import Cancelled, Cancelling
 
     waiting = run.state is not None and run.state.is_scheduled()

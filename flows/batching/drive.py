@@ -40,7 +40,7 @@ class BatchEvent:
 
 
 _batches: Subscribers[BatchEvent] = Subscribers()
-tell = _batches.publish
+notify = _batches.publish
 watching = _batches.listening
 """Have a listener told of every recording that begins or ends inside the block."""
 
@@ -178,7 +178,7 @@ class Drive:
             await self._one_ended()
         while self._suspects:
             plan, beside_others = self._suspects.popleft()
-            self._log.warning("%s was at work when its process died; it is tried again alone.", plan.item.name)
+            self._log.warning("%s was running when its process died; it is retried alone.", plan.item.name)
             await self._alone(plan, beside_others)
 
     async def _alone(self, plan: Planned, beside_others: bool) -> None:
@@ -205,7 +205,7 @@ class Drive:
         run = await _to_its_end(self._children.create(plan, plan.request, scheduled=scheduled))
         if not scheduled:
             run = await self._children.reopen(run, beside_others=beside_others)
-        tell(BatchEvent("began", plan.item.name, str(run.id)))
+        notify(BatchEvent("began", plan.item.name, str(run.id)))
         state = await self._place.execute(run, by_hand=plan.by_hand)
         outcome = None if state.startswith(("Crashed", "Deleted")) else await read_outcome(str(run.id))
         row = plan.row.model_copy(update={"run": str(run.id), "campaign": self._campaign})
@@ -223,7 +223,7 @@ class Drive:
                 await asyncio.to_thread(keep_ended, plan.key, row)
         except Exception as error:
             why = error.message if isinstance(error, StenoError) else type(error).__name__
-            self._log.warning("How %s ended could not be kept, so a later batch takes it again: %s", row.name, why)
+            self._log.warning("Could not store the outcome of %s, so a later batch processes it again: %s", row.name, why)
         if row.state != "done":
             self._log.warning("%s %s: %s", row.name, row.state, row.detail)
         self._enter(row)
@@ -236,7 +236,7 @@ class Drive:
         self._table.add(row)
         if row.state == "left":
             return
-        tell(BatchEvent("ended", row.name, row.run, row))
+        notify(BatchEvent("ended", row.name, row.run, row))
         if self._table.settled % _LOG_EVERY == 0:
             self._log.info("%s", ", ".join(f"{count} {state}" for state, count in self._table.counts.items()))
 
@@ -257,7 +257,7 @@ def _skipped(plan: Planned) -> bool:
 
 def _row_of_twin(plan: Planned, row: Ended) -> Ended:
     """The row of an entry that names a recording which another entry named before. Its seconds and cost count once."""
-    again = f"listed twice: it is the same recording as {row.name}"
+    again = f"listed twice: same recording as {row.name}"
     detail = f"{again}; {row.detail}" if row.detail else again
     return row.model_copy(
         update={"name": plan.row.name, "line": plan.row.line, "detail": detail, "duration": None, "seconds": None, "cost": 0.0}

@@ -22,7 +22,7 @@ from stenoflow.types import Frozen
 State = Literal["done", "failed", "quarantined", "skipped", "left"]
 """`left`: no recording, found beside those that are listed."""
 
-NOTHING_KNOWN = "the run ended without saying why; its log in Prefect may tell"
+NOTHING_KNOWN = "the run ended without a reason; see its log in Prefect"
 
 
 class Ended(Frozen):
@@ -133,7 +133,7 @@ def _of_a_later_version(content: bytes) -> Ended | None:
     costs little, since its stages are finished."""
     try:
         row = json.loads(content)
-        return Ended(name=row["name"], state="done", detail="noted by a later version of Stenoflow")
+        return Ended(name=row["name"], state="done", detail="recorded by a later version of Stenoflow")
     except (ValueError, TypeError, LookupError):
         return None
 

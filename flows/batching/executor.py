@@ -36,13 +36,13 @@ class _Channel:
         self._file = file
         self._guard = threading.Lock()
 
-    def tell(self, line: dict[str, Any]) -> None:
+    def emit(self, line: dict[str, Any]) -> None:
         with self._guard, contextlib.suppress(BrokenPipeError, ValueError):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
 
     def event(self, event: StageEvent) -> None:
-        self.tell({"event": asdict(event)})
+        self.emit({"event": asdict(event)})
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ async def _execute(order: dict[str, Any], channel: _Channel, at_work: set[str]) 
         state = f"Crashed ({type(error).__name__})"
     finally:
         at_work.discard(str(run.id))
-        channel.tell({"ended": str(run.id), "state": state, "rss": _resident()})
+        channel.emit({"ended": str(run.id), "state": state, "rss": _resident()})
 
 
 async def _mark_cancelled(run: Any) -> None:

@@ -65,8 +65,8 @@ class Executor:
         if self._process is None or self._reader is None:
             return
         if cancel and self._process.returncode is None:
-            await self._tell({"cancel": True})
-        await self._tell({"end": True})
+            await self._send({"cancel": True})
+        await self._send({"end": True})
         try:
             await asyncio.wait_for(self._process.wait(), _STOP_PATIENCE if cancel else None)
         except TimeoutError:
@@ -95,7 +95,7 @@ class Executor:
         self._reader = asyncio.create_task(self._read(self._process))
         return self._process
 
-    async def _tell(self, line: dict[str, Any]) -> None:
+    async def _send(self, line: dict[str, Any]) -> None:
         assert self._process is not None and self._process.stdin is not None
         with contextlib.suppress(ConnectionError, RuntimeError):
             self._process.stdin.write(json.dumps(line).encode() + b"\n")

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator
 
 from infra.compute import get_store
-from infra.processes import is_gone, this_process
+from infra.processes import has_exited, this_process
 from infra.settings import get_settings
 from speech.stored import parsed
 from stenoflow.errors import TransientError
@@ -108,13 +108,13 @@ async def _wait_until_free(key: str, found: Lease, run: str) -> Lease | None:
 
 def _busy(run: str) -> BatchBusy:
     return BatchBusy(
-        f"Another batch of these recordings with these options is at work (run {run or 'unknown'}); wait for it, or cancel it."
+        f"Another batch of these recordings with these options is running (run {run or 'unknown'}); wait for it or cancel it."
     )
 
 
 def _free(lease: Lease, run: str) -> bool:
     """Run out, its process gone, or that of an earlier execution of the same run, which Prefect has ended."""
-    return lease.until <= time.time() or lease.run == run or is_gone(lease.process)
+    return lease.until <= time.time() or lease.run == run or has_exited(lease.process)
 
 
 async def _renew(key: str, lease: Lease, holder: asyncio.Task[object], ended: asyncio.Event) -> bool:
@@ -138,7 +138,7 @@ def _name(key: str) -> str:
 
 
 def _read(key: str) -> Lease | None:
-    """The lease; one that cannot be read (damaged, or of a later version) is held, by nobody known, until it would run out."""
+    """The lease; an unreadable one (damaged, or of a later version) counts as acquired, by an unknown run, until its expiry."""
     content = get_store().read_record(_name(key))
     try:
         return parsed(Lease, content) if content else None

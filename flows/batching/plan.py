@@ -166,7 +166,7 @@ def _known(plan: Planned, row: Ended, campaign: str, request: BatchRequest, retr
         return plan._replace(by_hand=True)
     if row.again:
         return plan
-    why = f"failed before, and would again: {row.detail}"
+    why = f"failed before and would fail again: {row.detail}"
     return plan._replace(row=row.model_copy(update={"state": "skipped", "detail": why}), settled=True)
 
 

@@ -35,7 +35,7 @@ class BatchResult(Frozen):
     done: int
     failed: int
     quarantined: int
-    """Set aside because they kept killing the process that computed them."""
+    """Quarantined because they kept killing the process that computed them."""
     skipped: int
     left: int = 0
     """Files beside the recordings that are none."""
@@ -58,17 +58,17 @@ class BatchResult(Frozen):
 
     @property
     def sentence(self) -> str:
-        """`980 done, 20 set aside, 3 skipped.`"""
+        """`980 done, 20 quarantined, 3 skipped.`"""
         counts = {
             "done": self.done,
             "failed": self.failed,
-            "set aside": self.quarantined,
+            "quarantined": self.quarantined,
             "skipped": self.skipped,
         }
         shown = [f"{count} {what}" for what, count in counts.items() if count]
         if self.left:
             shown.append(f"{self.left} file{'s' if self.left > 1 else ''} left: not recordings")
-        return f"{', '.join(shown) or 'nothing listed'}{'; the others wait for the next time' if self.more else ''}."
+        return f"{', '.join(shown) or 'nothing listed'}{'; the others are left for the next batch' if self.more else ''}."
 
 
 class Table:
@@ -139,7 +139,7 @@ class Table:
             table=self._target if wanted and trouble is None else None,
             exit_code=self._exit_code() or (trouble.exit_code if trouble else 0),
             problems=tuple(self._problems),
-            trouble=f"The batch's table is missing, or lacks rows. {trouble.message}" if trouble else "",
+            trouble=f"The table of the batch is missing or incomplete. {trouble.message}" if trouble else "",
         )
 
     def _put(self) -> StenoError | None:
@@ -151,9 +151,11 @@ class Table:
                     raise self._broken
                 outputs.write(self._target, self._path.read_bytes(), get_settings())
         except StenoError as error:
-            return type(error)(f"{error.message} The rows that could be written are in {self._path}.")
+            return type(error)(f"{error.message} The rows written so far are in {self._path}.")
         except Exception as error:
-            return OutputNotWritable(f"{self._target} was refused ({type(error).__name__}); its rows are in {self._path}.")
+            return OutputNotWritable(
+                f"{self._target} could not be written ({type(error).__name__}); the rows are in {self._path}."
+            )
         return None
 
     def discard(self) -> None:
@@ -211,7 +213,7 @@ async def publish_table(table: Table, result: BatchResult, source: str) -> None:
         if rows := [_shown_row(row) | ({"cost": row.price} if paid else {}) for row in table.shown()]:
             await acreate_table_artifact(table=rows, key="batch-recordings", description=f"The CSV has all: {result.table}")
     except Exception as error:
-        get_run_logger().warning("The batch's table could not be stored: %s", type(error).__name__)
+        get_run_logger().warning("Could not store the batch's table: %s", type(error).__name__)
 
 
 def _summary(result: BatchResult, source: str) -> str:
@@ -234,8 +236,8 @@ def _summary(result: BatchResult, source: str) -> str:
     if result.skipped:
         lines += [
             "",
-            "Skipped recordings were done before, failed for good before (`retry_failed` tries them again), still grow, were deleted "
-            "meanwhile, or are listed twice.",
+            "Skipped recordings were done before, failed permanently before (`retry_failed` retries them), are still growing, were deleted "
+            "in the meantime, or are listed twice.",
         ]
     if result.left:
         lines += ["", "| files left | why |", "|---|---|"]

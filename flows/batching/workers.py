@@ -44,7 +44,7 @@ class Pool:
             self._waiting.pop(run.id, None)
 
     async def stop(self, *, cancel: bool = False) -> None:
-        """Look no more. What is under way is the batch's to cancel: it knows all of its runs, these and those not begun."""
+        """Stop polling. The batch cancels running and pending runs."""
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -53,7 +53,7 @@ async def publish(evaluation: Evaluation) -> None:
         await acreate_markdown_artifact(markdown=markdown(evaluation), key=key, description=description)
         await acreate_table_artifact(table=rows, key=f"{key}-rows", description="Every recording and system")
     except Exception as error:
-        get_run_logger().warning("The report could not be stored: %s", type(error).__name__)
+        get_run_logger().warning("Could not store the report: %s", type(error).__name__)
 
 
 def flat(row: Row) -> dict[str, Any]:

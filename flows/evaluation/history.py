@@ -41,7 +41,7 @@ async def find(asked: str, name: str, *, other_than: str = "") -> Evaluation | N
     found = found or (await asyncio.to_thread(_read, name, slug(series)) if not id_ else None)
     if found is None:
         raise InvalidOption(
-            f"There is no evaluation {asked!r} in the store to compare with; give a name, a name/id, or `last`, as the reports say them."
+            f"There is no evaluation {asked!r} in the store to compare with; give a name or name/id from an earlier report, or `last`."
         )
     return found
 

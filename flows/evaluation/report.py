@@ -121,7 +121,7 @@ def _side_by_side(comparison: Comparison) -> str:
     lines = [f"## {_cell(title(comparison))}", ""]
     lines += [f"- {described(delta)} ({_recordings_of(delta.recordings)})" for delta in comparison.deltas]
     lines += [f"- {_cell(note)}" for note in comparison.notes]
-    return "\n".join(lines if len(lines) > 2 else [*lines, "- nothing that both were scored by"])
+    return "\n".join(lines if len(lines) > 2 else [*lines, "- nothing in common to compare"])
 
 
 def _counted(evaluation: Evaluation) -> str:

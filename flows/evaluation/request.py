@@ -75,9 +75,9 @@ class EvaluateRequest(Frozen):
     def _consistent(self) -> Self:
         for name in self.variants:
             if not name.strip():
-                raise ValueError("A variant needs a name.")
+                raise ValueError("A variant must have a name.")
         if self.name and not slug(self.name):
-            raise ValueError("The name of an evaluation needs a letter or a digit.")
+            raise ValueError("The name of an evaluation must contain a letter or a digit.")
         self.systems  # noqa: B018  refused here rather than when the run is under way
         return self
 

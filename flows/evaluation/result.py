@@ -98,7 +98,7 @@ class Delta(Frozen):
         if self.difference == 0:
             return "the same"
         if self.low is None or self.high is None:
-            return "too few recordings to tell"
+            return "too few recordings for a verdict"
         if self.low <= 0 <= self.high:
             return "no clear difference"
         return "better" if self.high < 0 else "worse"

@@ -26,7 +26,7 @@ from tasks.references import Case, ReferenceSet
 from tasks.report import run_id
 from tasks.score import ScoreCall, score_transcript
 
-_UNSAID = RunError(code="unexpected", message="the run ended without saying why; its log in Prefect may tell")
+_UNSAID = RunError(code="unexpected", message="the run ended without a reason; see its log in Prefect")
 
 
 async def evaluate_all(request: EvaluateRequest, found: ReferenceSet) -> tuple[list[Row], list[str]]:
@@ -55,16 +55,16 @@ def _warnings(found: ReferenceSet, results: list[tuple[Row, bool]]) -> list[str]
     devices = dict.fromkeys(device for row, _ in results for device in row.devices)
     notes = []
     if found.without_truth:
-        notes.append(f"Left out, because nothing says what is true of them: {', '.join(found.without_truth)}.")
+        notes.append(f"Excluded, because they have no reference: {', '.join(found.without_truth)}.")
     if found.left_out:
-        notes.append(f"Left out, because they are still being written: {', '.join(found.left_out)}.")
+        notes.append(f"Excluded, because they are still being written: {', '.join(found.left_out)}.")
     if same:
         notes.append(
-            f"The truth is the transcript itself, word for word and to the millisecond: {', '.join(same)}. "
-            "Is it a machine's transcript that was left beside the recording?"
+            f"The reference is identical to the transcript, to the word and millisecond: {', '.join(same)}. "
+            "Is it a machine transcript next to the recording?"
         )
     if len(devices) > 1:
-        notes.append(f"Stages were computed on {', '.join(devices)}: their speeds do not compare.")
+        notes.append(f"Stages were computed on {', '.join(devices)}: their speeds are not comparable.")
     return notes
 
 

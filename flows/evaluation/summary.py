@@ -102,17 +102,17 @@ def _comparison(
     notes: list[str] = []
     skipped: set[Metric] = set()
     if evaluation.version != earlier.version:
-        notes.append("the scoring rules have changed since: nothing is compared")
+        notes.append("the scoring rules have changed since: not compared")
         skipped = set(METRICS)
     elif evaluation.scoring != earlier.scoring:
-        notes.append("DER was scored with another collar or treatment of overlap: it is not compared")
+        notes.append("DER was scored with another collar or overlap rule: not compared")
         skipped = {"der"}
     common = {name for name in now if name in then}
     changed = {name for name in common if now[name].reference != then[name].reference}
     if changed:
-        notes.append(f"the truth about {_some(changed)} has changed: left out")
+        notes.append(f"the reference of {_some(changed)} has changed: excluded")
     if missing := set(now) ^ set(then):
-        notes.append(f"{_some(missing)} in one of the two only: left out")
+        notes.append(f"{_some(missing)} in only one of the two: excluded")
     kept = common - changed
     found = deltas(
         {name: row for name, row in then.items() if name in kept}, {name: row for name, row in now.items() if name in kept}

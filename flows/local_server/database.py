@@ -189,27 +189,27 @@ def explained(said: str, path: Path) -> StenoError | None:
 
 def _full(path: Path) -> StenoError:
     return StorageFull(
-        f"No space is left for Prefect's database in {path.parent}; free some, or point PREFECT_HOME to a disk that has it."
+        f"No space left for Prefect's database in {path.parent}; free some, or point PREFECT_HOME to another disk."
     )
 
 
 def _damaged(path: Path) -> StenoError:
     return DatabaseDamaged(
-        f"Prefect's database {path} is damaged; put back a copy, or move it away (`mv {path} {path}.damaged`) and begin with an "
-        "empty one: transcripts and finished stages are in the store, not in it."
+        f"Prefect's database {path} is damaged; restore a backup, or move it away (`mv {path} {path}.damaged`) and start with an "
+        "empty one: transcripts and finished stages are in the store, not in the database."
     )
 
 
 def _newer(path: Path) -> StenoError:
     return DatabaseNewer(
-        f"Prefect's database {path} was made by a later version of Prefect than the one installed here; install that version, or "
+        f"Prefect's database {path} was created by a later version of Prefect than the installed one; install that version, or "
         "point PREFECT_HOME to another folder."
     )
 
 
 def _closed(path: Path) -> StenoError:
     return OutputNotWritable(
-        f"Prefect's database {path} cannot be written by this user; check its folder's permissions, or point PREFECT_HOME to a "
+        f"Prefect's database {path} is not writable by this user; check the permissions of its folder, or point PREFECT_HOME to a "
         "folder of yours."
     )
 
@@ -217,21 +217,21 @@ def _closed(path: Path) -> StenoError:
 # -- from the server's process to its parent, and to whoever calls it ------------------------------------------------
 
 
-def tell(error: StenoError) -> str:
-    """The line with which a server's process ends that could not start."""
+def error_line(error: StenoError) -> str:
+    """The last line of a server process that could not start."""
     return f"{_MARK}{json.dumps(_as_json(error))}\n"
 
 
-def told(log: str) -> StenoError | None:
-    """The error that the last line of a server's log tells of."""
+def error_in(log: str) -> StenoError | None:
+    """The error in the last line of a server's log, if any."""
     lines = log.strip().splitlines()
     if not lines or not lines[-1].startswith(_MARK):
         return None
     return _from_json(json.loads(lines[-1].removeprefix(_MARK)))
 
 
-def answer_with_trouble(api_app: Any, path: Path) -> None:
-    """Have Prefect's API say what is wrong with its database in the answers to requests that fail for it."""
+def answer_database_errors(api_app: Any, path: Path) -> None:
+    """Have Prefect's API report database errors in its responses."""
     from sqlalchemy.exc import DatabaseError
     from starlette.responses import JSONResponse
 
@@ -246,7 +246,7 @@ def answer_with_trouble(api_app: Any, path: Path) -> None:
 
 
 def in_answer(response: Any) -> StenoError | None:
-    """The error that such an answer tells of."""
+    """The error in such a response."""
     if response.status_code != _STATUS:
         return None
     try:

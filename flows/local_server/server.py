@@ -87,7 +87,7 @@ def check_api(url: str, timeout: float = 10.0) -> None:
         httpx.get(f"{url.rstrip('/')}/health", timeout=timeout, headers=_authorization())
     except httpx.HTTPError as error:
         raise ApiUnreachable(
-            f"The Prefect API at {shown(url)} does not answer ({type(error).__name__}); start it, or unset PREFECT_API_URL to run without one."
+            f"The Prefect API at {shown(url)} does not answer ({type(error).__name__}); start it, or unset PREFECT_API_URL to run without a server."
         ) from error
 
 
@@ -111,10 +111,10 @@ def refusal(response: Any, url: str) -> StenoError:
     status = response.status_code
     if status in (401, 403):
         sent = next((name for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY") if os.environ.get(name)), None)
-        given = f"refuses the {sent} that is set" if sent else "wants to know who calls"
+        given = f"rejects the configured {sent}" if sent else "requires authentication"
         return ApiDenied(
             f"The Prefect API at {shown(url)} {given} ({status}). For Prefect Cloud set PREFECT_API_KEY; for a server of your own, "
-            "PREFECT_API_AUTH_STRING: that of a `steno up` is in the file `prefect-auth` of its STENO_HOME."
+            "PREFECT_API_AUTH_STRING: `steno up` writes it to `prefect-auth` in its STENO_HOME."
         )
     detail = " ".join(response.text.split())[:300]
     return ApiRefused(f"The Prefect API at {shown(url)} answered {status} to {response.request.url.path}: {detail}")
@@ -159,7 +159,7 @@ class TemporaryServer:
                     pass
                 time.sleep(0.05)
         log = self._read_log()
-        if (trouble := database.told(log)) is not None:
+        if (trouble := database.error_in(log)) is not None:
             raise trouble
         last = f" ({log.splitlines()[-1].strip()[:300]})" if log else ""
         raise ApiUnreachable(f"Prefect's temporary server did not start{last}; `steno doctor` checks what it needs.")
@@ -210,7 +210,7 @@ def _serve(kind: str, descriptor: int, *names: str) -> None:
     schema = _schema()
     listener = socket.socket(fileno=descriptor)
     if schema.database is not None:
-        database.answer_with_trouble(app.api_app, schema.database)
+        database.answer_database_errors(app.api_app, schema.database)
     config = uvicorn.Config(_guarded(app, listener, names), log_level="error", lifespan="on")
     gc.freeze()
     gc.enable()
@@ -227,7 +227,7 @@ def _serve(kind: str, descriptor: int, *names: str) -> None:
     try:
         current = locked.enter_context(database.prepared(schema))
     except StenoError as error:
-        sys.stdout.write(database.tell(error))
+        sys.stdout.write(database.error_line(error))
         sys.exit(1)
     with locked, _unchecked(schema, current=current):
         server.run(sockets=[listener])

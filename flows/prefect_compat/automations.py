@@ -32,7 +32,7 @@ ASLEEP = 10.0
 
 
 class Watch:
-    """Looks at the clock all the time, and gives the lost time back before it is asked whether somebody is late."""
+    """Looks at the clock all the time, and gives the lost time back before late runs are checked."""
 
     def __init__(
         self, give_back: Callable[[datetime, timedelta], Awaitable[None]], clock: Callable[[], float] = time.time

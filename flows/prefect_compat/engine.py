@@ -82,7 +82,7 @@ def keep_signals() -> None:
 
 
 def send_logs(timeout: float) -> None:
-    """Have the API told what was logged, for so many seconds at most; Prefect does so when Python ends, which may never be."""
+    """Flush the log to the API, for at most so many seconds; Prefect does so only when Python ends."""
     from prefect.logging.handlers import APILogWorker
 
     APILogWorker.drain_all(timeout=timeout)

@@ -4,7 +4,7 @@ Runs in the server's process, on Prefect's own tables (`prefect.server.database.
 one. Prefect 3.8 deletes a run's states, task runs and logs with the run, and never its events, which hold its name, its tags,
 and what its reports say.
 
-Three of four of our events are not even stored: they tell nobody anything that is not in a table of its own. Prefect records task
+Three of four of our events are not even stored: they repeat what is in other tables. Prefect records task
 runs and evaluates automations from its message bus, not from what is stored.
 """
 
@@ -139,8 +139,8 @@ class StoredEvents:
         while len(self._erased) > _REMEMBERED:
             self._erased.popitem(last=False)
 
-    def wanted(self, event: Any) -> bool:
-        """Whether it is stored: all of other people's flows, and of ours what is nowhere else and was not erased."""
+    def stores(self, event: Any) -> bool:
+        """Whether to store the event: all of other flows; of ours, those found nowhere else and not erased."""
         if any(resource.id in self._erased for resource in event.involved_resources):
             return False
         if not event.event.startswith(_SHOWN_ELSEWHERE):
@@ -156,8 +156,8 @@ def store_fewer_events() -> StoredEvents:
     write: Any = persister.write_events
     stored = StoredEvents()
 
-    async def write_wanted(session: Any, events: Sequence[Any]) -> None:
-        await write(session=session, events=[event for event in events if stored.wanted(event)])
+    async def write_stored(session: Any, events: Sequence[Any]) -> None:
+        await write(session=session, events=[event for event in events if stored.stores(event)])
 
-    persister.write_events = write_wanted
+    persister.write_events = write_stored
     return stored

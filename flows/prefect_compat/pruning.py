@@ -19,7 +19,7 @@ from flows.prefect_compat.erasing import StoredEvents, erase, erase_events, rows
 from flows.upkeep import ERASE, OURS, PRUNE, Ages, Erasure, Pruned
 
 _RUNS = 50
-"""In one transaction: nobody else writes to SQLite meanwhile."""
+"""In one transaction, which locks SQLite for writing."""
 _EVENTS = 1000
 _WORTH_IT = 0.1
 """Share of SQLite's pages that are free from which on the file is written anew; until then they are used again."""
@@ -111,7 +111,7 @@ async def _shrink() -> None:
 
 
 async def _forget_log() -> None:
-    """Keep nothing of what was deleted in SQLite's write-ahead log; where somebody reads just now, the next time."""
+    """Keep nothing of what was deleted in SQLite's write-ahead log; while there are readers, the next time."""
     await on_sqlite("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

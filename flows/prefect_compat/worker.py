@@ -1,4 +1,4 @@
-"""Prefect's workers as ours need them: they take no more once told to end, and never die of a run that is due again at once.
+"""Prefect's workers as ours need them: they take no more runs once stopped, and never die of a run that is due again at once.
 
 A run that is retried the moment it ended still holds its slot, and asking for another ends Prefect's worker with a RuntimeError
 (https://github.com/PrefectHQ/prefect/issues/16806; mended in 3.9). A worker that is stopped leaves its runs Crashed or Running
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Serving:
-    """What a worker and whoever stops it share."""
+    """State shared between a worker and its stopper."""
 
     told: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the worker is to end: from then on it takes no more."""
+    """Set to stop the worker: it takes no more runs."""
     at_work: dict[UUID, FlowRunExecutorContext] = field(default_factory=dict)
     """What the runs that have processes are stopped by."""
 
@@ -135,7 +135,7 @@ def _process_worker(launch: Launch, serving: Serving) -> type[ProcessWorker]:
             if state is None or not (state.is_cancelling() or state.is_cancelled()):
                 return False
             if state.is_cancelling():
-                await self._mark_flow_run_as_cancelled(flow_run, {"message": "Cancelled before it began."})
+                await self._mark_flow_run_as_cancelled(flow_run, {"message": "Cancelled before it started."})
             return True
 
     return Worker

@@ -1,4 +1,4 @@
-"""What a run tells its reader in Prefect: a report, which shows who speaks when, and a table of its stages.
+"""A run's artifacts in Prefect: a report, which shows who speaks when, and a table of its stages.
 
 A retry writes them anew in the same places. Nothing here fails or long delays a run, and only the report's beginning of
 the transcript, which has to be asked for (STENO_REPORT__PREVIEW_WORDS), holds anything that was said.
@@ -56,7 +56,7 @@ async def publish_report(result: TranscribeResult) -> None:
 
 async def publish_failure(log: RunLog, request: TranscribeRequest, error: BaseException) -> None:
     """Attach to the flow run what failed, whether trying again helps, and what to do."""
-    async with _not_failing("The report of the failure"):
+    async with _not_failing("the report of the failure"):
         stages = log.in_order()
         failure = text.failure_in(stages) or text.Failure("", code_of(error), describe(error))
         cost = total_cost(stage.cost for stage in stages)
@@ -108,4 +108,4 @@ async def _not_failing(what: str) -> AsyncIterator[None]:
         async with asyncio.timeout(_PATIENCE):
             yield
     except Exception as error:
-        get_run_logger().warning("%s could not be stored: %s", what, type(error).__name__)
+        get_run_logger().warning("Could not store %s: %s", what, type(error).__name__)

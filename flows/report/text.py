@@ -46,7 +46,7 @@ def finished(result: TranscribeResult, contents: Contents, settings: StenoSettin
     if contents.spans:
         lines += [f"![Who speaks when]({data_uri(timeline(contents.spans, result.duration))})", ""]
     if contents.beginning:
-        lines += ["### How it begins", "", *_beginning(contents.beginning), ""]
+        lines += ["### Beginning", "", *_beginning(contents.beginning), ""]
     lines += ["### Files", "", *(f"- {name}: {link(target, settings.s3)}" for name, target in result.files.items()), ""]
     lines += [*_warnings(result.warnings), *_stages(result.stages, result.duration, result.total_seconds, result.cost), ""]
     made_with = [f"- {role}: {plain(model)}" for role, model in contents.models.items()]

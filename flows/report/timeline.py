@@ -1,6 +1,6 @@
 """Who speaks when, as a small SVG picture of our own making, for Prefect's views.
 
-It has no background, and colours that can be read on white as on the dark theme's: a picture is not told which theme is on.
+It has no background, and colours that can be read on white as on the dark theme's: a picture cannot know the theme.
 """
 
 from __future__ import annotations

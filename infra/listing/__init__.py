@@ -39,7 +39,7 @@ def entries(
         count += not isinstance(entry, Left)
         if count > settings.batch.max_items:
             raise ListTooLong(
-                f"{display_name(source)} lists more than {settings.batch.max_items} recordings; name a part of it, or raise STENO_BATCH__MAX_ITEMS."
+                f"{display_name(source)} lists more than {settings.batch.max_items} recordings; narrow it, or raise STENO_BATCH__MAX_ITEMS."
             )
         yield entry
 
@@ -47,7 +47,7 @@ def entries(
 def _entries(source: str, settings: StenoSettings, recursive: bool, columns: Collection[str] | None) -> Iterator[Entry]:
     scheme = scheme_of(source)
     if source == STDIN:
-        raise SourceForbidden("A batch is not read from standard input; give a folder, a glob, a URL or a manifest.")
+        raise SourceForbidden("A batch cannot be read from standard input; give a folder, a glob, a URL or a manifest.")
     if scheme in ("http", "https", "feed"):
         address = f"https://{source.partition('://')[2]}" if scheme == "feed" else source
         if is_manifest(urlsplit(address).path):
@@ -67,7 +67,7 @@ def _local_entries(path: Path, settings: StenoSettings, recursive: bool, columns
         path.is_dir()
     except OSError as error:
         raise SourceDenied(
-            f"{readable(str(path))} may not be read by this user ({error.strerror}); check its permissions."
+            f"{readable(str(path))} is not readable by this user ({error.strerror}); check its permissions."
         ) from None
     if path.is_dir():
         return folder_entries(path, settle, recursive=recursive)
@@ -79,7 +79,7 @@ def _local_entries(path: Path, settings: StenoSettings, recursive: bool, columns
         if any(isinstance(found, Path) for found in judged(path)):
             return iter([path_item(path.absolute())])
         raise UnreadableList(
-            f"{path.name} is not something recordings are listed from; give a folder, a glob, a .csv or .jsonl manifest, or a feed."
+            f"{path.name} is not a list of recordings; give a folder, a glob, a .csv or .jsonl manifest, or a feed."
         )
     if has_wildcard(str(path)):
         return glob_entries(str(path), settle, recursive=recursive)

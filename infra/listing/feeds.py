@@ -94,7 +94,9 @@ def _pages(address: str, settings: StenoSettings) -> Iterator[_Episode | Refused
         except StenoError as error:
             if len(pages) == 1:
                 raise
-            yield Refused(name=f"page {len(pages)} of the feed", message=f"Its episodes are missing. {error.message}")
+            yield Refused(
+                name=f"page {len(pages)} of the feed", message=f"The episodes of the page are missing. {error.message}"
+            )
             return
         yield from read.episodes
         page = read.following if read.following and scheme_of(read.following) in ("http", "https") else None
@@ -109,7 +111,7 @@ def _entry(episode: _Episode, feed: str, shared: bool) -> Entry:
     if not episode.url:
         return Left(name=name, message=episode.why)
     if scheme_of(episode.url) not in ("http", "https"):
-        return Refused(name=name, message="The episode's recording is not at an http or https address.")
+        return Refused(name=name, message="The URL of the episode's recording is not http or https.")
     plain = re.split(r"[?#]", episode.url, maxsplit=1)[0]
     suffix = file_suffix(plain) if is_media(display_name(plain)) else _SUFFIXES.get(episode.type, "")
     known_as = episode.guid or plain
@@ -142,7 +144,7 @@ def _refuse_hostile(content: bytes, address: str) -> None:
         raise _no_feed(address, f": it is {kind}")
     if _DOCUMENT_TYPE.search(start[: element.start() if element else len(start)]):
         raise UnreadableList(
-            f"The feed {display_name(address)} declares a document type, which is not read; ask its owner for plain RSS or Atom."
+            f"The feed {display_name(address)} declares a document type, which is not supported; ask its owner for plain RSS or Atom."
         )
 
 
@@ -164,9 +166,7 @@ def _xml_page(content: bytes, address: str) -> _Page:
     for entry, episode in zip(feed.entries, episodes, strict=True):
         rows += [episode, *_others(entry, episode)]
     if _is_cut(content):
-        rows.append(
-            Refused(name="end of the feed", message="The feed stops in the middle: what follows is missing.", later=True)
-        )
+        rows.append(Refused(name="end of the feed", message="The feed is cut off: later episodes are missing.", later=True))
     return _Page(rows, _absolute(links[0], address) if links else None)
 
 
@@ -184,7 +184,7 @@ def _others(entry: Any, episode: _Episode) -> Iterator[Left]:
         url = link.get("href", "")
         if episode.url and url.strip() and _stem(url) not in known and is_media(_plain_name(url)):
             known.add(_stem(url))
-            yield Left(name=readable(display_name(url)), message=f"enclosed beside the recording of {_title(episode)}")
+            yield Left(name=readable(display_name(url)), message=f"another enclosure of {_title(episode)}")
 
 
 def _stem(url: str) -> str:
@@ -235,7 +235,7 @@ def _json_episode(item: Any, place: int, address: str) -> _Episode | Refused:
         date = str(item.get("date_published") or "")
         title, guid = str(item.get("title") or ""), str(item.get("id") or "")
     except (TypeError, AttributeError):
-        return Refused(name=f"item {place} of the feed", message="It is not as JSON Feed has it.")
+        return Refused(name=f"item {place} of the feed", message="It does not follow the JSON Feed specification.")
     return _episode(title, guid, date, _timestamp(date), enclosed, address)
 
 
@@ -250,7 +250,7 @@ def _episode(
     for url, kind in (*certain, *possible):
         return _Episode(title, guid, date, modified, url, kind)
     kinds = ", ".join(dict.fromkeys(kind or display_name(url) for url, kind in offered))
-    why = f"what is enclosed is no recording: {readable(kinds)[:200]}" if offered else "a post without a recording"
+    why = f"the enclosure is not a recording: {readable(kinds)[:200]}" if offered else "a post without a recording"
     return _Episode(title, guid, date, modified, "", "", why)
 
 

@@ -1,4 +1,4 @@
-"""Recordings in folders of this machine. A file that somebody still writes is left for the next time."""
+"""Recordings in folders of this machine. Files that are still being written are left for the next batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stenoflow.errors import SourceDenied, SourceError, SourceNotFound
 
 has_wildcard = glob.has_magic
 _GLANCE = 2.0
-"""Seconds between two looks at a file whose time of change lies in the future, from which its age cannot be told."""
+"""Seconds between two looks at a file whose time of change lies in the future, whose age is therefore unknown."""
 Found = Path | Refused | Left
 
 
@@ -93,9 +93,7 @@ def _walk(folder: Path, recursive: bool, *, root: Path | None = None) -> Iterato
                 elif child.is_file():
                     yield from judged(path)
                 elif child.is_symlink() and not path.exists():
-                    yield Refused(
-                        name=readable(child.name), message="The link leads nowhere; remove it, or bring back its file."
-                    )
+                    yield Refused(name=readable(child.name), message="The link is broken; remove it, or restore its target.")
             except OSError as error:
                 yield _refused(path, error)
         if recursive:
@@ -120,7 +118,7 @@ def _children(folder: Path) -> tuple[list[os.DirEntry[str]], OSError | None]:
 
 def _of_root(folder: Path, error: OSError) -> SourceError:
     if isinstance(error, PermissionError):
-        return SourceDenied(f"The folder {readable(str(folder))} may not be read by this user; check its permissions.")
+        return SourceDenied(f"The folder {readable(str(folder))} is not readable by this user; check its permissions.")
     return SourceError(f"The folder {readable(str(folder))} cannot be listed ({error.strerror}).")
 
 
@@ -134,7 +132,7 @@ def _refused(path: Path, error: OSError, mark: str = "") -> Refused:
 
 
 def _settled(found: Iterator[Found], root: Path, settle: float) -> Iterator[Entry]:
-    """The files that nobody writes any more; one changed just now is looked at again at the end, once it could have grown."""
+    """The complete files; one changed just now is checked again at the end, once it could have grown."""
     fresh: list[tuple[Path, Item]] = []
     for entry in found:
         if not isinstance(entry, Path):
@@ -150,7 +148,7 @@ def _settled(found: Iterator[Found], root: Path, settle: float) -> Iterator[Entr
     for path, before in fresh:
         now = _looked_at(path, root)
         if isinstance(now, Item) and now.version != before.version:
-            yield Refused(name=now.name, message="The file is still growing; it is left for the next time.", later=True)
+            yield Refused(name=now.name, message="The file is still growing; it is left for the next batch.", later=True)
         else:
             yield now
 

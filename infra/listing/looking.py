@@ -25,7 +25,7 @@ def judged(path: Path) -> Iterator[Path | Refused | Left]:
             yield Left(name=readable(path.name), message="not a recording, by its name")
             return
         reason = "may not be read by this user" if isinstance(error, PermissionError) else f"cannot be read ({error.strerror})"
-        yield Refused(name=readable(path.name), message=f"The file {reason}, so that nobody knows whether it is a recording.")
+        yield Refused(name=readable(path.name), message=f"The file {reason}, so it is not known whether it is a recording.")
         return
     yield Left(name=readable(path.name), message=why) if why else path
 
@@ -41,7 +41,7 @@ def why_left(name: str, head: Callable[[], bytes]) -> str:
     sounds = has_header(begins) if known_otherwise(name) else looks_like_media(begins, name)
     if sounds:
         return ""
-    return f"not a recording: {document_kind(begins) or 'neither sound nor video'}"
+    return f"not a recording: {document_kind(begins) or 'neither audio nor video'}"
 
 
 def known_otherwise(name: str) -> bool:

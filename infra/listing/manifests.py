@@ -77,7 +77,7 @@ class _Known:
         if named != plain:
             return Refused(
                 name=item.name,
-                message=f"Line {named_on} gives the same id to another recording; each needs its own.",
+                message=f"Line {named_on} gives the same id to another recording; ids must be unique.",
                 line=line,
             )
         if first != line:
@@ -99,9 +99,7 @@ def _entry(line: int, row: dict[str, Any], where: _Where, columns: Collection[st
     shown = readable(str(name)) if name else display_name(source.strip())
     unknown = [column for column in given if columns is not None and column not in columns]
     if unknown:
-        return Refused(
-            name=shown, message=f"{unknown[0]!r} is not an option; notes go into columns that begin with _.", line=line
-        )
+        return Refused(name=shown, message=f"{unknown[0]!r} is not an option; prefix columns for notes with _.", line=line)
     try:
         item = where.item(source.strip())
     except StenoError as error:
@@ -129,7 +127,7 @@ class _Where:
             source, scheme = f"{self._base}/{source}", scheme_of(self._base)
         if scheme in (None, "file"):
             if scheme_of(self.address) in ("http", "https"):
-                raise SourceForbidden("A manifest from the web cannot name files of this machine; give an address.")
+                raise SourceForbidden("A manifest from the web cannot name files on this machine; give an address.")
             return self._path(path_of(source))
         if scheme in SOURCES and scheme != "memory":
             return self._object(source)
@@ -145,7 +143,7 @@ class _Where:
             # The run says what is wrong with it, as for any other source.
             return Item(source=portable(str(path)), name=path.name, origin=str(path))
         except ValueError:
-            raise SourceNotFound("No file can have such a name: part of it is not text.") from None
+            raise SourceNotFound("The file name contains bytes that are not text; rename the file.") from None
 
     def _object(self, source: str) -> Item:
         where = f"object {full_address(source)}"

@@ -47,7 +47,7 @@ def object_entries(url: str, settings: StenoSettings, recursive: bool) -> Iterat
         if _visible(found.path, fixed) and (matches is None or matches.fullmatch(found.path)):
             yield _left(name, found) or _item(protocol, found, fixed)
     if not seen:
-        raise SourceNotFound(f"There is nothing at {full_address(url)}; check the bucket and the prefix.")
+        raise SourceNotFound(f"Nothing found at {full_address(url)}; check the bucket and the prefix.")
 
 
 def _left(name: str, found: _Object) -> Left | Refused | None:

@@ -74,7 +74,7 @@ def csv_rows(path: Path, name: str) -> Iterator[Row]:
                 f"{name} has no column named source in its first line; add one with a path or address per row."
             )
         if len(set(header)) != len(header):
-            raise UnreadableList(f"{name} names a column twice in its first line; each column needs a name of its own.")
+            raise UnreadableList(f"{name} has two columns with the same name in its first line; give each a name of its own.")
         while True:
             line = above + reader.line_num + 1
             try:
@@ -87,7 +87,7 @@ def csv_rows(path: Path, name: str) -> Iterator[Row]:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) > len(header):
-                yield line, f"The row has {len(cells)} cells, the header {len(header)}; quote cells that hold a {delimiter!r}."
+                yield line, f"The row has {len(cells)} cells, the header {len(header)}; quote cells that contain {delimiter!r}."
                 continue
             yield line, dict(zip(header, cells, strict=False))
 

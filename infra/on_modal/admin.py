@@ -73,7 +73,9 @@ async def deploy(settings: StenoSettings, *, quiet: bool, hf_secret: str = "") -
     )
     if done.returncode:
         said = [line.strip(" │") for line in (done.stderr or done.stdout or "").splitlines() if line.strip(" │╭╰─╮╯")]
-        raise ModalNotDeployed(f"`modal deploy` failed ({said[-1] if said else 'see above'}); nothing was replaced.")
+        raise ModalNotDeployed(
+            f"`modal deploy` failed ({said[-1] if said else 'see above'}); the previous deployment is unchanged."
+        )
     await asyncio.to_thread(about.write, settings.modal, settings.models_path, token=bool(secret))
     return done.stdout or ""
 
@@ -86,7 +88,7 @@ async def check(settings: StenoSettings) -> dict[str, Any]:
         function = modal.Function.from_name(settings.modal.app, "smoke", environment_name=settings.modal.environment)
         facts: dict[str, Any] = await function.remote.aio()
     if facts["code"] != code_fingerprint():
-        facts["problems"].append("The deployed app is of another version than this machine's; run `steno modal deploy`.")
+        facts["problems"].append("The deployed app has another version than this machine; run `steno modal deploy`.")
     return facts
 
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 POLL = 20.0
 """Seconds that one request waits for the result."""
 CANCEL_LIMIT = 10.0
-"""Seconds that cancelling a call may take before it is given up; its executions are bounded in any case."""
+"""Time-out for cancelling a call, in seconds; its executions are always bounded."""
 
 
 class CallRecord(Frozen):
@@ -38,7 +38,7 @@ class CallRecord(Frozen):
     environment: str | None = None
 
 
-class Gone(Exception):
+class CallLost(Exception):
     """Modal no longer has the call, or its result: it is to be made again."""
 
 
@@ -65,10 +65,10 @@ class Calls:
         with modal_errors(doing):
             earlier = None if fresh else await self._recorded(key)
         if earlier is not None:
-            with contextlib.suppress(Gone):
-                log_line(f"{doing}: found the call that was made before, {earlier.object_id}")
+            with contextlib.suppress(CallLost):
+                log_line(f"{doing}: attached to the earlier call {earlier.object_id}")
                 return await self._awaited(key, earlier, doing, progress)
-            log_line(f"{doing}: Modal no longer has that call; it is made again")
+            log_line(f"{doing}: Modal no longer has the call; calling again")
         with modal_errors(doing):
             call = await spawn()
         record = CallRecord(call_id=call.object_id, app=self.settings.app, environment=self.settings.environment)
@@ -80,8 +80,8 @@ class Calls:
         log_line(f"{doing}: {await call.get_dashboard_url.aio()}")
         try:
             return await self._awaited(key, call, doing, progress)
-        except Gone:
-            raise TransientError(f"Modal lost the result of {doing}; it is computed again.") from None
+        except CallLost:
+            raise TransientError(f"Modal lost the result of {doing}; it is recomputed.") from None
 
     async def _recorded(self, key: str) -> modal.FunctionCall[Any] | None:
         """The call that an earlier attempt recorded, or that its container noted where the attempt was killed too soon."""
@@ -117,7 +117,7 @@ class Calls:
         ended = True
         try:
             return RemoteAnswer.model_validate(await self._get(call, doing))
-        except Gone:
+        except CallLost:
             raise
         except _OutOfReach as error:
             ended = False
@@ -160,7 +160,7 @@ class Calls:
                     try:
                         return await call.get.aio(timeout=POLL)
                     except (exception.NotFoundError, exception.OutputExpiredError):
-                        raise Gone from None
+                        raise CallLost from None
                     except (*broken, exception.InternalFailure) as error:
                         away_since = away_since or time.monotonic()
                         if time.monotonic() - away_since > self.settings.reconnect:
@@ -173,7 +173,7 @@ class Calls:
                 away_since = None
 
     async def _watch(self, call_id: str, progress: ProgressSink) -> None:
-        """Pass on what the container tells."""
+        """Forward the container's messages."""
         while True:
             await asyncio.sleep(INTERVAL)
             with contextlib.suppress(Exception):

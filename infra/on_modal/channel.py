@@ -1,4 +1,4 @@
-"""What a container tells while it works on a call: progress and log lines, through a queue with a partition for each call."""
+"""A container's messages during a call: progress and log lines, through a queue with a partition for each call."""
 
 from __future__ import annotations
 

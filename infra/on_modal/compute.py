@@ -59,7 +59,7 @@ class ModalCompute:
         kind = modal.Cls.from_name(settings.app, CLASSES[job.stage], environment_name=settings.environment)
         gpu = larger_gpu(job.stage, job.larger, settings)
         if gpu is not None:
-            log_line(f"{job.stage} takes a larger GPU: {gpu}")
+            log_line(f"{job.stage} uses a larger GPU: {gpu}")
             kind = kind.with_options(gpu=gpu)
         call = RemoteCall(
             job=job,
@@ -75,9 +75,7 @@ class ModalCompute:
         """Raise ModalNotDeployed before a container is paid for whose answer would be refused."""
         known = await asyncio.to_thread(about.read, self.settings.modal)
         if known is not None and known.code != code_fingerprint():
-            raise ModalNotDeployed(
-                "The deployed app is of another version than this machine's", cure="run `steno modal deploy`"
-            )
+            raise ModalNotDeployed("The deployed app has another version than this machine", cure="run `steno modal deploy`")
 
     def _outcome(self, answer: RemoteAnswer) -> StageOutcome:
         if answer.outcome is not None:

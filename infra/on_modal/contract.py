@@ -32,7 +32,7 @@ def artifacts_name(settings: ModalSettings) -> str:
 
 
 def events_name(settings: ModalSettings) -> str:
-    """Of the queue through which containers tell what they are doing, a partition for each call."""
+    """The queue of containers' messages, with a partition for each call."""
     return f"{settings.app}-events"
 
 
@@ -63,7 +63,7 @@ class About(Frozen):
 
 
 class RemoteCall(Frozen):
-    """All that a container is told."""
+    """Everything a container receives."""
 
     job: StageJob
     code: str
@@ -96,7 +96,7 @@ class RemoteAnswer(Frozen):
 
 
 class RemoteEvent(Frozen):
-    """What a container tells while it works."""
+    """A message of a container."""
 
     fraction: float | None = None
     line: str = ""

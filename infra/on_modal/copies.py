@@ -72,7 +72,7 @@ def _remove(store: Store, name: str, left: _Left) -> None:
     try:
         asyncio.run(asyncio.wait_for(_removed(left), _PATIENCE))
     except Exception as error:
-        _log.warning("%d copies on Modal's volume are left for the next collection: %s", len(left.paths), type(error).__name__)
+        _log.warning("%d copies on Modal's volume remain until the next collection: %s", len(left.paths), type(error).__name__)
         return
     store.delete_record(name)
 

@@ -40,39 +40,42 @@ def modal_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except modal.AuthError:
-        raise ModalDenied("Modal does not accept the token of this machine", cure="run `modal token new`") from None
+        raise ModalDenied("Modal rejects this machine's token", cure="run `modal token new`") from None
     except modal.PermissionDeniedError:
         raise ModalDenied(
-            f"This machine's Modal token may not do what {doing} takes",
+            f"This machine's Modal token lacks the permissions for {doing}",
             cure="run `modal token new`, or ask the workspace's owner",
         ) from None
     except modal.VersionError:
         raise ModalNotDeployed(
-            "Modal no longer serves this version of its client", cure="upgrade `modal`, then `steno modal deploy`"
+            "Modal no longer supports this version of its client", cure="upgrade `modal`, then `steno modal deploy`"
         ) from None
     except modal.NotFoundError as error:
         raise ModalNotDeployed(
-            f"Modal knows nothing of what {doing} takes ({_first_line(error)})", cure="run `steno modal deploy`"
+            f"What {doing} needs is not on Modal ({_first_line(error)})", cure="run `steno modal deploy`"
         ) from None
     except modal.FunctionTimeoutError:
         raise StageTimeout(
-            f"Modal ended {doing} at the function's own limit", cure="raise STENO_MODAL__TIMEOUT, then `steno modal deploy`"
+            f"Modal stopped {doing} at the time limit of the function",
+            cure="raise STENO_MODAL__TIMEOUT, then `steno modal deploy`",
         ) from None
     except modal.RemoteError as error:
         if any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
             raise OutOfMemory(
                 f"A container ran out of memory during {doing}", cure="raise STENO_MODAL__MEMORY, or use a smaller model"
             ) from None
-        raise WorkerLost(f"Modal ended {doing} without a result: stopped, or its container could not start.") from None
+        raise WorkerLost(
+            f"Modal ended {doing} without a result: the call was stopped, or its container did not start."
+        ) from None
     except (modal.InternalFailure, modal.InternalError, modal.ServiceError, modal.ConnectionError) as error:
         raise TransientError(f"Modal could not be reached, or failed, during {doing} ({type(error).__name__}).") from None
     except (modal.ResourceExhaustedError, modal.ConflictError, modal.DataLossError) as error:
-        raise TransientError(f"Modal refused {doing} for now ({type(error).__name__}).") from None
+        raise TransientError(f"Modal rejected {doing} temporarily ({type(error).__name__}).") from None
     except (StreamTerminatedError, ConnectionError) as error:  # grpclib's and asyncio's own, which the client lets through
         raise TransientError(f"The connection to Modal broke during {doing} ({type(error).__name__}).") from None
     except modal.InvalidError as error:
         raise ModalNotDeployed(
-            f"The deployed app does not fit this version ({_first_line(error)})", cure="run `steno modal deploy`"
+            f"The deployed app does not match this version ({_first_line(error)})", cure="run `steno modal deploy`"
         ) from None
     except modal.Error as error:
         raise StageFailed(f"Modal failed {doing} with an unexpected {type(error).__name__}; please report it.") from None

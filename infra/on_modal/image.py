@@ -78,7 +78,7 @@ def build_api_image(settings: StenoSettings) -> modal.Image:
     local = modal.is_local()
     if local and "://" not in settings.store_url:
         raise InvalidOption(
-            "The REST API on Modal needs a store that its workers share: set STENO_STORE=s3://bucket/prefix, and deploy again."
+            "The REST API on Modal requires a store that its workers share: set STENO_STORE=s3://bucket/prefix, and deploy again."
         )
     return (
         modal.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")

@@ -27,7 +27,7 @@ def smoke() -> dict[str, Any]:
             problems.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}")
         facts[f"{name}_seconds"] = round(time.perf_counter() - began, 2)
     if get_settings().modal.gpu and not facts.get("cuda"):
-        problems.append("The app asks for a GPU, but torch finds none in its container.")
+        problems.append("The app requests a GPU, but torch finds none in its container.")
     return facts
 
 
@@ -42,7 +42,7 @@ def _convolution() -> dict[str, Any]:
         out = layer(torch.randn(4, 80, 998, device=device))
         finite = bool(torch.isfinite(out).all().item())
     if not finite:
-        raise StenoError("A convolution gave numbers that are not finite; the driver or cuDNN is broken.")
+        raise StenoError("A convolution returned NaN or infinite numbers; the driver or cuDNN is broken.")
     version = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None  # type: ignore[no-untyped-call]
     return {"cuda": cuda, "torch": str(torch.__version__), "cudnn": int(version) if version else None}
 
@@ -54,7 +54,7 @@ def _encoder() -> dict[str, Any]:
 
     from speech.asr import load
     from speech.asr.whisper import Whisper
-    from speech.audio import Held
+    from speech.audio import InMemoryRecording
     from speech.models import resolve_asr
     from speech.schema import AsrParams, Chunk, Region
 
@@ -63,7 +63,7 @@ def _encoder() -> dict[str, Any]:
     engine = load(resolved, runtime_here())
     if not isinstance(engine, Whisper):
         second = Chunk(start=0.0, end=1.0, regions=(Region(start=0.0, end=1.0),))
-        engine.transcribe(Held(np.zeros(16_000, np.int16)), [second], AsrParams(language="en"), 1, lambda _: None)
+        engine.transcribe(InMemoryRecording(np.zeros(16_000, np.int16)), [second], AsrParams(language="en"), 1, lambda _: None)
         return {"model": resolved.name, "device": engine.device}
     model = engine.model
     features = model.feature_extractor(np.zeros(16_000, np.float32), padding=29 * 16_000)[:, :3000]

@@ -88,7 +88,7 @@ class Transfer:
                     await asyncio.to_thread(file.write, block)
             file.flush()
             if digest.hexdigest() != ref.sha256:
-                raise TransientError(f"The {ref.kind} artifact came back from Modal damaged; it is computed again.")
+                raise TransientError(f"The {ref.kind} artifact from Modal arrived damaged; it is recomputed.")
             kept = await asyncio.to_thread(self.store.put, Path(file.name), ref.kind, meta=ref.meta, by=by)
         self._saw(ref.path)
         return kept

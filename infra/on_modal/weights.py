@@ -46,7 +46,7 @@ def _load(load: Callable[[], None]) -> None:
 def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
     """Have the weights of the named ASR models, of diarization and of the languages' aligners on the volume.
 
-    A row for each: what it is, its revision or why it cannot be had, and the seconds it took.
+    A row per model: name, revision or error, and seconds.
     """
     from speech import align, asr
     from speech.models import resolve_align, resolve_asr, resolve_diarization

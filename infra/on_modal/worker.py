@@ -57,7 +57,7 @@ async def serve(payload: dict[str, Any]) -> dict[str, Any]:
     except StenoError as error:
         if isinstance(error, OutOfMemory):
             _release_memory()
-        return answer_json(RemoteAnswer(error=_told(error)))
+        return answer_json(RemoteAnswer(error=_remote_error(error)))
     except Exception as error:
         places = traceback.extract_tb(error.__traceback__)
         where = "\n".join(f"  {place.filename}:{place.lineno} in {place.name}" for place in places)
@@ -65,7 +65,7 @@ async def serve(payload: dict[str, Any]) -> dict[str, Any]:
         return answer_json(RemoteAnswer(error=RemoteError(code="stage_failed", message=message, where=where)))
 
 
-def _told(error: StenoError) -> RemoteError:
+def _remote_error(error: StenoError) -> RemoteError:
     what = error.happened.removesuffix(".") if error.cure else error.happened
     tried = error.tried if isinstance(error, OutOfMemory) else None
     return RemoteError(code=error.code, message=what, cure=error.cure, tried=tried)
@@ -73,12 +73,12 @@ def _told(error: StenoError) -> RemoteError:
 
 async def _computed(call: RemoteCall, channel: Channel) -> StageOutcome:
     if call.code != code_fingerprint():
-        raise ModalNotDeployed("The deployed app is of another version than this machine's", cure="run `steno modal deploy`")
+        raise ModalNotDeployed("The deployed app has another version than this machine", cure="run `steno modal deploy`")
     execution = await _note_execution(channel.call_id, call.claim)
     if execution > call.executions:
         raise WorkerLost(
             f"The containers of the {call.job.stage} stage died {execution - 1} times in a row",
-            cure="a larger STENO_MODAL__MEMORY or a smaller batch may help",
+            cure="raise STENO_MODAL__MEMORY, or use a smaller batch",
         )
     gpu, again = await asyncio.to_thread(gpu_name), f", execution {execution}" if execution > 1 else ""
     channel.log(f"{call.job.stage} began in container {os.environ.get('MODAL_TASK_ID', '?')} on {gpu or 'CPUs'}{again}")
@@ -110,7 +110,7 @@ async def _see_weights(params: dict[str, Any], settings: StenoSettings) -> None:
     except Exception as error:
         # Volumes cannot be reloaded while a file of theirs is open: another call of this container is loading its model.
         if uploaded:
-            raise WorkerLost("A container could not look for weights that were uploaded after it had started.") from error
+            raise WorkerLost("A container could not see weights that were uploaded after it started.") from error
 
 
 def _is_at_hand(name: str, settings: StenoSettings) -> bool:
@@ -164,7 +164,7 @@ def _notes() -> modal.Dict:
 
 
 async def _note_execution(call_id: str, claim: str) -> int:
-    """How often this call has been begun, this time included; 1 when that cannot be told.
+    """How often this call has been begun, this time included; 1 when unknown.
 
     The call's id is noted under `claim` too: the orchestrator may have been killed before it could record the call.
     """

@@ -1,4 +1,4 @@
-"""Files of this machine, written aside and then moved: whoever reads meanwhile sees nothing or all of it."""
+"""Atomic writes of local files: written to a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stale_parts(storage: Storage, folders: Collection[str], before: float) -> li
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write whole or not at all; nobody but this user may read a `private` file. Raises OSError."""
+    """Write atomically; a `private` file is readable by this user only. Raises OSError."""
     move_in(io.BytesIO(content), path, private=private)
 
 

@@ -36,7 +36,7 @@ class Locking(Protocol):
         """The lock, or None when another holds it."""
 
     def sweep(self, grace: float, *, dry_run: bool) -> int:
-        """Remove locks of killed holders that nobody has asked for in `grace` seconds; how many there are."""
+        """Delete locks of killed holders without an attempt to acquire them in `grace` seconds; returns their number."""
 
 
 class Storage(Protocol):
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """Write the file at `source` whole or not at all, replacing any before it."""
 
     def write(self, path: str, content: bytes, *, private: bool = False) -> None:
-        """The same with bytes. In a folder of this machine, nobody but this user may read a `private` file."""
+        """The same with bytes. In a local folder, a `private` file is readable by this user only."""
 
     def get(self, path: str, target: Path, size: int | None = None) -> None:
         """Copy a file to `target`. Raises EOFError when it does not have `size` bytes, or as many as it is said to have."""
@@ -75,7 +75,7 @@ class Storage(Protocol):
         """Where the file lies on this machine; None if it has to be copied."""
 
     def check(self) -> None:
-        """Raise FileNotFoundError when files can be written here only once somebody has created what they go into (a bucket)."""
+        """Raise FileNotFoundError when files can be written here only once their bucket exists."""
 
     def locks(self, lease: float) -> Locking:
         """Its locks; a holder that is gone loses them after `lease` seconds at most."""

@@ -101,7 +101,9 @@ class FileLocks:
             return None
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                warn_once("The store's file system has no locks: runs of the same recording may compute it twice.")
+                warn_once(
+                    "The file system of the store does not support locks: concurrent runs of the same recording may compute it twice."
+                )
                 return NoLock()
             raise
         return _FileLock(path, lock)

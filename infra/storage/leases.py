@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple, Protocol
 
-from infra.processes import is_gone, this_process
+from infra.processes import has_exited, this_process
 from infra.storage.base import Lock, StoredFile
 from infra.storage_errors import remote_status
 
@@ -76,13 +76,15 @@ class Leases:
         except Exception as error:
             if remote_status(error) != 501:
                 raise
-            warn_once("This service has no conditional writes: runs of the same recording may compute it twice.")
+            warn_once(
+                "The storage service does not support conditional writes: concurrent runs of the same recording may compute it twice."
+            )
             return NoLock()
         if version is None:
             seen = self._storage.look(lease.path)
             if seen is not None and seen.labels.get("token") == lease.labels["token"]:
                 version = seen.version  # it was written here: only the answer was lost
-            elif seen is not None and (seen.age > self.lease or is_gone(seen.labels.get("process", ""))):
+            elif seen is not None and (seen.age > self.lease or has_exited(seen.labels.get("process", ""))):
                 version = self._storage.replace(lease.path, _body(), lease.labels, seen.version)
             if version is None:
                 return None
@@ -108,7 +110,7 @@ class Leases:
             seen = self._storage.look(lease.path)
             if seen is None or seen.labels.get("token") != lease.labels["token"]:
                 self.drop(lease)
-                _log.warning("A lock was lost because it could not be renewed in time; its stage may be computed twice.")
+                _log.warning("A lock expired before it could be renewed; its stage may be computed twice.")
                 return
             version = seen.version
         lease.renewed(version, began)

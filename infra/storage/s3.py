@@ -1,4 +1,4 @@
-"""S3: bodies that arrive whole or not at all, locks by conditional writes, and uploads in parts that somebody has to abort."""
+"""S3: bodies that arrive whole or not at all, locks by conditional writes, and multipart uploads that have to be aborted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """S3 as the store uses it: s3fs, with one owner of retries, and bodies that arrive whole or not at all.
 
 As they come, three layers retry: botocore each request, s3fs each request again and the reading of small bodies, and
-neither retries what the other gives up on. Here botocore and s3fs try once, and `Patience` decides about everything.
+neither retries what the other gives up on. Here botocore and s3fs try once, and `RetryBudget` decides about everything.
 
 Imported where an `s3://` store is opened, since s3fs takes a while to import.
 """
@@ -32,7 +32,7 @@ _SLOWEST = 16 * 1024
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _LEAST_ATTEMPTS = 3
-"""Also when the first ones alone outlast the patience, as time-outs do."""
+"""Also when the first ones alone outlast the budget, as time-outs do."""
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def s3_options(s3: S3Settings) -> dict[str, Any]:
     return options
 
 
-class Patience:
+class RetryBudget:
     """How long one operation goes on after faults that may pass: back-off with jitter, bounded in time."""
 
     def __init__(self, seconds: float) -> None:
@@ -106,12 +106,12 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
             return await super()._call_s3(method, *akwarglist, **kwargs)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        patience = Patience(self._patience)
+        budget = RetryBudget(self._patience)
         while True:
             try:
                 return await attempt()
             except Exception as error:
-                await patience.after(error)
+                await budget.after(error)
 
     def _limit(self, size: int) -> float:
         """Seconds that a request with or for so many bytes may take, connecting and answering included."""
@@ -176,7 +176,7 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
 
     async def _receive(self, part: _Part, start: int, stop: int) -> None:
         """Bytes `start` to `stop`; where the connection breaks, the rest is asked for."""
-        patience = Patience(self._patience)
+        budget = RetryBudget(self._patience)
         while start < stop:
             received = start
             try:
@@ -187,8 +187,8 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
                 if remote_status(error) in (412, 416):
                     raise EOFError(part.key) from error  # another object by now, or a shorter one
                 if start > received:
-                    patience.progressed()
-                await patience.after(error)
+                    budget.progressed()
+                await budget.after(error)
 
     async def _blocks(self, part: _Part, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         match = {"IfMatch": part.etag} if part.etag else {}

@@ -95,7 +95,7 @@ def align(asr: AsrResult, found: TimedWords | None) -> tuple[list[Segment], list
     warnings = []
     if fallen_back:
         warnings.append(
-            f"{fallen_back} of {len(asr.segments)} chunks could not be aligned with wav2vec2; {_WHOSE[asr.timing]} own word times were used there."
+            f"{fallen_back} of {len(asr.segments)} chunks could not be aligned with wav2vec2; they have {_WHOSE[asr.timing]} own word times."
         )
     return segments, warnings
 

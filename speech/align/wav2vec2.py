@@ -210,7 +210,7 @@ def _bundle(name: str, language: str, models_dir: Path) -> tuple[torch.nn.Module
             note_hashes(checkpoint, (checkpoint.suffix,))
     except OSError as error:  # torchaudio downloads with urllib, whose errors are OSErrors
         raise ModelUnavailable(
-            f"The alignment model {name} is not on this machine and cannot be fetched",
+            f"The alignment model {name} is not on this machine and could not be downloaded",
             cure="check the network, or use --align-model attention",
         ) from error
     alphabet = {character.lower(): place for place, character in enumerate(bundle.get_labels())}

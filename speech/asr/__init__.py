@@ -25,7 +25,7 @@ from stenoflow.errors import OutOfMemory
 from stenoflow.types import Frozen, ModelInfo, Timing
 
 UNDETERMINED = "und"
-"""Language of a recording in which nobody speaks, or of which the model does not say it (ISO 639-2)."""
+"""Language of a recording without speech, or when the model does not report it (ISO 639-2)."""
 UNSURE = 0.5
 
 
@@ -34,7 +34,7 @@ class Transcribed(Frozen):
 
     segments: tuple[AsrSegment, ...]
     language: str | None = None
-    """None when there is nothing to detect it on, or the model does not tell."""
+    """None without speech, or when the model does not report it."""
     language_probability: float | None = None
     multilingual: bool
     model: ModelInfo
@@ -148,7 +148,7 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
         warnings = ("No speech was found.",)
     elif probability is not None and probability < UNSURE:
         warnings = (
-            f"The language was detected as {language!r} with a probability of {probability:.2f} only; give the language if it is another.",
+            f"The language was detected as {language!r} with a probability of only {probability:.2f}; give `language` if it is another.",
         )
     return AsrResult(
         language=language or UNDETERMINED,

@@ -44,7 +44,7 @@ def chunks_at_once(model: WhisperModel, file: Path, known: dict[int, int], beam_
 
 
 def model_width(model: WhisperModel) -> int:
-    """The dimension of the model's states, which CTranslate2 tells of what it has encoded alone."""
+    """The dimension of the model's states, which CTranslate2 reveals only in encoded output."""
     extract = model.feature_extractor
     silence = np.zeros((1, len(extract.mel_filters), 2 * _ENCODER_FRAMES), dtype=np.float32)
     return int(model.encode(silence).shape[-1])

@@ -79,7 +79,7 @@ class Nemo(NamedTuple):
         try:
             return self.model.recognize(sound, language=params.language, target_language=target)  # type: ignore[arg-type]
         except KeyError as error:  # of a language's token
-            raise InvalidOption(f"The model {self.resolved.name} does not know the language {params.language!r}.") from error
+            raise InvalidOption(f"The model {self.resolved.name} does not support the language {params.language!r}.") from error
 
     def _segment(self, chunk: Chunk, result: TimestampedResult) -> AsrSegment | None:
         tokens, logprobs = result.tokens or [], result.logprobs or []
@@ -107,10 +107,10 @@ class Nemo(NamedTuple):
         name, found = self.resolved.name, []
         if language is None:
             found.append(
-                f"{name} does not say which language it heard; give the language, for sentences and word times by its rules."
+                f"{name} does not report the detected language; give `language` to apply its rules for sentences and word times."
             )
         if params.initial_prompt or params.hotwords:
-            found.append(f"{name} takes no initial prompt and no hot words; they changed nothing.")
+            found.append(f"{name} does not support an initial prompt or hotwords; they were ignored.")
         return found
 
 
@@ -158,7 +158,7 @@ def _load(model: Resolved, models_dir: Path, device: str, threads: int, room: Ro
 
     if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise EngineMissing(
-            "ONNX Runtime is installed here without CUDA",
+            "ONNX Runtime is installed without CUDA",
             cure="install `onnxruntime-gpu` in place of `onnxruntime`, or set STENO_COMPUTE__DEVICE=cpu",
         )
     options = onnxruntime.SessionOptions()

@@ -191,7 +191,7 @@ class Transcriber:
         return self._languages[heard]
 
     def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]], most: int) -> tuple[str, float]:
-        def heard(item: tuple[Chunk, NDArray[np.float32]]) -> list[tuple[str, float]]:
+        def detect(item: tuple[Chunk, NDArray[np.float32]]) -> list[tuple[str, float]]:
             chunk, part = item
             encoded = self.model.encode(part)
             if encoded.device == "cpu" and encoded.dtype.name == "float32":
@@ -200,7 +200,7 @@ class Transcriber:
             return found
 
         total: dict[str, float] = {}
-        for chunk, found in zip(chunks, self._each(heard, list(zip(chunks, features, strict=True)), most), strict=True):
+        for chunk, found in zip(chunks, self._each(detect, list(zip(chunks, features, strict=True)), most), strict=True):
             for token, probability in found:
                 total[token[2:-2]] = total.get(token[2:-2], 0.0) + probability * _speech(chunk)
         language = max(total, key=lambda code: total[code])
@@ -283,7 +283,7 @@ class Transcriber:
         return [self._decoded(result, tokenizer) for result in results]
 
     def _prompt(self, tokenizer: Tokenizer) -> list[int]:
-        """What the decoder is told first. Hints take at most half of its window, the hot words at most half of that: each fits
+        """The decoder's prompt. Hints take at most half of its window, the hot words at most half of that: each fits
         alone in `get_prompt`, but two long ones together leave no room for text."""
         room = self.model.max_length // 2 - 1
         hotwords = (self.params.hotwords or "").strip()
@@ -326,7 +326,7 @@ def batches_at_once(runtime: RuntimeOptions) -> int:
 
 
 def load_whisper(model: Resolved, models_dir: Path, runtime: RuntimeOptions) -> Weights:
-    """The Whisper weights in CTranslate2, loaded once per process: int8 on a CPU, float16 on a GPU, unless told otherwise."""
+    """The Whisper weights in CTranslate2, loaded once per process: int8 on a CPU and float16 on a GPU by default."""
     device, at_once = resolve_device(runtime), batches_at_once(runtime)
     threads, workers = cpu_threads(runtime) // at_once, max(runtime.workers, at_once)
     compute_type = whisper_compute_type(device, runtime.compute_type)

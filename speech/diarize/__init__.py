@@ -61,7 +61,7 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
     """
     if not segmentation.activity.any():
         return Diarization(
-            turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so nobody was told apart.",)
+            turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so there are no speakers.",)
         )
     clusters = cluster(segmentation.activity, vectors, params, plda)
     turns, exclusive = labelled_turns(segmentation, clusters.labels, len(clusters.centroids), params, clusters.confidence)
@@ -111,7 +111,7 @@ def labelled_turns(
 ) -> tuple[list[tuple[float, float, int]], list[tuple[float, float, int]]]:
     """(start, end, cluster) of every turn, and of those of the likelier speaker only.
 
-    `labels` is (chunks, speakers), and so is `confidence`: how much each chunk's word counts, all alike when left out.
+    `labels` is (chunks, speakers), and so is `confidence`: how much each chunk's word counts, all alike by default.
     """
     if confidence is None:
         confidence = np.ones(labels.shape, dtype=np.float32)
@@ -214,7 +214,7 @@ def _named(turns: list[tuple[float, float, int]], names: dict[int, str]) -> tupl
 def _warnings(found: int, params: ClusterParams) -> tuple[str, ...]:
     least = params.num_speakers or params.min_speakers
     if least and found < least:
-        return (f"Only {found} of the {least} speakers asked for could be told apart; the others speak too little.",)
+        return (f"Only {found} of the {least} requested speakers could be identified; the others speak too little.",)
     return ()
 
 

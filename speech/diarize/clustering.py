@@ -201,7 +201,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def _used(labels: Labels, centroids: Floats) -> tuple[Labels, Floats]:
-    """Labels and centroids without the clusters that nobody was assigned to."""
+    """Labels and centroids without empty clusters."""
     used = np.unique(labels[labels >= 0])
     renumbered = np.where(labels >= 0, np.searchsorted(used, labels), -1)
     return renumbered.astype(np.int64), centroids[used]

@@ -210,7 +210,7 @@ def _convert_segmentation(weights: DiarizationWeights, path: Path) -> None:
     except (KeyError, TypeError, AttributeError):
         together = None
     if together is None:
-        raise UnknownModel(f"The segmentation weights {weights.segmentation.name} are not a PyanNet of the powerset kind.")
+        raise UnknownModel(f"The segmentation weights {weights.segmentation.name} are not a powerset PyanNet.")
     step, seen = graphs.pyannet_frames(stride)
     facts = {
         "mapping": powerset(speakers, together),
@@ -242,7 +242,7 @@ def _convert_embedding(weights: DiarizationWeights, path: Path) -> None:
 def _checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict):
-        raise UnknownModel(f"The weights {path.name} hold no network.")
+        raise UnknownModel(f"The weights {path.name} contain no network.")
     return checkpoint
 
 

@@ -157,7 +157,7 @@ def overlapped(parts: Sequence[Windows]) -> Segmentation:
 
 
 def _probabilities(batch: Floats, segmenter: Segmenter) -> Floats:
-    """(batch, samples) → (batch, frames, classes); silent chunks are given to the class of nobody."""
+    """(batch, samples) → (batch, frames, classes); silent chunks get the non-speech class."""
     heard = np.abs(batch).max(axis=1) > SILENCE
     if not heard.any():
         frames = int((WINDOW / SAMPLE_RATE - segmenter.frame_duration) / segmenter.frame_step) + 1

@@ -53,7 +53,7 @@ class _Line(NamedTuple):
 
     def needs(self, count: int, shape: str) -> None:
         if len(self.fields) < count:
-            raise self.wrong(f"{len(self.fields)} fields where {count} are needed: {shape}")
+            raise self.wrong(f"{len(self.fields)} fields instead of {count}: {shape}")
 
     def seconds(self, place: int, name: str) -> float:
         try:
@@ -67,7 +67,7 @@ class _Line(NamedTuple):
     def span(self, start: int, end: int) -> Span:
         first, last = self.seconds(start, "start"), self.seconds(end, "end")
         if last < first:
-            raise self.wrong(f"it ends at {last:g} s, before it starts at {first:g} s")
+            raise self.wrong(f"ends at {last:g} s, before it starts at {first:g} s")
         return first, last
 
 
@@ -76,7 +76,7 @@ def read_rttm(file: str, text: str, recording: str) -> tuple[Activity, ...]:
     lines = []
     for line in _lines(file, text):
         if line.fields[0].upper() not in _RTTM_TYPES:
-            raise line.wrong("the first field is no RTTM type such as SPEAKER")
+            raise line.wrong("the first field is not an RTTM type such as SPEAKER")
         if line.fields[0].upper() == "SPEAKER":
             line.needs(8, "SPEAKER <recording> <channel> <start> <duration> <NA> <NA> <speaker>")
             lines.append(line)
@@ -105,7 +105,7 @@ def read_stm(file: str, text: str, recording: str) -> Stm:
             words = words[1:]
         if _IGNORED in words:
             ignored.append((start, end))
-        elif line.fields[2] != _NOBODY and (said := _said(" ".join(words))):
+        elif line.fields[2] != _NOBODY and (said := _words_only(" ".join(words))):
             utterances.append(Utterance(line.fields[2], start, end, said))
     return Stm(tuple(sorted(utterances, key=lambda one: (one.start or 0.0, one.end or 0.0))), tuple(ignored))
 
@@ -123,7 +123,7 @@ def read_ctm(file: str, text: str, recording: str) -> tuple[Spoken, ...]:
     words: list[Spoken] = []
     for line in _about(lines, 0, recording):
         kind = line.fields[6].lower() if len(line.fields) > 6 else "lex"
-        if kind not in _WORD_TYPES or not (said := _said(line.fields[4])):
+        if kind not in _WORD_TYPES or not (said := _words_only(line.fields[4])):
             continue
         start = line.seconds(2, "start")
         speaker = line.fields[7] if len(line.fields) > 7 and line.fields[7].upper() not in ("<NA>", "NA") else None
@@ -152,13 +152,11 @@ def _about(lines: Sequence[_Line], place: int, recording: str) -> Sequence[_Line
     if len(names) <= 1:
         return lines
     if recording not in names:
-        raise InvalidReference(
-            f"{lines[0].file} is about {len(names)} recordings, and none of them is called {recording!r} (field {place + 1})."
-        )
+        raise InvalidReference(f"{lines[0].file} covers {len(names)} recordings, none named {recording!r} (field {place + 1}).")
     return [line for line in lines if line.fields[place] == recording]
 
 
-def _said(text: str) -> str:
+def _words_only(text: str) -> str:
     """The words alone: without marks of alternatives, hesitations and sounds."""
     text = re.sub(r"\{([^/{}]*)(/[^{}]*)?\}", r" \1 ", text)
     text = re.sub(r"\[[^\]]*\]|<[^>]*>", " ", text)

@@ -69,7 +69,7 @@ def read_reference(files: Mapping[str, bytes], recording: str) -> Reference:
     texts = {_suffix(name): (name, _decoded(name, content)) for name, content in files.items()}
     unknown = set(texts) - set(SUFFIXES)
     if unknown or not texts:
-        raise InvalidReference(f"The truth about {recording} is in no file that can be read: give {', '.join(SUFFIXES)}.")
+        raise InvalidReference(f"No readable reference for {recording}: give {', '.join(SUFFIXES)}.")
     json = read_json(*texts[".json"]) if ".json" in texts else JsonTruth()
     stm = read_stm(*texts[".stm"], recording) if ".stm" in texts else None
     ctm = read_ctm(*texts[".ctm"], recording) if ".ctm" in texts else None
@@ -110,4 +110,4 @@ def _decoded(name: str, content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise InvalidReference(f"{name}, line {line}: this is not UTF-8 text; save the file as UTF-8.") from None
+        raise InvalidReference(f"{name}, line {line}: not UTF-8 text; save the file as UTF-8.") from None

@@ -27,7 +27,7 @@ def score(
     diarized: bool,
     language: str | None = None,
 ) -> Scores:
-    """Every score of the transcript; `diarized` says whether speakers were asked for and could be had.
+    """Every score of the transcript; `diarized` says whether speakers were requested and are available.
 
     Texts are normalised by the rules of `language`, else of the truth's, else of the transcript's. Words count where their
     middle lies in what is scored. Needs the engine: rapidfuzz and SciPy.
@@ -35,7 +35,7 @@ def score(
     language = language or reference.language or _text_language(transcript)
     counted = reference.counted(transcript.duration)
     everything = reference.scored is None and not reference.ignored
-    heard = _heard(transcript)
+    heard = _transcribed_words(transcript)
     said = [Spoken(part.text, part.start, part.end, part.speaker) for part in reference.utterances or ()]
     if not everything:
         heard, said = _within(heard, counted), _within(said, counted)
@@ -57,7 +57,7 @@ def _text_language(transcript: Transcript) -> str:
     return "en" if transcript.options.get("task") == "translate" else transcript.language
 
 
-def _heard(transcript: Transcript) -> list[Spoken]:
+def _transcribed_words(transcript: Transcript) -> list[Spoken]:
     """The transcript's words in order; its segments where words have no times of their own."""
     return [
         Spoken(part, start, end, speaker)
@@ -103,7 +103,7 @@ def _active(turns: Iterable[Activity], counted: Sequence[Span]) -> int:
 
 
 def _within(parts: Iterable[Spoken], counted: Sequence[Span]) -> list[Spoken]:
-    """Those whose middle is scored, and those of which nobody knows when they were said."""
+    """Words whose middle is scored, and words without times."""
 
     def counts(part: Spoken) -> bool:
         if part.start is None or part.end is None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ENOUGH = 5
-"""Recordings below which no interval is told: of so few, a draw says next to nothing."""
+"""Fewest recordings for an interval: with fewer, the bootstrap means little."""
 _DRAWS = 10_000
 _SEED = 1
 

@@ -1,4 +1,4 @@
-"""Word times: how far from the truth, for the words that were heard right.
+"""Word times: their distance from the reference, for correct words.
 
 A wrong word is counted once, in the word error rate: times are compared only for words that the edit distance pairs as
 equal.

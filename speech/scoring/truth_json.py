@@ -57,11 +57,11 @@ def read_json(file: str, text: str) -> JsonTruth:
         content = json.loads(text)
     except ValueError as error:
         line = getattr(error, "lineno", 1)
-        raise InvalidReference(f"{file}, line {line}: this is not JSON ({getattr(error, 'msg', 'unreadable')}).") from None
+        raise InvalidReference(f"{file}, line {line}: not valid JSON ({getattr(error, 'msg', 'unreadable')}).") from None
     if isinstance(content, list):
         content = {"segments": content}
     if not isinstance(content, dict):
-        raise InvalidReference(f"{file}, top level: an object with `segments` is needed, as WhisperX writes it.")
+        raise InvalidReference(f"{file}, top level: must be an object with `segments`, as WhisperX writes it.")
     try:
         found = _File.model_validate(content)
     except ValidationError as error:
@@ -70,7 +70,7 @@ def read_json(file: str, text: str) -> JsonTruth:
     for place, timed in enumerate(everything):
         if timed.start is not None and timed.end is not None and timed.end < timed.start:
             where = f"segments.{place}" if place < len(found.segments) else f"turns.{place - len(found.segments)}"
-            raise InvalidReference(f"{file}, {where}: it ends at {timed.end:g} s, before it starts at {timed.start:g} s.")
+            raise InvalidReference(f"{file}, {where}: ends at {timed.end:g} s, before it starts at {timed.start:g} s.")
     segments = sorted(found.segments, key=lambda segment: segment.start or 0.0)
     words = tuple(
         Spoken(word.word.strip(), word.start, word.end, word.speaker or segment.speaker)
@@ -110,7 +110,7 @@ def _language(file: str, language: str | None) -> str | None:
     try:
         return language_code(language) if language else None
     except InvalidOption:
-        raise InvalidReference(f"{file}, language: no code such as 'en' and no name of a language that is known.") from None
+        raise InvalidReference(f"{file}, language: must be a code such as 'en' or the name of a known language.") from None
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ def diarization_errors(
     """DER's parts, as NIST's md-eval and pyannote.metrics count them: hypothesis speakers are mapped to true ones one to one,
     whatever they are called, so that they agree for as long as possible.
 
-    `scored` are the stretches that count, in seconds; the whole recording when left out. Without `options` there is no
+    `scored` are the stretches that count, in seconds; by default the whole recording. Without `options` there is no
     forgiveness collar and overlap counts. The collar is on each side of a boundary, as md-eval has it (`-c 0.25`).
     """
     import numpy as np

@@ -43,7 +43,7 @@ def speaker_attributed_errors(
 ) -> WordErrors:
     """cpWER: each speaker's words in one string, under the pairing of speakers with the fewest errors.
 
-    Words without a speaker (`None`) are nobody's: they count as insertions, and their absence elsewhere as deletions.
+    Words without a speaker (`None`) count as insertions, and their absence elsewhere as deletions.
     After Watanabe et al., "CHiME-6 Challenge", 2020; the assignment problem gives the same minimum as all permutations.
     """
     import numpy as np

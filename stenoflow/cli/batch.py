@@ -92,7 +92,7 @@ def _request(source: str, options: dict[str, Any]) -> BatchRequest:
     given = given_options(options)
     own = {name: value for name, value in given.items() if name in BatchRequest.model_fields}
     common = {name: value for name, value in given.items() if name not in own}
-    return _as_kept(BatchRequest(source=source, options=TranscribeOptions(**common), **own))
+    return _for_storage(BatchRequest(source=source, options=TranscribeOptions(**common), **own))
 
 
 def _check_listed(source: str) -> None:
@@ -104,12 +104,12 @@ def _check_listed(source: str) -> None:
     from stenoflow.errors import SourceForbidden, SourceNotFound
 
     if Path(source).name == "-":
-        raise SourceForbidden("A batch is not read from standard input; give a folder, a glob, a URL or a manifest.")
+        raise SourceForbidden("A batch cannot be read from standard input; give a folder, a glob, a URL or a manifest.")
     if not scheme_of(source) and not has_wildcard(source) and not Path(source).exists():
         raise SourceNotFound(f"There is no folder or file {source}; check its spelling and the working folder.")
 
 
-def _as_kept(request: BatchRequest) -> BatchRequest:
+def _for_storage(request: BatchRequest) -> BatchRequest:
     """The request as Prefect may keep and show it, and as it can be retried from any folder.
 
     The address of a private feed becomes a handle, the same every time; paths become absolute.
@@ -166,7 +166,7 @@ async def _result(session: Session, request: BatchRequest, table: BatchTable) ->
     from flows.execution import run_here
 
     assert session.ledger is not None
-    shows = [watching(table.told)] + ([watching(print_ended)] if session.display.as_json else [])
+    shows = [watching(table.on_event)] + ([watching(print_ended)] if session.display.as_json else [])
     with ExitStack() as stack:
         for show in [listening(session.ledger), listening(table), *shows]:
             stack.enter_context(show)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from infra.progress import StageEvent
 
 _STYLES = {"done": "green", "failed": "red", "quarantined": "red", "skipped": "dim"}
-_WORDS = {"quarantined": "set aside"}
 
 
 @dataclass
@@ -30,7 +29,7 @@ class _AtWork:
 
 
 class BatchTable(StageTable):
-    """What the terminal shows of a batch; a listener of stage events, told of recordings by `told`."""
+    """What the terminal shows of a batch; a listener of stage events, with `on_event` as listener of batch events."""
 
     def __init__(self, source: str, *, utf8: bool) -> None:
         super().__init__(title=source, utf8=utf8)
@@ -50,7 +49,7 @@ class BatchTable(StageTable):
             else:
                 work.stages.pop(event.stage, None)
 
-    def told(self, event: BatchEvent) -> None:
+    def on_event(self, event: BatchEvent) -> None:
         with self._batch_guard:
             if event.kind == "started":
                 self.batch = event.run
@@ -75,7 +74,7 @@ class BatchTable(StageTable):
         with self._batch_guard:
             head = Text(self.title, style="bold")
             for state, count in self._counts.items():
-                head.append(f"  {count} {_WORDS.get(state, state)}", style=_STYLES[state])
+                head.append(f"  {count} {state}", style=_STYLES[state])
             for work in self._at_work.values():
                 stages = " + ".join(work.stages)
                 fraction = min(work.stages.values(), default=0.0)

@@ -20,7 +20,7 @@ def check_together(requests: list[TranscribeRequest]) -> None:
     if len(requests) < 2:
         return
     if requests[0].output_file:
-        raise InvalidOption("--output-file is for one recording; with several, give --output-dir and --format.")
+        raise InvalidOption("--output-file applies to one recording; with several, give --output-dir and --format.")
     if sum(request.source == "-" for request in requests) > 1:
         raise InvalidOption("Standard input (-) can be read only once.")
     taken: dict[str, str] = {}
@@ -29,7 +29,7 @@ def check_together(requests: list[TranscribeRequest]) -> None:
         stem = output_stem(name)
         if stem in taken:
             raise InvalidOption(
-                f"{taken[stem]} and {name} would both be written as {stem}.{request.formats[0]}; run them one by one with another --output-dir each."
+                f"{taken[stem]} and {name} would both be written to {stem}.{request.formats[0]}; run them separately, each with its own --output-dir."
             )
         taken[stem] = name
 
@@ -73,7 +73,7 @@ def check_source(source: str) -> None:
     """Raise SourceNotFound, SourceDenied, SourceError or EmptyMedia for a local file that cannot be a recording."""
     if source == "-":
         if sys.stdin is None or sys.stdin.isatty():
-            raise SourceError("Standard input is a terminal; pipe a recording into `steno transcribe -`, or name a file.")
+            raise SourceError("Standard input is a terminal; pipe a recording into `steno transcribe -`, or give a file.")
         return
     path = local_path(source)
     if path is None:
@@ -81,17 +81,17 @@ def check_source(source: str) -> None:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise SourceError(f"{source} is a folder; name the recordings in it, for instance {source.rstrip('/')}/*.wav.")
+            raise SourceError(f"{source} is a folder; give the recordings in it, such as {source.rstrip('/')}/*.wav.")
         if path.is_file():  # opening a named pipe would wait for its writer
             path.open("rb").close()
     except FileNotFoundError:
         raise SourceNotFound(f"There is no file {source}.") from None
     except PermissionError:
-        raise SourceDenied(f"{source} may not be read by this user.") from None
+        raise SourceDenied(f"{source} is not readable by this user; check its permissions.") from None
     except OSError as error:
         raise SourceNotFound(f"{source} cannot be opened ({error.strerror}).") from None
     if size == 0 and path.is_file():
-        raise EmptyMedia(f"{source} is empty: it holds no bytes at all.")
+        raise EmptyMedia(f"{source} is empty (0 bytes).")
 
 
 def local_path(source: str) -> Path | None:
@@ -115,21 +115,21 @@ def check_output(output_dir: str, output_file: str | None) -> None:
     folder = Path(target).expanduser().absolute()
     if output_file:
         if folder.is_dir():
-            raise OutputNotWritable(f"--output-file {output_file} is a folder; name a file in it.")
+            raise OutputNotWritable(f"--output-file {output_file} is a folder; give a file in it.")
         folder = folder.parent
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise OutputNotWritable(f"The output folder {folder} cannot be made: {nearest} is a file; choose another --output-dir.")
+        raise OutputNotWritable(
+            f"The output folder {folder} cannot be created: {nearest} is a file; choose another --output-dir."
+        )
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise OutputNotWritable(
-            f"The output folder {folder} cannot be written ({why}); choose another --output-dir."
-        ) from error
+        raise OutputNotWritable(f"The output folder {folder} is not writable ({why}); choose another --output-dir.") from error
 
 
 def refused_at_once(requests: list[TranscribeRequest], settings: StenoSettings) -> dict[int, StenoError]:

@@ -25,15 +25,19 @@ def check_run(settings: StenoSettings) -> Check:
         try:
             stages = _run_all(Path(folder), settings)
         except ImportError as error:
-            return Check("missing", "deep", f"the engine does not load ({error.name or type(error).__name__})", INSTALL_CPU)
+            return Check(
+                "missing", "deep", f"the engine could not be loaded ({error.name or type(error).__name__})", INSTALL_CPU
+            )
         except EngineMissing as error:
             return Check("missing", "deep", error.message, INSTALL_CPU)
         except AccessError as error:
             return Check("missing", "deep", error.message, FETCH_WEIGHTS)
         except StenoError as error:
-            return Check("missing", "deep", error.message, "steno transcribe --debug shows where")
+            return Check("missing", "deep", error.message, "run `steno transcribe --debug` for the traceback")
         except Exception as error:
-            return Check("missing", "deep", f"a stage failed: {type(error).__name__}", "steno transcribe --debug shows where")
+            return Check(
+                "missing", "deep", f"a stage failed: {type(error).__name__}", "run `steno transcribe --debug` for the traceback"
+            )
     return Check("ok", "deep", f"{', '.join(stages)}: every model loads and runs, in {time.perf_counter() - began:.0f} s")
 
 

@@ -79,7 +79,7 @@ def _print(checks: list[Check]) -> None:
     console.print(table)
     missing = sum(check.verdict == "missing" for check in checks)
     console.print(
-        "\nEverything a run needs is here." if not missing else f"\n{missing} missing: a run will fail until the above is done."
+        "\nEverything a run needs is available." if not missing else f"\n{missing} missing: runs fail until this is fixed."
     )
 
 
@@ -90,7 +90,7 @@ def check_python() -> Check:
     version = sys.version.split()[0]
     if (3, 11) <= sys.version_info[:2] < (3, 14):
         return Check("ok", "python", version)
-    return Check("missing", "python", f"{version}; 3.11 to 3.13 is needed", "install Stenoflow with one of these")
+    return Check("missing", "python", f"{version}; 3.11 to 3.13 is required", "install Stenoflow with one of these")
 
 
 def check_engine() -> Iterator[Check]:
@@ -136,7 +136,7 @@ def check_models(settings: StenoSettings) -> Iterator[Check]:
         if model.warning:
             yield Check("warn", subject, f"{finding}; {model.warning}")
         elif fetched:
-            yield Check("warn", subject, f"{finding}; fetched from the hub when first used")
+            yield Check("warn", subject, f"{finding}; downloaded from the hub on first use")
         else:
             yield Check("ok", subject, finding)
 
@@ -157,7 +157,7 @@ def _damage(model: Resolved, folder: Path) -> Check | None:
     except StenoError as error:
         return Check("missing", model.kind, error.message, FETCH_WEIGHTS)
     damaged = damaged_conversions(folder)
-    return Check("warn", model.kind, f"damaged, made again when next used: {', '.join(damaged)}") if damaged else None
+    return Check("warn", model.kind, f"damaged, recreated on next use: {', '.join(damaged)}") if damaged else None
 
 
 def check_device(settings: StenoSettings) -> Iterator[Check]:
@@ -179,7 +179,7 @@ def check_device(settings: StenoSettings) -> Iterator[Check]:
         yield Check(
             "missing",
             "device",
-            "STENO_COMPUTE__DEVICE is cuda, and no GPU is visible",
+            "STENO_COMPUTE__DEVICE is cuda, but no GPU is visible",
             "unset STENO_COMPUTE__DEVICE, or check nvidia-smi",
         )
         return
@@ -206,7 +206,7 @@ def check_cuda_libraries() -> Check:
         else:
             absent.append(library)
     if absent:
-        return Check("missing", "cuda", f"cannot be loaded: {', '.join(absent)}", INSTALL_GPU)
+        return Check("missing", "cuda", f"could not be loaded: {', '.join(absent)}", INSTALL_GPU)
     return Check("ok", "cuda", "cuBLAS 12 and cuDNN 9 load")
 
 
@@ -237,7 +237,7 @@ def check_storage(settings: StenoSettings) -> Iterator[Check]:
         try:
             check_output(url, None)
         except StenoError:
-            yield Check("missing", subject, f"{url} cannot be written", f"set {variable} to a folder of yours")
+            yield Check("missing", subject, f"{url} cannot be written", f"set {variable} to a writable folder")
             continue
         free = free_bytes(Path(url))
         verdict: Verdict = "ok" if free > 2 * _GIB else "warn"
@@ -256,7 +256,7 @@ def check_memory() -> Iterator[Check]:
     yield Check(
         verdict,
         "memory",
-        f"{total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB unused",
+        f"{total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB available",
         "" if verdict == "ok" else "a small model and --batch-size 1",
     )
 
@@ -274,7 +274,7 @@ def check_prefect() -> Check:
         trouble = examined(path) if path is not None else None
         if trouble is not None:
             return Check("missing", "prefect", trouble.message, "see “Prefect's database” in the operations guide")
-        return Check("ok", "prefect", f"{installed('prefect')}, a temporary server per command; runs are kept in {home}")
+        return Check("ok", "prefect", f"{installed('prefect')}, a temporary server per command; runs are stored in {home}")
     try:
         check_api(url)
     except ApiUnreachable as error:
@@ -287,11 +287,9 @@ def check_hub(settings: StenoSettings) -> Check:
     from speech.hub import hub_token
 
     if settings.offline:
-        return Check("ok", "hub", "not asked: STENO_OFFLINE is set")
+        return Check("ok", "hub", "not checked: STENO_OFFLINE is set")
     if hub_token() is None:
-        return Check(
-            "ok", "hub", "no token: the models that pip installs are used (HF_TOKEN would add large-v3-turbo and community-1)"
-        )
+        return Check("ok", "hub", "no token: packaged models only (HF_TOKEN adds large-v3-turbo and community-1)")
     from speech.registry import MODELS
 
     repository, revision = MODELS["community-1"].hub or ("", "")
@@ -308,17 +306,17 @@ def check_hub(settings: StenoSettings) -> Check:
         return Check(
             "warn",
             "hub",
-            f"there is a token, but the hub does not answer ({type(error).__name__})",
-            "set STENO_OFFLINE=1 to do without",
+            f"a token is set, but the hub does not respond ({type(error).__name__})",
+            "set STENO_OFFLINE=1 to work without the hub",
         )
     if answer.status_code in (401, 403):
         return Check(
             "missing",
             "hub",
-            f"the token does not open {repository}",
+            f"the token has no access to {repository}",
             f"accept its licence at https://hf.co/{repository}, check HF_TOKEN",
         )
-    return Check("ok", "hub", f"the token opens {repository}")
+    return Check("ok", "hub", f"the token has access to {repository}")
 
 
 def installed(package: str) -> str | None:

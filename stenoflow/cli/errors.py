@@ -30,13 +30,13 @@ class Problem(NamedTuple):
 
 
 def describe(error: BaseException) -> Problem:
-    """What to tell the user of an exception, which Prefect may have wrapped."""
+    """The message for an exception, which Prefect may have wrapped."""
     for cause in _chain(error):
         if problem := _known(cause):
             return problem
     return Problem(
         "internal",
-        f"Something unexpected went wrong ({type(error).__name__}); run again with --debug to see where.",
+        f"Unexpected error ({type(error).__name__}); run again with --debug for the traceback.",
         StenoError.exit_code,
     )
 
@@ -64,13 +64,15 @@ def _known(error: BaseException) -> Problem | None:
     if isinstance(error, StenoError):
         return Problem(error.code, _sentence(error.message), error.exit_code)
     if isinstance(error, KeyboardInterrupt | click.Abort) or type(error).__name__ in ("CancelledError", "TerminationSignal"):
-        return Problem("cancelled", "Interrupted; finished stages are kept, the same command goes on from there.", INTERRUPTED)
+        return Problem(
+            "cancelled", "Interrupted. Run the same command again to continue after the finished stages.", INTERRUPTED
+        )
     if isinstance(error, click.ClickException):
         return Problem("invalid_option", _sentence(error.format_message()), 2)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Problem("storage_full", "No space is left on the device; free some, or point STENO_HOME elsewhere.", 5)
+        return Problem("storage_full", "No space left on the device; free some, or set STENO_HOME to another disk.", 5)
     if isinstance(error, MemoryError):
-        return Problem("out_of_memory", "Memory ran out; a smaller --batch-size or --model needs less.", 5)
+        return Problem("out_of_memory", "Memory ran out; use a smaller --batch-size or --model.", 5)
     pydantic, httpx = sys.modules.get("pydantic"), sys.modules.get("httpx")
     if pydantic and isinstance(error, pydantic.ValidationError) and error.title in _OURS:
         return Problem("invalid_option", _validation_sentence(error), 2)
@@ -79,7 +81,9 @@ def _known(error: BaseException) -> Problem | None:
 
         return _known(refusal(error.response, str(error.request.url)))
     if httpx and isinstance(error, httpx.HTTPError):
-        return Problem("prefect_unreachable", f"The Prefect API stopped answering ({type(error).__name__}); run again.", 6)
+        return Problem(
+            "prefect_unreachable", f"The Prefect API stopped responding ({type(error).__name__}); run the command again.", 6
+        )
     return None
 
 

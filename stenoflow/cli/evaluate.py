@@ -62,7 +62,7 @@ def evaluate(references: str, as_json: bool, quiet: bool, verbose: bool, debug: 
     from infra.settings import get_settings
     from stenoflow.cli.checks import check_models, check_output
 
-    request = as_kept(_request(references, options))
+    request = for_storage(_request(references, options))
     _check_there(request.references)
     check_output(request.output_dir, None)
     for system in request.systems.values():
@@ -152,11 +152,11 @@ def _variant(text: str) -> tuple[str, dict[str, str]]:
     name, colon, options = text.partition(":")
     pairs = [part.partition("=") for part in options.split(",") if part.strip()]
     if not colon or not name.strip() or not all(equals for _, equals, _ in pairs):
-        raise click.BadParameter(f"{text!r} is not NAME:OPTION=VALUE, for instance `hints: hotwords=Stenoflow`.")
+        raise click.BadParameter(f"{text!r} is not NAME:OPTION=VALUE, such as `hints: hotwords=Stenoflow`.")
     return name.strip(), {option.strip().replace("-", "_"): value.strip() for option, _, value in pairs}
 
 
-def as_kept(request: EvaluateRequest) -> EvaluateRequest:
+def for_storage(request: EvaluateRequest) -> EvaluateRequest:
     """The request as Prefect may keep and show it, and as it can be retried from any folder."""
     from pathlib import Path
 

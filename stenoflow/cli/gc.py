@@ -94,7 +94,7 @@ async def _collected(limits: Limits, *, known: bool) -> Collected:
     try:
         temporary = server.start()
     except ApiUnreachable as error:
-        say(f"{error.message} Old runs stay in its database.")
+        say(f"{error.message} Old runs were not deleted from its database.")
         return await collected_everywhere(None, settings, limits, say)
     try:
         if temporary is not None:

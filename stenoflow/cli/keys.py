@@ -36,7 +36,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str) -> timedel
     """`90d`, `12h`, `30m`, `4w`."""
     found = re.fullmatch(r"([0-9]{1,6})([smhdw])", value.strip())
     if found is None:
-        raise click.BadParameter(f"{value!r} is no duration; write it as 90d, 12h or 30m", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a duration; write it as 90d, 12h or 30m", ctx, param)
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
@@ -56,10 +56,10 @@ def _expiry(ctx: click.Context, param: click.Parameter, value: str | None) -> da
 _EXPIRES = click.option(
     "--expires", callback=_expiry, metavar="WHEN", help="Expiry: `90d` from now, or a date. Never by default."
 )
-_WITHOUT = "No keys; `steno keys make NAME` makes one. Without any, only this machine can use the API."
+_WITHOUT = "No keys; `steno keys make NAME` creates one. Without keys, only this machine can use the API."
 _GONE = (
-    "There is no key that works, and there were some: callers of the API are refused. Make one with `steno keys make NAME`, or set "
-    "STENO_API__REQUIRE_KEYS=false to let in every program of this machine."
+    "All keys are expired or revoked, so the API rejects every request. Create one with `steno keys make NAME`, or set "
+    "STENO_API__REQUIRE_KEYS=false to admit every program on this machine."
 )
 
 
@@ -107,7 +107,7 @@ def make_key(
     limits = keys.KeyLimits(
         rate=rate, rate_submit=submit_rate, pending_jobs=pending, max_upload_bytes=max_upload, max_duration=max_duration
     )
-    _tell(keys.make(_store(), name, limits, owner=owner, expires=expires, metrics=metrics), as_json)
+    _print_key(keys.make(_store(), name, limits, owner=owner, expires=expires, metrics=metrics), as_json)
 
 
 @command.command("rotate")
@@ -122,7 +122,7 @@ def rotate_key(key: str, overlap: timedelta, expires: datetime | None, as_json: 
     """Make a new key in place of the KEY of that id or name: same name, owner and limits, and so the same jobs."""
     from api import keys
 
-    _tell(keys.rotate(_store(), key, overlap=overlap, expires=expires), as_json)
+    _print_key(keys.rotate(_store(), key, overlap=overlap, expires=expires), as_json)
 
 
 @command.command("list")
@@ -134,7 +134,7 @@ def list_keys(every: bool, as_json: bool, debug: bool) -> None:
     from api import keys
 
     store = _store()
-    found = [key for key in keys.kept(store) if every or key.active]
+    found = [key for key in keys.all_keys(store) if every or key.active]
     rows = [(key, keys.last_used(store, key)) for key in found]
     if as_json:
         for key, used in rows:
@@ -168,7 +168,7 @@ def revoke_key(key: str, as_json: bool, debug: bool) -> None:
     if as_json:
         click.echo(json.dumps({"type": "key", **_shown(revoked)}))
     else:
-        click.echo(f"Revoked {revoked.name} (id {revoked.id}); running services refuse it within {keyring.FRESH:.0f} seconds.")
+        click.echo(f"Revoked {revoked.name} (id {revoked.id}); running services reject it within {keyring.FRESH:.0f} seconds.")
 
 
 @command.command("webhook-secret")
@@ -196,8 +196,8 @@ def webhook_secret(key: str | None, rotate: bool, as_json: bool, debug: bool) ->
         return
     click.echo(secret.secret)
     whose = key if key is not None and not keys.TOKEN.fullmatch(key) else owner if key else "callers without a key"
-    until = f" The one before is signed with as well for {hours:g} hours." if rotate else ""
-    click.echo(f"This signs the webhooks of {whose}; receivers verify them with it.{until}", err=True)
+    until = f" Webhooks are also signed with the previous one for {hours:g} hours." if rotate else ""
+    click.echo(f"This secret signs the webhooks of {whose}; receivers verify them with it.{until}", err=True)
 
 
 def _store() -> Any:
@@ -207,7 +207,7 @@ def _store() -> Any:
     return get_store(get_settings())
 
 
-def _tell(made: MadeKey, as_json: bool) -> None:
+def _print_key(made: MadeKey, as_json: bool) -> None:
     """Print a key that was just made; services of this home want keys from now on."""
     from api.keyring import mark_home
     from infra.settings import get_settings
@@ -221,7 +221,7 @@ def _tell(made: MadeKey, as_json: bool) -> None:
     key = made.key
     others = f" It sees the jobs of the owner {key.owned_by}." if key.owned_by != key.id else ""
     until = f" It expires on {_minute(key.expires)}." if key.expires else ""
-    click.echo(f"This is the key of {key.name} (id {key.id}). Keep it now: only its hash is stored.{others}{until}", err=True)
+    click.echo(f"This is the key of {key.name} (id {key.id}). Save it now: only its hash is stored.{others}{until}", err=True)
 
 
 def _shown(key: Any) -> dict[str, Any]:

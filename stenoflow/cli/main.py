@@ -14,9 +14,9 @@ from stenoflow import isolated
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("stenoflow.cli.transcribe:command", "Turn recordings into transcripts with speakers and word times."),
-    "batch": ("stenoflow.cli.batch:command", "Transcribe what is new in a folder, a bucket, a manifest or a feed."),
-    "evaluate": ("stenoflow.cli.evaluate:command", "Score models on recordings whose truth is known, to decide between them."),
-    "retry": ("stenoflow.cli.retry:command", "Run a recording's failed stages once more, or with other options."),
+    "batch": ("stenoflow.cli.batch:command", "Transcribe new recordings in a folder, bucket, manifest or feed."),
+    "evaluate": ("stenoflow.cli.evaluate:command", "Score models on recordings with reference transcripts."),
+    "retry": ("stenoflow.cli.retry:command", "Retry a run's failed stages, or run it with other options."),
     "up": ("stenoflow.cli.up:up", "Start Prefect's server and UI, a worker and all deployments on this machine."),
     "api": ("stenoflow.cli.api:command", "Serve the REST API."),
     "submit": ("stenoflow.cli.submit:command", "Transcribe recordings on another machine, through its REST API."),

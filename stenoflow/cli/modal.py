@@ -164,4 +164,4 @@ def _print_facts(facts: dict[str, Any]) -> None:
     for problem in facts["problems"]:
         click.echo(f"steno: {problem}", err=True)
     if not facts["problems"]:
-        click.echo("All well.")
+        click.echo("All checks passed.")

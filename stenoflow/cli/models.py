@@ -82,7 +82,7 @@ def _list(as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", "named with", "here", "MB", "languages", "licence", "where it comes from"):
+    for title in ("model", "named with", "here", "MB", "languages", "licence", "source"):
         table.add_column(title, no_wrap=True, justify="right" if title == "MB" else "left")
     for row in sorted(rows, key=lambda row: (row.step != "asr", not row.available)):
         gated = " (gated)" if "gated" in row.detail else ""
@@ -103,11 +103,11 @@ def _list(as_json: bool) -> None:
     name, why = recommended(machine(settings))
     (row,) = (row for row in rows if row.name == name and row.origin.startswith("hub"))
     lacks = row.detail.partition("; needs ")[2]
-    console.print(f"\nFor this machine: --model {name} ({why})" + (f"; it needs {lacks}" if lacks else "") + ".")
+    console.print(f"\nFor this machine: --model {name} ({why})" + (f"; it requires {lacks}" if lacks else "") + ".")
     console.print(
-        "Words are timed by the model itself, or by a wav2vec2 model of the language: --align-model wav2vec2, a hub id, or a folder.\n"
+        "Word times come from the model itself, or from a wav2vec2 model for the language: --align-model wav2vec2, a hub id, or a folder.\n"
         "What is not here is fetched by `steno models fetch MODEL`, or from the hub when it is first used, unless STENO_OFFLINE is set; "
-        "a gated model also needs its licence accepted and HF_TOKEN."
+        "for a gated model, accept its licence and set HF_TOKEN."
     )
 
 

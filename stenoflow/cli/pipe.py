@@ -1,4 +1,4 @@
-"""Standard output that somebody else stops reading (`| head -1`): the command ends, with the exit code that shells expect."""
+"""A closed output pipe (`| head -1`): the command ends, with the exit code that shells expect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 CLOSED = 141
-"""128 and SIGPIPE, as a shell reports a program that wrote to nobody."""
+"""128 + SIGPIPE, as shells report a closed pipe."""
 
 
 class Output:
@@ -65,7 +65,7 @@ def watched() -> Iterator[Output]:
 
 @contextlib.contextmanager
 def ending_with_reader(end: Callable[[], object]) -> Iterator[None]:
-    """Have `end` called, from whatever thread writes, when nobody reads standard output any more."""
+    """Call `end`, from the writing thread, when standard output is closed."""
     output = sys.stdout
     if not isinstance(output, Output):
         yield

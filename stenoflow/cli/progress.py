@@ -74,7 +74,7 @@ class StageTable:
     def stop(self) -> None:
         """Say that the run ends as soon as it can."""
         with self._guard:
-            self.stopping, self.note = True, "stopping after the batch at work; press Ctrl-C again to stop at once"
+            self.stopping, self.note = True, "stopping after the current batch; press Ctrl-C again to stop immediately"
 
     def __rich__(self) -> Table:
         from rich.progress_bar import ProgressBar

@@ -21,15 +21,15 @@ from stenoflow.cli.session import (
     Display,
     Session,
     cleared,
+    displayed,
     drawn,
     interruptible,
     leave_unfinished_stages,
     mark_cancelled,
     ready,
     settled,
-    told,
 )
-from stenoflow.cli.transcribe import as_kept, partial_result, quieten, use_machine_options
+from stenoflow.cli.transcribe import for_storage, partial_result, quieten, use_machine_options
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -50,8 +50,8 @@ Exit codes are those of `steno transcribe`.
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user asked for."""
+class RetryOptions:
+    """What the user requested."""
 
     run: str
     redo_from: str | None
@@ -86,7 +86,7 @@ def retry(
 
     display = Display(as_json, quiet, verbose, debug)
     session = Session(display, display.console())
-    code = asyncio.run(_retry(session, Asked(run, redo_from, here, wait, force, given_options(options))))
+    code = asyncio.run(_retry(session, RetryOptions(run, redo_from, here, wait, force, given_options(options))))
     if code == INTERRUPTED:
         leave_unfinished_stages(session)
     return code
@@ -121,20 +121,20 @@ class RetryCommand(TranscribeCommand):
 command = RetryCommand("retry", retry, help=retry.__doc__, epilog=EPILOG)
 
 
-async def _retry(session: Session, asked: Asked) -> int:
+async def _retry(session: Session, options: RetryOptions) -> int:
     """Retry the run and say what came of it; the exit code."""
     from asyncio import CancelledError
 
     from stenoflow.cli.progress import StageTable
 
-    table = StageTable(asked.run, utf8=session.console is None or "utf" in session.console.encoding.lower())
+    table = StageTable(options.run, utf8=session.console is None or "utf" in session.console.encoding.lower())
     session.table = table
     with interruptible(session):
         try:
             with drawn(session.console, table, keep=True):
                 await ready(session, table)
                 await cleared(session)
-                conclude = await _started(session, asked, table)
+                conclude = await _started(session, options, table)
             code = conclude()
         except CancelledError as error:
             await mark_cancelled(session.run_id)
@@ -152,7 +152,7 @@ async def _retry(session: Session, asked: Asked) -> int:
 def _interrupted(session: Session, error: BaseException) -> int:
     if not session.elsewhere:
         return _fail(session.display, error)
-    problem = Problem("interrupted", "The run goes on at its worker; it is only followed no longer.", INTERRUPTED)
+    problem = Problem("interrupted", "Interrupted. The run continues on its worker.", INTERRUPTED)
     return report(problem, as_json=session.display.as_json)
 
 
@@ -164,20 +164,20 @@ def _fail(display: Display, error: BaseException) -> int:
     return report(describe(error), as_json=display.as_json)
 
 
-async def _started(session: Session, asked: Asked, table: StageTable) -> Callable[[], int]:
+async def _started(session: Session, options: RetryOptions, table: StageTable) -> Callable[[], int]:
     """Find the run and have it retried; what is left to do when nothing is drawn any more."""
     from prefect.client.orchestration import get_client
 
     from flows.retry import find_run, planned
 
     async with get_client() as client:
-        run = await find_run(client, asked.run, failed=not asked.changes and not asked.redo_from)
-        plan = await planned(run, asked.changes, asked.redo_from, force=asked.force)
+        run = await find_run(client, options.run, failed=not options.changes and not options.redo_from)
+        plan = await planned(run, options.changes, options.redo_from, force=options.force)
         table.title = plan.request.shown_as
         # A temporary server has no workers.
-        if asked.here or run.deployment_id is None or session.server is not None:
+        if options.here or run.deployment_id is None or session.server is not None:
             return await _executed(session, client, plan, table)
-        return await _by_a_worker(session, client, plan, asked, table)
+        return await _by_a_worker(session, client, plan, options, table)
 
 
 async def _executed(session: Session, client: PrefectClient, plan: Retry, table: StageTable) -> Callable[[], int]:
@@ -188,8 +188,8 @@ async def _executed(session: Session, client: PrefectClient, plan: Retry, table:
     from stenoflow.cli.report import print_result
 
     check_source(plan.request.source)
-    run = await new_run(client, plan.request_as(as_kept), here=True) if plan.changed else plan.run
-    with told(session, plan.request.shown_as, table):
+    run = await new_run(client, plan.request_as(for_storage), here=True) if plan.changed else plan.run
+    with displayed(session, plan.request.shown_as, table):
         state = await execute_here(run, by_hand=not plan.changed)
     result = await state.aresult()
     display = session.display
@@ -202,7 +202,7 @@ async def _executed(session: Session, client: PrefectClient, plan: Retry, table:
 
 
 async def _by_a_worker(
-    session: Session, client: PrefectClient, plan: Retry, asked: Asked, table: StageTable
+    session: Session, client: PrefectClient, plan: Retry, options: RetryOptions, table: StageTable
 ) -> Callable[[], int]:
     """The run, handed to a worker, and followed unless that is not wanted."""
     from flows.following import followed
@@ -211,11 +211,11 @@ async def _by_a_worker(
 
     display, name = session.display, plan.request.shown_as
     if plan.changed:
-        run = await new_run(client, plan.request_as(as_kept), here=False)
+        run = await new_run(client, plan.request_as(for_storage), here=False)
     else:
         run = plan.run
-        await set_going(client, run, force=asked.force)
-    if not asked.wait:
+        await set_going(client, run, force=options.force)
+    if not options.wait:
         return lambda: _say_scheduled(run, name, display)
     table.note = "waiting for a worker"
     session.elsewhere = True
@@ -232,7 +232,7 @@ def _say_scheduled(run: FlowRun, name: str, display: Display) -> int:
     if display.as_json:
         click.echo(json.dumps({"type": "scheduled", "source": name, "run": str(run.id)}, ensure_ascii=False))
     elif not display.quiet:
-        click.echo(f"{name}: run {run.id} waits for a worker")
+        click.echo(f"{name}: run {run.id} is waiting for a worker")
     return 0
 
 
@@ -249,7 +249,7 @@ def _say_ended(run: FlowRun, outcome: Any, display: Display) -> int:
         print_result(known.result, as_json=display.as_json, quiet=display.quiet)
     if state.is_completed():
         if known is None and not display.quiet and not display.as_json:
-            click.echo(f"{run.name}: done; its result is in the store of the worker")
+            click.echo(f"{run.name}: done; the result is in the worker's store")
         return 0
     if known is not None and known.error is not None:
         problem = Problem(known.error.code, known.error.message, known.error.exit_code)

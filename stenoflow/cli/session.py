@@ -65,7 +65,7 @@ class Session:
     upkeep: Task[None] | None = None
     """Of what earlier commands left behind."""
     loading: Task[None] | None = None
-    """Of what the first recording's stages need; kept, for asyncio forgets tasks that nobody holds."""
+    """Of what the first recording's stages need; stored, since asyncio drops tasks without a reference."""
     ahead: Ahead | None = None
     """What is computed while the server starts."""
     elsewhere: bool = False
@@ -157,7 +157,7 @@ async def ready(
 
         keep_signals()
         if session.server is not None:
-            table.note = "starting Prefect (the first time, its database is made)"
+            table.note = "starting Prefect (the first start creates its database)"
             if session.ahead is not None and request is not None:
                 session.loading = asyncio.create_task(asyncio.to_thread(warm_up, request))
             await asyncio.to_thread(session.server.wait)
@@ -233,8 +233,8 @@ def drawn(console: Console | None, table: StageTable, *, keep: bool) -> Iterator
 
 
 @contextlib.contextmanager
-def told(session: Session, shown_as: str, table: StageTable) -> Iterator[None]:
-    """Have the display told of every stage event of the recording `shown_as`."""
+def displayed(session: Session, shown_as: str, table: StageTable) -> Iterator[None]:
+    """Show every stage event of the recording `shown_as` while the block lasts."""
     from infra.progress import listening
     from stenoflow.cli.progress import print_event
 

@@ -48,9 +48,9 @@ def submit(
     import asyncio
 
     if bool(sources) == bool(job):
-        raise click.UsageError("Give recordings to submit, or jobs to pick up with --job, and not both.")
+        raise click.UsageError("Give either recordings to submit or jobs to resume with --job, not both.")
     if detach and job:
-        raise click.UsageError("--detach is for recordings; jobs are picked up with --job alone.")
+        raise click.UsageError("--detach applies to recordings; use --job without it.")
     given = given_options(options)
     display = Display(as_json, quiet, verbose=False, debug=debug)
     fields = _fields(given, tag, metadata)
@@ -126,7 +126,7 @@ def _fields(given: dict[str, Any], tags: tuple[str, ...], metadata: tuple[str, .
 
     pairs = [pair.partition("=") for pair in metadata]
     if any(not key or not separator for key, separator, _ in pairs):
-        raise click.UsageError("--metadata is KEY=VALUE.")
+        raise click.UsageError("Write --metadata as KEY=VALUE.")
     fields = {name: TranscribeRequest.model_fields[name] for name in options_of(TranscribeRequest, Door.API) if name != "name"}
     defaults = {name: field.default for name, field in fields.items() if default_at(field, Door.API) != field.default}
     options = defaults | {name: value for name, value in given.items() if name in fields}
@@ -143,7 +143,7 @@ def _recordings(sources: tuple[str, ...], jobs: tuple[str, ...], given: dict[str
     from stenoflow.cli.submitting import Recording
 
     if len(jobs) > 1 and given.get("output_file"):
-        raise click.UsageError("--output-file is for one job; with several, give --output-dir and --format.")
+        raise click.UsageError("--output-file applies to one job; with several, give --output-dir and --format.")
     requests = [_request(source, given) for source in sources] or [_request(job, given) for job in jobs]
     check_output(requests[0].output_dir, requests[0].output_file)
     if jobs:
@@ -163,12 +163,12 @@ def _request(source: str, given: dict[str, Any]) -> TranscribeRequest:
 def _interrupted(jobs: list[str], server: str | None, given: dict[str, Any], display: Display) -> int:
     """Say what goes on, and how to pick it up."""
     if not jobs:
-        message = "Interrupted; nothing of it is at work at the service."
+        message = "Interrupted; no job is running on the service."
     else:
         again = ["steno", "submit", *(["--server", server] if server else [])]
         again += [word for job in jobs for word in ("--job", job)] + _written(given)
-        many = "The job goes" if len(jobs) == 1 else f"{len(jobs)} jobs go"
-        message = f"Interrupted. {many} on at the service; pick up with: {shlex.join(again)}"
+        many = "The job continues" if len(jobs) == 1 else f"{len(jobs)} jobs continue"
+        message = f"Interrupted. {many} on the service; resume with: {shlex.join(again)}"
     return report(Problem("interrupted", message, INTERRUPTED), as_json=display.as_json)
 
 

@@ -76,7 +76,7 @@ class JobsTable(StageTable):
         self.recordings = recordings
 
     def stop(self) -> None:
-        self.stopping, self.note = True, "stopping; press Ctrl-C again to stop at once"
+        self.stopping, self.note = True, "stopping; press Ctrl-C again to stop immediately"
 
     def __rich__(self) -> Table:
         from rich.progress_bar import ProgressBar
@@ -230,7 +230,7 @@ class Submitting:
                 outputs.write(target, render(transcript, kind, options).encode(), get_settings())
             except OSError as error:
                 why = error.strerror or type(error).__name__
-                raise OutputNotWritable(f"{near(target)} cannot be written ({why}); choose another --output-dir.") from error
+                raise OutputNotWritable(f"{near(target)} is not writable ({why}); choose another --output-dir.") from error
         return targets
 
     # -- saying -------------------------------------------------------------------------------------------------------
@@ -283,12 +283,12 @@ class Submitting:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What to tell the user: the service's own code and sentence, and the exit code that belongs to them."""
+    """The error of the service, its message, and the matching exit code."""
     if not isinstance(error, ClientError):
         return describe(error)
     message = error.message
     if isinstance(error, KeyRefused):
-        message += " Set STENO_API_KEY to one that `steno keys make` printed there."
+        message += " Set STENO_API_KEY to a key that `steno keys make` printed on the service's machine."
     code = errors.exit_code(error)
     return Problem(
         error.reason, message, PARTIAL if isinstance(error, JobFailed) and error.reason == "diarization_failed" else code
@@ -296,7 +296,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 class _Counted(io.FileIO):
-    """A file that tells how much of it has been read."""
+    """A file that reports how much of it has been read."""
 
     def __init__(self, source: str, recording: Recording) -> None:
         super().__init__(Path(source.removeprefix("file://")).expanduser())

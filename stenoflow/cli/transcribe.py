@@ -13,13 +13,13 @@ from stenoflow.cli.options import MACHINE, TranscribeCommand, given_options
 from stenoflow.cli.session import (
     Display,
     Session,
+    displayed,
     drawn,
     interruptible,
     leave_unfinished_stages,
     mark_cancelled,
     ready,
     settled,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
             transcribe_flow = await ready(session, table, request)
             from flows.execution import run_here
 
-            with told(session, request.shown_as, table):
-                result = await run_here(transcribe_flow, as_kept(request))
+            with displayed(session, request.shown_as, table):
+                result = await run_here(transcribe_flow, for_storage(request))
     except Exception as error:
         if partial := partial_result(error):
             print_result(partial, as_json=display.as_json, quiet=display.quiet)
@@ -169,7 +169,7 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     return 0
 
 
-def as_kept(request: TranscribeRequest) -> TranscribeRequest:
+def for_storage(request: TranscribeRequest) -> TranscribeRequest:
     """The request as Prefect may keep and show it, and as it can be retried from any folder.
 
     An address with credentials or a signature becomes a handle, paths become absolute.

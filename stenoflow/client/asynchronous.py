@@ -17,7 +17,7 @@ import httpx
 from stenoflow.client.connection import PATIENCE, Connection, Verify, request_options
 from stenoflow.client.following import Following
 from stenoflow.client.options import Changes, ChunkOptions, Format, RetryFrom
-from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Send, Sleep, Step, Steps, Tell, Work
+from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Send, Sleep, Step, Steps, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
 from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary
@@ -244,7 +244,7 @@ class _Taking:
                 await anyio.sleep(seconds)
             case Work(function):
                 return await anyio.to_thread.run_sync(function)
-            case Tell(listener, argument):
+            case Notify(listener, argument):
                 told = listener(argument)
                 if inspect.isawaitable(told):
                     await told

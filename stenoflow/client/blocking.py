@@ -15,7 +15,7 @@ import httpx
 from stenoflow.client.connection import PATIENCE, Connection, Verify, request_options
 from stenoflow.client.following import Following
 from stenoflow.client.options import Changes, ChunkOptions, Format, RetryFrom
-from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Send, Sleep, Step, Steps, Tell, Work
+from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Send, Sleep, Step, Steps, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
 from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary
@@ -273,7 +273,7 @@ class _Taking:
                 time.sleep(seconds)
             case Work(function):
                 return function()
-            case Tell(listener, argument):
+            case Notify(listener, argument):
                 listener(argument)
         return None
 

@@ -38,12 +38,14 @@ class Connection:
         except httpx.InvalidURL:
             parts = httpx.URL()
         if parts.scheme not in ("http", "https") or not parts.host:
-            raise RequestRefused("The service's address is no http(s) URL; give it like http://127.0.0.1:8765.")
+            raise RequestRefused("The address of the service is not an http(s) URL; give one such as http://127.0.0.1:8765.")
         if parts.userinfo or parts.query or parts.fragment:
             # They would be logged with every request.
-            raise RequestRefused("The service's address holds more than host, port and path; give an API key as `key`.")
+            raise RequestRefused("The address of the service contains more than host, port and path; give an API key as `key`.")
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise RequestRefused("The API key holds characters that no key has; copy it anew from `steno keys make`.")
+            raise RequestRefused(
+                "The API key contains characters that no key has; copy it again from the output of `steno keys make`."
+            )
         return cls(url, key)
 
     @property

@@ -71,7 +71,7 @@ class Core:
             now = time.monotonic()
             failed_at = now if failed_at is None else failed_at
             pause = self.pause(attempt, failure)
-            if not again or now - failed_at + pause > self._patience():
+            if not again or now - failed_at + pause > self._retry_seconds():
                 raise failure
             attempt += 1
             yield Sleep(pause)
@@ -84,7 +84,7 @@ class Core:
             return backoff
         return asked + random.uniform(0.0, 0.5) if asked <= LONGEST_PAUSE else float("inf")
 
-    def _patience(self) -> float:
+    def _retry_seconds(self) -> float:
         return self.patience if self._answered else min(self.patience, FIRST_CONTACT)
 
     def _model(self, call: Call, model: type[M]) -> Steps[M]:
@@ -166,7 +166,7 @@ class Core:
 
 def path_of(job_id: str) -> str:
     if not job_id:
-        raise RequestRefused("A job's id is empty.")
+        raise RequestRefused("The job id is empty.")
     return f"/transcribes/{quote(job_id, safe='')}"
 
 
@@ -176,20 +176,20 @@ def parsed(response: httpx.Response, model: type[M]) -> M:
         return model.model_validate_json(response.content)
     except ValidationError:
         raise ServiceBroken(
-            f"The answer is not what a {model.__name__} should be; is that address Stenoflow's, and of this client's version?",
+            f"The answer is not a valid {model.__name__}; check that the address is Stenoflow's, and of this client's version.",
             status=response.status_code,
         ) from None
 
 
 def unreachable(error: httpx.TransportError) -> ClientError:
-    """What a transport's error means. Its text may quote an address, so only its kind is told."""
+    """What a transport's error means. Its text may quote an address, so only its class is reported."""
     if isinstance(error, _HOPELESS):
         return RequestRefused(f"The request cannot be sent ({type(error).__name__}); check the service's address and the key.")
     if _untrusted(error):
         return ServiceUnavailable("The service's certificate is not trusted; check the address, or give the CA as `verify`.")
     said = {
         httpx.ConnectError: "cannot be reached",
-        httpx.ConnectTimeout: "cannot be reached in time",
+        httpx.ConnectTimeout: "did not accept the connection in time",
         httpx.ReadTimeout: "did not answer in time",
     }.get(type(error), "broke the connection")
     return ServiceUnavailable(f"The service {said} ({type(error).__name__}); is it running, and is its address right?")

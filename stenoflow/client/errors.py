@@ -57,7 +57,7 @@ class ClientError(StenoError):
         self.status = status
         """Of HTTP; None when there was no answer."""
         self.retry_after = retry_after
-        """Seconds after which the service wants to be asked again."""
+        """`Retry-After` in seconds."""
         self.request_id = request_id
         """What the service's log calls the request."""
         self.fields = fields
@@ -164,7 +164,7 @@ def of_response(response: httpx.Response) -> ClientError:
         )
     fields = problem.get("errors")
     return kind(
-        _text(problem.get("detail")) or _said(response),
+        _text(problem.get("detail")) or _describe(response),
         reason=reason or None,
         status=status,
         retry_after=_retry_after(response),
@@ -211,15 +211,15 @@ def _text(value: Any) -> str:
     return value[:_LONGEST] if isinstance(value, str) else ""
 
 
-def _said(response: httpx.Response) -> str:
+def _describe(response: httpx.Response) -> str:
     status = response.status_code
     if response.is_redirect:
-        return f"The service redirects ({status}) elsewhere, which is not followed; give the address that it is served at."
+        return f"The service redirects ({status}), and redirects are not followed; give the final address."
     try:
         phrase = f" {HTTPStatus(status).phrase}"
     except ValueError:
         phrase = ""
-    return f"The answer was {status}{phrase}, which says nothing of Stenoflow; is there something between, or another service?"
+    return f"The answer was {status}{phrase}, which did not come from Stenoflow; check the address, and any proxy in between."
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -15,7 +15,7 @@ from stenoflow.client import errors
 from stenoflow.client.core import Core, path_of
 from stenoflow.client.errors import JobDeleted, RequestRefused, ServiceBroken, ServiceUnavailable, WaitTimeout
 from stenoflow.client.options import FORMATS
-from stenoflow.client.steps import Call, Close, Emit, NextLine, Open, Sleep, Steps, Tell, Work
+from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Sleep, Steps, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import ENDED, Event, EventLines, Progress
 from stenoflow.jobs import Job
@@ -36,53 +36,53 @@ class Following(Core):
     def wait(self, job_id: str, timeout: float | None, on_progress: Callable[[Progress], Any] | None) -> Steps[Job]:
         """The job once it has ended. Raises WaitTimeout, and ClientError as `job`."""
         until = math.inf if timeout is None else time.monotonic() + timeout
-        told, fruitless = Progress(job_id), 0
+        last_sent, fruitless = Progress(job_id), 0
 
-        def tell(now: Progress) -> Steps[None]:
-            nonlocal told
-            if now != told and on_progress is not None:
-                yield Tell(on_progress, now)
-            told = now
+        def notify(now: Progress) -> Steps[None]:
+            nonlocal last_sent
+            if now != last_sent and on_progress is not None:
+                yield Notify(on_progress, now)
+            last_sent = now
 
-        def heard(event: Event) -> Steps[None]:
-            yield from tell(told.after(event))
+        def on_event(event: Event) -> Steps[None]:
+            yield from notify(last_sent.after(event))
 
         while True:
             if listens := fruitless < _FRUITLESS:
-                events = yield from self._listened(job_id, until, heard)
+                events = yield from self._listened(job_id, until, on_event)
                 fruitless = 0 if events else fruitless + 1
             left = until - time.monotonic()
             job = yield from self.job(job_id, 0.0 if listens else max(0.0, min(_LONG_POLL, left)))
-            yield from tell(Progress.of(job))
+            yield from notify(Progress.of(job))
             if job.status in ENDED:
                 return job
             if time.monotonic() >= until:
                 raise WaitTimeout(
-                    f"The job has not ended after {timeout:g} s ({job.message}) It goes on; wait again, or delete it."
+                    f"The job has not ended after {timeout:g} s ({job.message}) It is still running; wait again, or delete it."
                 )
             yield Sleep(_BREATH)
 
     def events(self, job_id: str) -> Steps[None]:
-        """Emits what happens to the job until it has ended; after a connection that broke, how things stand is told again."""
+        """Emits the events of the job until it has ended; after a broken connection, the current state is repeated."""
         last: list[Event] = []
 
-        def heard(event: Event) -> Steps[None]:
+        def on_event(event: Event) -> Steps[None]:
             last[:] = [event]
             yield Emit(event)
 
         failed_at: float | None = None
         while not (last and last[0].last):
-            if (yield from self._listened(job_id, math.inf, heard)):
+            if (yield from self._listened(job_id, math.inf, on_event)):
                 failed_at = None
             else:
                 yield from self.job(job_id)  # raises what is wrong, once patience has run out
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() - failed_at > self.patience:
-                    raise ServiceUnavailable("The service sends no events; is there a proxy that holds them back?")
+                    raise ServiceUnavailable("The service sends no events; check for a proxy that buffers them.")
             if not (last and last[0].last):
                 yield Sleep(_BREATH)
 
-    def _listened(self, job_id: str, until: float, heard: Callable[[Event], Steps[None]]) -> Steps[int]:
+    def _listened(self, job_id: str, until: float, on_event: Callable[[Event], Steps[None]]) -> Steps[int]:
         """The number of events that came before the stream ended, or broke. Raises JobDeleted, and for a refusal ClientError."""
         left = until - time.monotonic()
         call = Call("GET", f"{path_of(job_id)}/events", timeout=max(0.1, min(_SILENCE, left)))
@@ -99,7 +99,7 @@ class Following(Core):
                 if (event := lines.after(line)) is not None:
                     events += 1
                     _check(event)
-                    yield from heard(event)
+                    yield from on_event(event)
                     if event.last:
                         break
         except httpx.TransportError:
@@ -145,7 +145,7 @@ def _streams(stream: Any) -> bool:
 
 def _check(event: Event) -> None:
     if event.name == "deleted":
-        raise JobDeleted("The job was deleted meanwhile.")
+        raise JobDeleted("The job was deleted while waiting for it.")
     if event.name == "error":
         raise ServiceBroken(
             str(event.data.get("detail", "The service stopped following the job.")), reason=event.data.get("code")

@@ -84,7 +84,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Tell:
+class Notify:
     """Call what the user gave; awaited where it gives something to await."""
 
     listener: Callable[[Any], Any]
@@ -98,5 +98,5 @@ class Emit:
     value: Any
 
 
-Step: TypeAlias = Send | Open | NextLine | Close | Sleep | Work | Tell | Emit
+Step: TypeAlias = Send | Open | NextLine | Close | Sleep | Work | Notify | Emit
 Steps: TypeAlias = Generator[Step, Any, T]

@@ -89,12 +89,12 @@ def encoded_chunk(samples: Any) -> str:
     except TypeError:
         raise RequestRefused("Give the chunk as a numpy array of float32, or as raw bytes of float32.") from None
     if view.ndim != 1 and not (view.ndim == 2 and 1 in (view.shape or ())):
-        raise RequestRefused(f"A chunk is one channel, of shape (samples,); this one has shape {view.shape}.")
+        raise RequestRefused(f"A chunk must be one channel of shape (samples,), not {view.shape}.")
     if view.format in ("B", "b", "c"):
         if view.nbytes % 4:
-            raise RequestRefused(f"Raw float32 has 4 bytes for each sample; {view.nbytes} bytes are none.")
+            raise RequestRefused(f"Raw float32 has 4 bytes per sample; {view.nbytes} bytes are not a whole number of samples.")
     elif view.format not in ("f", "=f", "@f", "<f" if sys.byteorder == "little" else ">f"):
-        raise RequestRefused(f"A chunk's samples are float32, not {view.format!r}; use samples.astype('float32').")
+        raise RequestRefused(f"The samples of a chunk must be float32, not {view.format!r}; use samples.astype('float32').")
     order = "<" if sys.byteorder == "little" else ">"
     header = f"{{'descr': '{order}f4', 'fortran_order': False, 'shape': ({view.nbytes // 4},), }}"
     header += " " * (-(10 + len(header) + 1) % 64) + "\n"

@@ -382,7 +382,7 @@ def test_a_service_without_workers_says_that_it_takes_no_chunks(tmp_path: Path) 
             JobRequest(audio_chunk=encoded(SILENCE)), ANYBODY
         )
 
-    with pytest.raises(Unavailable, match="takes no audio chunks"):
+    with pytest.raises(Unavailable, match="does not accept audio chunks"):
         asyncio.run(asked())
 
 

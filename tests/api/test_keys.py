@@ -75,7 +75,7 @@ def test_a_name_is_free_again_once_its_key_is_revoked(store: Store) -> None:
     keys.revoke(store, "alice")
     second = keys.make(store, "alice")
     assert keys.revoke(store, "alice").id == second.key.id
-    assert {key.id for key in keys.kept(store)} == {first.key.id, second.key.id}
+    assert {key.id for key in keys.all_keys(store)} == {first.key.id, second.key.id}
 
 
 def test_a_key_is_revoked_by_id_by_name_or_as_it_is(store: Store) -> None:

@@ -29,10 +29,10 @@ def cut(live: LiveApi) -> Path:
 def test_a_failed_job_says_nothing_of_other_doors(live_api: LiveApi) -> None:
     job = live_api.ended(live_api.upload(cut(live_api)))
     assert (job["status"], job["error_code"]) == ("failed", "truncated_media")
-    assert job["error"].endswith("Send it again, whole.") and job["message"] == job["error"]
+    assert job["error"].endswith("Send the complete recording again.") and job["message"] == job["error"]
     assert not ONE_DOORS.search(json.dumps(job)), job
     events = live_api.get(f"/transcribes/{job['job_id']}/events").text
-    assert "Send it again, whole." in events and not ONE_DOORS.search(events)
+    assert "Send the complete recording again." in events and not ONE_DOORS.search(events)
 
 
 def test_missing_speakers_say_nothing_of_other_doors(live_api: LiveApi) -> None:

@@ -52,14 +52,14 @@ def test_each_state_is_a_status_and_is_looked_for_under_it(state: State[Any], st
 def test_a_job_whose_process_died_is_queued_until_its_restart_is_overdue() -> None:
     died = Seen(run(Crashed(timestamp=JUST)), HALF)
     assert error_of(died, "queued") is None
-    assert message_of(died, "queued") == "The job's process died; it is started again."
+    assert message_of(died, "queued") == "The process of the job died; it is being restarted."
     assert percent_of(died, "queued") == 0.0
 
 
 def test_a_job_that_nobody_restarted_has_failed_as_crashed() -> None:
     died = Seen(run(Crashed(timestamp=LONG, message="Flow run process exited with code -9: /home/secret")), HALF)
     code, sentence = error_of(died, "failed") or ("", "")
-    assert (code, sentence) == ("crashed", "The process of the job died, and nothing started it again; retry the job.")
+    assert (code, sentence) == ("crashed", "The process of the job died and was not restarted; retry the job.")
     assert message_of(died, "failed") == sentence
     assert percent_of(died, "failed") == 50.0
 

@@ -129,7 +129,7 @@ def test_what_is_interrupted_goes_on_and_is_picked_up_as_the_command_says(live_a
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(60) == 130, said
-    again = re.search(r"pick up with: steno submit (.*)", said)
+    again = re.search(r"resume with: steno submit (.*)", said)
     assert again and not (tmp_path / "out").exists()
     done = submit(live_api, *shlex.split(again[1].rstrip(".")), folder=tmp_path)
     assert done.returncode == 0, done

@@ -191,7 +191,7 @@ def test_what_is_given_up_is_listed_and_delivered_again_when_asked(told: Told) -
     job = told.canceled("/dead")
     said = told.ended(job)
     assert (said["status"], said["attempts"], said["next_attempt_at"]) == ("dead", 3, None)
-    assert said["message"] == "Given up after 3 attempts; the last time, 127.0.0.1 answered 500."
+    assert said["message"] == "Given up after 3 attempts; last attempt: 127.0.0.1 answered 500."
     dead = told.live.get("/webhooks/dead").json()["webhooks"]
     assert said in dead and {found["status"] for found in dead} == {"dead"}
     mine = told.live.get("/webhooks", params={"job_id": job}).json()["webhooks"]

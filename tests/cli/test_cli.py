@@ -145,16 +145,16 @@ REFUSALS: list[tuple[list[str], int, str, str]] = [
     (["talk.wav", "--format", "doc"], 2, "invalid_option", "'doc' is not one of"),
     (["talk.wav", "--output-file", "talk.doc"], 2, "invalid_option", "--output-file must end in one of"),
     (["talk.wav", "--max-line-count", "2"], 2, "invalid_option", "--max-line-count requires --max-line-width"),
-    (["talk.wav", "other.wav", "--output-file", "x.srt"], 2, "invalid_option", "--output-file is for one recording"),
-    (["talk.wav", "folder/talk.mp3"], 2, "invalid_option", "would both be written as talk.json"),
+    (["talk.wav", "other.wav", "--output-file", "x.srt"], 2, "invalid_option", "--output-file applies to one recording"),
+    (["talk.wav", "folder/talk.mp3"], 2, "invalid_option", "would both be written to talk.json"),
     (["-", "-"], 2, "invalid_option", "only once"),
     (["talk.wav", "--output-dir", "empty.wav/deeper"], 3, "output_not_writable", "is a file"),
-    (["talk.wav", "--output-dir", "/proc/steno"], 3, "output_not_writable", "cannot be written"),
+    (["talk.wav", "--output-dir", "/proc/steno"], 3, "output_not_writable", "is not writable"),
     (["talk.wav", "--min-speaker", "2"], 2, "invalid_option", "--min-speakers"),
     (["talk.wav", "--device", "tpu"], 2, "invalid_option", "'tpu' is not one of"),
     ([], 2, "invalid_option", "SOURCE"),
     (["own.srt", "-f", "srt"], 3, "output_is_recording", "own.srt is a recording"),
-    (["talk.wav", "--output-file", "linked.srt"], 3, "output_is_recording", "not written over"),
+    (["talk.wav", "--output-file", "linked.srt"], 3, "output_is_recording", "never overwritten"),
 ]
 """Arguments, exit code, code, and what the sentence must say. `talk.wav` is there and not empty."""
 
@@ -507,7 +507,7 @@ def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path:
         assert database.execute("select distinct state_type from flow_run").fetchall() == [("COMPLETED",)]
         assert database.execute("select distinct state_type from task_run").fetchall() == [("COMPLETED",)]
         # What was computed while the first run's server started is its stages' own work, once, and their logs say so.
-        ahead = "select count(*) from log where message like 'It was begun before Prefect''s server answered%'"
+        ahead = "select count(*) from log where message like 'Started before Prefect''s server was ready%'"
         assert database.execute(ahead).fetchone() == (2,)
 
 

@@ -77,7 +77,7 @@ def test_the_table_counts_sums_and_keeps_every_row(steno: StenoSettings, tmp_pat
     result = table.finish()
     assert (result.done, result.failed, result.quarantined, result.skipped, result.listed) == (1, 1, 1, 1, 4)
     assert (result.duration, result.cost, result.exit_code) == (60.0, 0.01, 3)
-    assert result.sentence == "1 done, 1 failed, 1 set aside, 1 skipped."
+    assert result.sentence == "1 done, 1 failed, 1 quarantined, 1 skipped."
     text = Path(str(result.table)).read_text()
     assert len(text.splitlines()) == 5
     assert "'=cmd()|x" in text  # no spreadsheet computes it
@@ -100,7 +100,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert shown.err == "steno: error: bad.mp3 is no recording.\n"
     assert shown.out.startswith(
-        "in: 1 done, 1 failed; the others wait for the next time. 1 min 00 s of recordings in 30.0 s (2.0 ×"
+        "in: 1 done, 1 failed; the others are left for the next batch. 1 min 00 s of recordings in 30.0 s (2.0 ×"
     )
     assert "/out/batch.csv" in shown.out
     print_batch(result, Display(as_json=True, quiet=False, verbose=False, debug=False), "in")
@@ -112,16 +112,16 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_terminal_shows_what_is_at_work() -> None:
     table = BatchTable("recordings", utf8=True)
-    table.told(BatchEvent("began", "talk.wav", "r1"))
+    table.on_event(BatchEvent("began", "talk.wav", "r1"))
     table(StageEvent("r1", "asr", "progress", 0.5))
     table(StageEvent("other", "asr", "progress", 0.5))
-    table.told(BatchEvent("ended", "bad.mp3", "r0", FAILED))
+    table.on_event(BatchEvent("ended", "bad.mp3", "r0", FAILED))
     console = Console(file=io.StringIO(), width=120)
     console.print(table)
     shown = str(console.file.getvalue())  # type: ignore[attr-defined]
     assert "recordings  1 failed" in shown
     assert "talk.wav" in shown
     assert "asr" in shown
-    table.told(BatchEvent("ended", "talk.wav", "r1", DONE))
+    table.on_event(BatchEvent("ended", "talk.wav", "r1", DONE))
     console.print(table)
     assert "1 done" in console.file.getvalue()  # type: ignore[attr-defined]

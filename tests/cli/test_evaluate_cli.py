@@ -113,7 +113,7 @@ def test_a_system_is_told_in_a_line() -> None:
         ),
         (
             Delta(metric="cpwer", recordings=2, before=0.1, after=0.2),
-            "cpWER 10.0 % → 20.0 % (+10.0 points): too few recordings to tell",
+            "cpWER 10.0 % → 20.0 % (+10.0 points): too few recordings for a verdict",
         ),
         (Delta(metric="wer", recordings=2, before=0.1, after=0.1), "WER 10.0 % → 10.0 % (+0.0 points): the same"),
     ],

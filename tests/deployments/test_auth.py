@@ -177,16 +177,18 @@ def test_the_string_is_in_no_log_no_argument_and_no_file_that_others_read(up: Up
 def test_what_others_reach_and_what_protects_it_is_said(up: Up) -> None:
     said = up.said()
     assert f"Its password: in {up.folder / 'home/prefect-auth'}" in said
-    assert f"Other machines reach Prefect's UI and API ({socket.gethostname()}:{up.port}): its password protects them." in said
-    assert "Other machines reach the REST API" not in said
+    assert (
+        f"Other machines can reach Prefect's UI and API ({socket.gethostname()}:{up.port}), protected by the password." in said
+    )
+    assert "Other machines can reach the REST API" not in said
 
 
 def test_what_only_this_machine_reaches_says_so_and_the_rest_api_too(tmp_path: Path) -> None:
     said = welcome(Served("http://127.0.0.1:4200/api", "127.0.0.1", None, None, None, None))
-    assert "every user of this machine can use it (STENO_DEPLOY__AUTH=true asks for one)" in said
+    assert "every user of this machine can use it (STENO_DEPLOY__AUTH=true requires one)" in said
     assert "Other machines" not in said
     said = welcome(Served(None, "127.0.0.1", None, ApiSettings(host="0.0.0.0", port=8765), None, None))
-    assert f"Other machines reach the REST API ({socket.gethostname()}:8765): API keys protect it." in said
+    assert f"Other machines can reach the REST API ({socket.gethostname()}:8765), protected by API keys." in said
 
 
 # -- who is asked ----------------------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def test_strangers_are_always_asked_and_users_of_this_machine_where_the_setting_
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", ""])
 def test_a_server_that_asks_nobody_is_refused_beyond_loopback(tmp_path: Path, host: str) -> None:
-    with pytest.raises(InvalidOption, match="STENO_DEPLOY__AUTH=false lets everybody"):
+    with pytest.raises(InvalidOption, match="STENO_DEPLOY__AUTH=false lets everyone"):
         server_auth(host, settings(tmp_path, auth=False))
     refused = steno("up", "--host", host, "--port", str(free_port()), folder=tmp_path, STENO_DEPLOY__AUTH="false")
     assert refused.returncode == 2
@@ -256,7 +258,7 @@ def test_the_string_is_made_once_and_stays_private(tmp_path: Path) -> None:
     file.chmod(0o644)
     assert made_string(home) == made and file.stat().st_mode & 0o777 == 0o600
     file.write_text("\n")
-    with pytest.raises(InvalidOption, match="is empty; remove it"):
+    with pytest.raises(InvalidOption, match="is empty; delete it"):
         made_string(home)
 
 
@@ -297,4 +299,4 @@ def test_what_a_killed_one_left_is_not_believed(tmp_path: Path) -> None:
     running.state_file().write_text("not JSON")
     assert running.find() is None
     nowhere = steno("deploy", folder=tmp_path, PREFECT_HOME=str(tmp_path / "prefect"))
-    assert nowhere.returncode == 2 and "There is no Prefect API to deploy to" in nowhere.stderr
+    assert nowhere.returncode == 2 and "No Prefect API to deploy to" in nowhere.stderr

@@ -125,7 +125,7 @@ def test_a_run_whose_worker_and_process_were_killed_is_noticed_reported_and_rest
         state = until(lambda: (found := on_sqlite.run(run)["state"])["name"] == "AwaitingRetry" and found)
     assert state["message"] == RESTARTED
     told = until(lambda: [sent for sent in webhook.received if "lost call" in sent["subject"] and "Crashed" in sent["subject"]])
-    assert "No sign of life" in told[0]["body"]
+    assert "No heartbeat" in told[0]["body"]
     # Nobody is there to take another: that is reported as well.
     waiting = on_sqlite.submit({"source": str(recording)})
     until(lambda: [sent for sent in webhook.received if waiting in sent["body"] and "Late" in sent["subject"]])

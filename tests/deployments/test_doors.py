@@ -243,7 +243,7 @@ def test_code_of_others_is_not_executed(up: Up, pwned: Path) -> None:
     for name, run in runs.items():
         found = ended(up, run)
         assert found["state_type"] == "FAILED", name
-        expected = "missing.wav" if name == "ours" else "Not executed. Workers execute Stenoflow's own flows alone"
+        expected = "missing.wav" if name == "ours" else "Not executed. Workers only execute Stenoflow's flows"
         assert expected in found["state"]["message"], name
 
 

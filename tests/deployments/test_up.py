@@ -167,7 +167,7 @@ def test_a_process_that_keeps_ending_is_given_up_and_its_last_line_said(tmp_path
     said: list[str] = []
     keeper = Supervisor(said.append)
     keeper.start(child("print('no disk'); raise SystemExit(4)", tmp_path))
-    with pytest.raises(ProcessKeepsEnding, match=r"ended 3 times.*code 4 \(no disk\).*worker\.log"):
+    with pytest.raises(ProcessKeepsEnding, match=r"stopped 3 times.*code 4 \(no disk\).*worker\.log"):
         keeper.run()
     assert len(said) == 2
     keeper.end()

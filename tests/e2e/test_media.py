@@ -115,7 +115,7 @@ def test_words_follow_time_stamps_that_run_slower(home: dict[str, str], tmp_path
     assert code == 0, ended
     plain, slow = words(tmp_path, "plain"), words(tmp_path, "slow")
     assert slow[-1]["end"] == pytest.approx(0.95 * plain[-1]["end"], abs=0.4)
-    assert any("time stamps differ" in warning for warning in ended[1]["warnings"])
+    assert any("timestamps of the recording differ" in warning for warning in ended[1]["warnings"])
 
 
 def test_a_track_is_chosen_on_the_command_line(home: dict[str, str], tmp_path: Path) -> None:

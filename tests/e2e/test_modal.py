@@ -398,7 +398,7 @@ def test_the_command_line_says_what_a_container_finds(server: ModalServer, home:
     )
     facts = json.loads(done.stdout)
     assert done.returncode == 4
-    assert facts["problems"] == ["The app asks for a GPU, but torch finds none in its container."]
+    assert facts["problems"] == ["The app requests a GPU, but torch finds none in its container."]
     assert (facts["device"], facts["whisper"], facts["encoded"][0]) == ("cpu", "tiny.en", 1)
 
 

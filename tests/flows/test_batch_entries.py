@@ -119,7 +119,7 @@ async def test_what_was_deleted_and_what_is_no_recording_are_rows_and_no_failure
     assert {row["name"]: (row["state"], row["detail"]) for row in rows_of(place.out)} == {
         "a.wav": ("done", ""),
         "gone.wav": ("skipped", "deleted after it was listed"),
-        "notes": ("left", "not a recording: neither sound nor video"),
+        "notes": ("left", "not a recording: neither audio nor video"),
         "voice memo": ("done", ""),
     }
 

@@ -165,7 +165,7 @@ def test_a_row_of_the_artifact_is_for_people() -> None:
         ({"done": 980, "quarantined": 20, "skipped": 3}, False, "980 done, 20 set aside, 3 skipped."),
         ({}, False, "nothing listed."),
         ({"left": 1}, False, "1 file left: not recordings."),
-        ({"done": 1}, True, "1 done; the others wait for the next time."),
+        ({"done": 1}, True, "1 done; the others are left for the next batch."),
     ],
 )
 def test_the_sentence_of_a_batch(counts: dict[str, int], more: bool, sentence: str) -> None:

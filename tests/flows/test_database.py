@@ -175,12 +175,12 @@ def test_what_libraries_say_becomes_an_error_that_crosses_to_the_command(path: P
     known = database.explained(said, path)
     assert type(known) is kind
     assert str(path.parent) in known.message
-    again = database.told(f"a line before\n{database.tell(known)}")
+    again = database.error_in(f"a line before\n{database.error_line(known)}")
     assert again is not None
     assert (type(again), again.message) == (kind, known.message)
 
 
 def test_another_last_line_tells_of_nothing(path: Path) -> None:
-    assert database.told("") is None
-    assert database.told("ERROR: Application startup failed. Exiting.") is None
+    assert database.error_in("") is None
+    assert database.error_in("ERROR: Application startup failed. Exiting.") is None
     assert database.explained("something else", path) is None

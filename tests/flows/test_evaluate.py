@@ -177,7 +177,7 @@ async def test_a_recording_that_fails_is_a_row_and_not_the_end(tmp_path: Path, d
     assert found is not None
     table = rows(found)
     assert (table["broken"].code, table["broken"].exit_code) == ("unreadable_media", 3)
-    assert table["odd"].error.startswith("odd.stm, line 1: 4 fields where 5 are needed")
+    assert table["odd"].error.startswith("odd.stm, line 1: 4 fields instead of 5")
     assert table["good"].scores is not None
     assert (found.overall[0].recordings, found.overall[0].failed) == (1, 2)
     assert any("untold" in warning for warning in found.warnings)
@@ -237,7 +237,7 @@ async def test_a_transcript_left_beside_its_recording_is_noticed(tmp_path: Path,
     shutil.copy(tmp_path / "out" / "auto" / "one.json", tmp_path / "calls" / "one.json")
     assert not found.warnings
     found = await evaluate(asked(tmp_path / "calls"))
-    assert any("The truth is the transcript itself" in warning for warning in found.warnings)
+    assert any("The reference is identical to the transcript" in warning for warning in found.warnings)
 
 
 async def test_an_interrupted_evaluation_takes_up_the_runs_that_it_had_made(tmp_path: Path, double: ComputeDouble) -> None:
@@ -353,7 +353,7 @@ def test_a_request_is_refused_with_a_sentence() -> None:
     for options, says in [
         ({"variants": {"slow": {"batch_size": 0}}}, "variants.slow.batch_size: "),
         ({"variants": {"odd": {"beam": 5}}}, "variants.odd.beam: "),
-        ({"name": "…"}, "needs a letter or a digit"),
+        ({"name": "…"}, "must contain a letter or a digit"),
         ({"options": {"min_speakers": 3, "max_speakers": 2}}, "min_speakers (3) is above max_speakers (2)"),
     ]:
         with pytest.raises(ValidationError) as refused:

@@ -130,7 +130,7 @@ async def test_cancelling_the_run_stops_both_branches(tmp_path: Path, double: Co
 
 async def test_nothing_is_left_in_scratch(tmp_path: Path, double: ComputeDouble, steno: StenoSettings) -> None:
     await transcribe(request(tmp_path / "a.wav"))
-    double.failures["merge"] = [ValueError("a defect")]
+    double.failures["merge"] = [ValueError("a bug")]
     with pytest.raises(StageFailed):
         await transcribe(request(tmp_path / "a.wav", max_speakers=2))
     assert left_in_scratch(steno) == []

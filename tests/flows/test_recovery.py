@@ -1,4 +1,4 @@
-"""What is computed again on request, which runs are set aside, and runs that are cancelled through Prefect's API."""
+"""What is computed again on request, which runs are quarantined, and runs that are cancelled through Prefect's API."""
 
 from __future__ import annotations
 

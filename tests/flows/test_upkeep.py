@@ -73,9 +73,9 @@ def test_no_event_is_stored_of_a_run_that_was_erased() -> None:
             RelatedResource({"prefect.resource.id": f"prefect.flow-run.{kept}", "prefect.resource.role": "flow-run"})
         )
     stored = StoredEvents()
-    assert stored.wanted(late)
+    assert stored.stores(late)
     stored.forget([run])
-    assert (stored.wanted(late), stored.wanted(other)) == (False, True)
+    assert (stored.stores(late), stored.stores(other)) == (False, True)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -67,7 +67,7 @@ def at_times(*states: State[Any]) -> list[State[Any]]:
 
 
 def test_attempts_are_counted_since_somebody_asked_last() -> None:
-    failed = AwaitingRetry(message=f"{ATTEMPT}1: example.org answered 500; the next at noon.")
+    failed = AwaitingRetry(message=f"{ATTEMPT}1: example.org answered 500; next attempt at noon.")
     assert attempts_of(at_times(Pending(), Running())) == 1
     assert attempts_of(at_times(Running(), failed, Pending(), Running())) == 2
     assert attempts_of(at_times(Running(), Crashed(), AwaitingRetry(message=RESTARTED), Running())) == 2
@@ -83,7 +83,7 @@ def test_attempts_are_counted_since_somebody_asked_last() -> None:
         (Answer(429, "answered 429", 50.0), 1, 50, 50),
         (Answer(429, "answered 429", 50.0), 2, 100, 110),
         (Answer(503, "answered 503", 86_400.0), 2, 3600, 3600),
-        (Answer(None, "cannot be connected to", 0.0), 1, 10, 11),
+        (Answer(None, "does not accept connections", 0.0), 1, 10, 11),
     ],
 )
 def test_the_next_attempt_is_made_when_it_is_due_or_later_where_that_was_asked_for(
@@ -104,8 +104,8 @@ def test_the_next_attempt_is_made_when_it_is_due_or_later_where_that_was_asked_f
     ("answer", "number", "name", "said"),
     [
         (Answer(204, "answered 204"), 3, "Delivered", "answered 204"),
-        (Answer(410, "answered 410", 30.0), 1, "Undelivered", "wants to be told no more"),
-        (Answer(500, "answered 500", 30.0), 3, "Undelivered", "after 3 attempts; the last time, answered 500"),
+        (Answer(410, "answered 410", 30.0), 1, "Undelivered", "which unsubscribes"),
+        (Answer(500, "answered 500", 30.0), 3, "Undelivered", "after 3 attempts; last attempt: answered 500"),
     ],
 )
 def test_attempts_end_with_the_last_delay_a_success_or_a_receiver_that_is_gone(

@@ -305,7 +305,7 @@ def test_a_collector_that_was_killed_blocks_nobody_for_long(
 ) -> None:
     made = Made(folder, 1)
     monkeypatch.setattr(usage, "CONDEMNED_SECONDS", 0.5)
-    usage.condemn(folder, [made.ref.path])
+    usage.mark_for_deletion(folder, [made.ref.path])
     path = tmp_path / "again"
     path.write_bytes(bytes([1]) * SIZE)
     assert folder.put(path, "asr") == made.ref

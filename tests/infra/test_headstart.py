@@ -82,7 +82,7 @@ async def test_a_stage_that_was_begun_is_taken_over(head_start: HeadStart, local
     assert outcome == OUTCOME
     assert computed == []
     assert 0.5 in fractions
-    assert lines == ["It was begun before Prefect's server answered, and took 3.0 s in all."]
+    assert lines == ["Started before Prefect's server was ready; took 3.0 s in total."]
     assert (await backend.run(job("k"), quiet)).seconds == 9.0, "it is handed over once"
 
 

@@ -181,7 +181,7 @@ except StenoError as error:
     ("unreadable", "mode", "said"),
     [
         ("in", 0o444, ["Refused a.mp3", "Refused b.mp3", "Refused deep/"]),
-        ("in", 0o000, ["source_denied The folder {folder}/in may not be read by this user; check its permissions."]),
+        ("in", 0o000, ["source_denied The folder {folder}/in is not readable by this user; check its permissions."]),
         ("in/deep", 0o000, ["Item a.mp3", "Item b.mp3", "Refused deep/"]),
     ],
 )
@@ -421,8 +421,8 @@ def test_feeds_are_taken_as_they_are_in_the_wild(settings: StenoSettings, server
         "Alternate.opus": "https://example.org/5.opus",
     }
     assert {entry.name: entry.message for entry in found if isinstance(entry, Left)} == {
-        "Picture": "what is enclosed is no recording: image/jpeg",
-        "Letter": "what is enclosed is no recording: 7.pdf",
+        "Picture": "the enclosure is not a recording: image/jpeg",
+        "Letter": "the enclosure is not a recording: 7.pdf",
         "Post": "a post without a recording",
     }
 
@@ -652,7 +652,7 @@ def test_a_bucket_is_listed_page_by_page(
 
 
 def test_nothing_at_a_prefix_is_an_error(objects: StenoSettings, bucket: str) -> None:
-    with pytest.raises(SourceNotFound, match="nothing"):
+    with pytest.raises(SourceNotFound, match="Nothing"):
         listed(f"s3://{bucket}/gone", objects)
     with pytest.raises(SourceNotFound):
         listed("s3://no-such-bucket/in", objects)

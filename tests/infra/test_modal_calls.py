@@ -93,7 +93,7 @@ async def test_a_modal_that_stays_away_is_given_up_and_its_call_stays_recorded(
     waits: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = on_its_clock(Call(RUNNING, AWAY), monkeypatch)
-    with pytest.raises(TransientError, match="out of reach for 60 s during the asr stage"):
+    with pytest.raises(TransientError, match="unreachable for 60 s during the asr stage"):
         await awaited(waits, call)
     assert 60 < call.now - 1020 < 60 + 2 * 4, "given up when the time is over, and not before"
     assert waits.store.read_record("calls/key") is not None, "another attempt finds the call"
@@ -120,7 +120,7 @@ async def test_a_result_that_modal_no_longer_has_is_asked_for_once(
     waits: Calls, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     call = on_its_clock(Call((1.0, error)), monkeypatch)
-    with pytest.raises(calls.Gone):
+    with pytest.raises(calls.CallLost):
         await awaited(waits, call)
     assert call.requests == 1
     assert waits.store.read_record("calls/key") is None

@@ -91,13 +91,13 @@ async def test_the_address_that_is_connected_to_is_the_one_that_was_checked() ->
         mixed = await post(
             f"http://hooks.test:{port}/hook", guard=AddressGuard(resolver=lambda host, port: ["93.184.216.34", "127.0.0.1"])
         )
-        assert refused == mixed == Answer(None, "leads to an address that is not told")
+        assert refused == mixed == Answer(None, "resolves to an address that is not allowed")
         assert not receiver.messages
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/", "http://[::1]/", "ftp://example.org/", "http://0x7f.1/"])
 async def test_addresses_inside_are_not_told(url: str) -> None:
-    assert await post(url) == Answer(None, "leads to an address that is not told")
+    assert await post(url) == Answer(None, "resolves to an address that is not allowed")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_receiver_may_name_a_moment() -> None:
 async def test_nobody_listens() -> None:
     with Receiver.listening() as receiver:
         url = receiver.url
-    assert await post(url) == Answer(None, "cannot be connected to")
+    assert await post(url) == Answer(None, "does not accept connections")
 
 
 def test_there_is_a_thread_for_each_attempt_that_a_courier_may_make() -> None:

@@ -71,7 +71,7 @@ def test_a_pipe_or_a_device_is_neither_read_nor_replaced(tmp_path: Path, steno: 
     os.mkfifo(pipe)
     for target in (pipe, Path(os.devnull)):
         for overwrite in (False, True):
-            with pytest.raises(OSError, match="Not a file"):
+            with pytest.raises(OSError, match="Not a regular file"):
                 write(target, steno, "one", overwrite=overwrite)
     assert pipe.is_fifo()
 

@@ -170,7 +170,7 @@ def test_a_storage_that_would_unpack_to_more_than_the_file_is_refused(tmp_path: 
 def test_damage_is_said_in_a_sentence(tmp_path: Path, way: str) -> None:
     path = saved(tmp_path, {"state_dict": {"weight": torch.arange(1000)}})
     path.write_bytes(WAYS[way](path.read_bytes(), b"another file"))
-    with pytest.raises(ChecksumMismatch, match=r"weights pytorch_model\.bin are damaged; remove"):
+    with pytest.raises(ChecksumMismatch, match=r"weights pytorch_model\.bin are damaged; delete"):
         read_checkpoint(path)
 
 

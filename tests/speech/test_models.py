@@ -95,7 +95,7 @@ def test_a_diarization_model_is_one_of_two(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tiny.en", "base.en", "distil-small.en", "Systran/faster-whisper-tiny.en"])
 def test_english_models_refuse_other_languages(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidOption, match="knows English only, not 'fr'"):
+    with pytest.raises(InvalidOption, match="supports English only, not 'fr'"):
         asr(name, "fr", models_dir=tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_offline_torchaudios_models_must_be_here(tmp_path: Path) -> None:
 
 
 def test_a_language_without_wav2vec2_is_said_to_have_none(tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="no wav2vec2 model for 'haw'"):
+    with pytest.raises(InvalidOption, match="no default wav2vec2 model for 'haw'"):
         align("wav2vec2", "haw", models_dir=tmp_path)
 
 

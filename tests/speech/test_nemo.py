@@ -15,7 +15,7 @@ import pytest
 
 from speech import align, asr
 from speech.asr.nemo import Nemo, spread
-from speech.audio import Held
+from speech.audio import InMemoryRecording
 from speech.models import resolve_align, resolve_asr
 from speech.registry import MODELS, Resolved
 from speech.schema import AsrParams, AsrResult, Chunk, Region, RuntimeOptions, Shard
@@ -77,7 +77,7 @@ def fetched(tmp_path: Path) -> Iterator[tuple[hubs.Hub, Callable[[str], dict[str
         yield hub, fetch
 
 
-def sound(repeats: int = 1) -> tuple[Held, list[Chunk]]:
+def sound(repeats: int = 1) -> tuple[InMemoryRecording, list[Chunk]]:
     """The words, as often as said, each time a chunk of its own."""
     samples = np.concatenate([nemo.tones(SAID, SECONDS)] * repeats)
     spans = [(0.45, 1.35), (1.75, 2.65), (3.15, 4.35)]
@@ -86,7 +86,7 @@ def sound(repeats: int = 1) -> tuple[Held, list[Chunk]]:
         at = n * SECONDS
         regions = tuple(Region(start=at + start, end=at + end) for start, end in spans)
         chunks.append(Chunk(start=at, end=at + SECONDS, regions=regions))
-    return Held((samples * 32767).clip(-32768, 32767).astype(np.int16)), chunks
+    return InMemoryRecording((samples * 32767).clip(-32768, 32767).astype(np.int16)), chunks
 
 
 def engine(folder: Path, runtime: RuntimeOptions, language: str | None = None) -> Nemo:
@@ -161,13 +161,13 @@ def test_a_language_that_was_not_said_is_not_made_up(parakeet: Path, runtime: Ru
     )
     text = result([found])
     assert text.language == asr.UNDETERMINED
-    assert any("does not say which language" in warning for warning in text.warnings)
-    assert any("no initial prompt and no hot words" in warning for warning in text.warnings)
+    assert any("does not report the detected language" in warning for warning in text.warnings)
+    assert any("does not support an initial prompt or hotwords" in warning for warning in text.warnings)
 
 
 def test_silence_has_no_text(parakeet: Path, runtime: RuntimeOptions) -> None:
     _, plan = sound()
-    quiet = Held(np.zeros(round(SECONDS * nemo.RATE), dtype=np.int16))
+    quiet = InMemoryRecording(np.zeros(round(SECONDS * nemo.RATE), dtype=np.int16))
     found = engine(parakeet, runtime).transcribe(quiet, plan, AsrParams(language="en"), 8, lambda _: None)
     assert found.segments == ()
 
@@ -231,7 +231,7 @@ def test_a_repository_is_known_by_its_files_once_it_was_asked(
     [
         ("parakeet", "ja", "transcribe", "does not know 'ja'"),
         ("parakeet", "en", "translate", "does not translate"),
-        ("canary", None, "transcribe", "does not detect the language"),
+        ("canary", None, "transcribe", "does not detect languages"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_before_anything_runs(

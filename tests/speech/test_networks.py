@@ -155,7 +155,7 @@ def test_community_1s_networks_give_pyannotes_numbers(
 
 def test_weights_of_another_architecture_are_refused(files: DiarizationWeights, tmp_path: Path) -> None:
     swapped = files.model_copy(update={"segmentation": files.embedding, "embedding": files.segmentation})
-    with pytest.raises(UnknownModel, match="not a PyanNet of the powerset kind"):
+    with pytest.raises(UnknownModel, match="not a powerset PyanNet"):
         networks._convert_segmentation(swapped, tmp_path / "network.onnx")
     with pytest.raises(UnknownModel, match=r"they lack head\.conv1\.weight"):
         networks._convert_embedding(swapped, tmp_path / "network.onnx")

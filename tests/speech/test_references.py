@@ -148,7 +148,7 @@ def test_a_file_about_several_recordings_is_read_for_one() -> None:
     rttm = "SPEAKER a 1 0 1 - - ann - -\nSPEAKER b 1 0 2 - - bob - -\n"
     assert read_reference({"set.rttm": rttm.encode()}, "b").activity == (("bob", 0.0, 2.0),)
     assert read_reference({"c.rttm": rttm.splitlines()[0].encode()}, "c").activity == (("ann", 0.0, 1.0),)
-    with pytest.raises(InvalidReference, match=r"set\.rttm is about 2 recordings, and none of them is called 'c'"):
+    with pytest.raises(InvalidReference, match=r"set\.rttm covers 2 recordings, none named 'c'"):
         read_reference({"set.rttm": rttm.encode()}, "c")
 
 
@@ -168,22 +168,22 @@ def test_the_sample_recordings_truth_is_read() -> None:
     ("suffix", "text", "says"),
     [
         ("rttm", "SPEAKER talk 1 0 1 - - ann\nSPEAKER talk 1 0 one - - ann", "line 2: the duration (field 5) is not a number"),
-        ("rttm", "\n\nSPEAKER talk 1 0 1", "line 3: 5 fields where 8 are needed"),
-        ("rttm", "1\n00:00:01,000 --> 00:00:02,000\nHi.", "line 1: the first field is no RTTM type"),
+        ("rttm", "\n\nSPEAKER talk 1 0 1", "line 3: 5 fields instead of 8"),
+        ("rttm", "1\n00:00:01,000 --> 00:00:02,000\nHi.", "line 1: the first field is not an RTTM type"),
         ("rttm", "SPEAKER talk 1 -1 1 - - ann", "line 1: the start (field 4) is not a time in a recording"),
-        ("stm", ";; fine\ntalk 1 ann 2.0 1.0 Hi.", "line 2: it ends at 1 s, before it starts at 2 s"),
+        ("stm", ";; fine\ntalk 1 ann 2.0 1.0 Hi.", "line 2: ends at 1 s, before it starts at 2 s"),
         ("stm", "talk 1 ann nan 1.0 Hi.", "line 1: the start (field 4) is not a time in a recording"),
-        ("stm", "Good morning.", "line 1: 2 fields where 5 are needed"),
-        ("ctm", "talk 1 0.5 secret", "line 1: 4 fields where 5 are needed"),
+        ("stm", "Good morning.", "line 1: 2 fields instead of 5"),
+        ("ctm", "talk 1 0.5 secret", "line 1: 4 fields instead of 5"),
         ("ctm", "talk 1 zero 0.5 secret", "line 1: the start (field 3) is not a number of seconds"),
-        ("uem", "talk 1 0", "line 1: 3 fields where 4 are needed"),
-        ("json", '{"segments":\n [}', "line 2: this is not JSON"),
+        ("uem", "talk 1 0", "line 1: 3 fields instead of 4"),
+        ("json", '{"segments":\n [}', "line 2: not valid JSON"),
         ("json", "[1]", "segments.0: input should be"),
-        ("json", '"secret"', "top level: an object with `segments` is needed"),
+        ("json", '"secret"', "top level: must be an object with `segments`"),
         ("json", '{"text": "secret"}', "segments: field required; a reference has `segments`"),
         ("json", '{"segments": [{"start": 0, "end": 1, "text": "secret"}, {"text": 1}]}', "segments.1.text: input should be"),
-        ("json", '{"segments": [{"start": 2, "end": 1, "text": "secret"}]}', "segments.0: it ends at 1 s, before it starts"),
-        ("json", '{"segments": [], "language": "klingon"}', "language: no code such as 'en'"),
+        ("json", '{"segments": [{"start": 2, "end": 1, "text": "secret"}]}', "segments.0: ends at 1 s, before it starts"),
+        ("json", '{"segments": [], "language": "klingon"}', "language: must be a code such as 'en'"),
         ("json", '{"segments": [{"text": "secret", "start": NaN}]}', "segments.0.start: input should be"),
     ],
 )
@@ -195,12 +195,12 @@ def test_a_malformed_file_is_refused_by_name_and_line(suffix: str, text: str, sa
 
 
 def test_a_file_in_another_encoding_is_refused_at_its_line() -> None:
-    with pytest.raises(InvalidReference, match=r"talk\.stm, line 2: this is not UTF-8"):
+    with pytest.raises(InvalidReference, match=r"talk\.stm, line 2: not UTF-8"):
         read_reference({"talk.stm": "talk 1 ann 0 1 Hi.\ntalk 1 ann 1 2 Été.".encode("latin-1")}, "talk")
 
 
 def test_a_recording_without_truth_is_refused() -> None:
-    with pytest.raises(InvalidReference, match="The truth about talk is in no file"):
+    with pytest.raises(InvalidReference, match="No readable reference for talk"):
         read_reference({}, "talk")
 
 

@@ -32,7 +32,7 @@ class RunsOut(Exception):
     ids=["python", "torch", "ctranslate2", "cublas", "c++", "onnx", "system"],
 )
 def test_running_out_of_memory_is_one_error(error: Exception) -> None:
-    says = "during asr; a smaller --batch-size or model needs less"
+    says = "during asr; use a smaller --batch-size or model"
     with pytest.raises(OutOfMemory, match=says) as caught, memory_errors_translated("asr"):
         raise error
     assert caught.value.retry is Retry.SMALLER

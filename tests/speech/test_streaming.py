@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from bench.demo import sample_recording
-from speech.audio import Held
-from speech.borders import first_unanswered, is_cut, told
+from speech.audio import InMemoryRecording
+from speech.borders import decoder_prompt, first_unanswered, is_cut
 from speech.diarize import labelled_turns
 from speech.diarize.embedding import embed
 from speech.diarize.networks import Embedder, Segmenter
 from speech.diarize.segmentation import Segmentation, segment
 from speech.schema import SAMPLE_RATE, ClusterParams, Region, RuntimeOptions
 from speech.scoring import diarization_errors
-from speech.session import ChunkParams, SaidWord, Session, Voice
+from speech.session import ChunkParams, SentWord, Session, Voice
 from speech.streaming import Answer, pcm, transcribe_chunk
 from speech.voices import MOST_VOICES, recognised
 from stenoflow.errors import InvalidOption
@@ -163,7 +163,7 @@ def test_silence_and_scraps_of_it_are_no_words(samples: int, runtime: RuntimeOpt
     ("samples", "says"),
     [
         (np.zeros((2, 100), dtype=np.float32), "one channel"),
-        (np.full(100, np.nan, dtype=np.float32), "not a number"),
+        (np.full(100, np.nan, dtype=np.float32), "NaN"),
         (np.full(100, -np.inf, dtype=np.float32), "infinite"),
         (np.full(100, 20_000, dtype=np.float32), "divide 16-bit samples by 32768"),
     ],
@@ -194,7 +194,7 @@ def test_hints_may_change_and_the_language_that_was_found_may_be_said() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04 and no more"])
 def test_a_state_that_is_none_is_said_to_be_none(data: bytes) -> None:
-    with pytest.raises(InvalidOption, match="begin another session"):
+    with pytest.raises(InvalidOption, match="start a new session"):
         Session.from_bytes(data)
 
 
@@ -203,7 +203,7 @@ def test_a_state_comes_back_as_it_was() -> None:
         CALL,
         samples=99,
         tail=np.arange(-50, 49, dtype=np.int16),
-        words=(SaidWord("Grüße", 0.1, 0.4),),
+        words=(SentWord("Grüße", 0.1, 0.4),),
         held_from=0.5,
         language="de",
         voices=(Voice(np.asarray([0.6, 0.8], dtype=np.float32), 2.5),),
@@ -225,8 +225,8 @@ def heard(text: str, start: float = 0.0) -> list[Word]:
     ]
 
 
-def said(text: str, start: float = 0.0) -> list[SaidWord]:
-    return [SaidWord(word.word, word.start, word.end) for word in heard(text, start)]
+def said(text: str, start: float = 0.0) -> list[SentWord]:
+    return [SentWord(word.word, word.start, word.end) for word in heard(text, start)]
 
 
 @pytest.mark.parametrize(
@@ -256,12 +256,12 @@ def test_a_word_is_cut_when_the_voice_goes_on_to_the_end(voice_ends: float, cut:
 
 
 def test_the_decoder_is_told_what_came_before_the_audio_but_not_what_is_in_it() -> None:
-    assert told("A walk.", said("we went to the sea"), 1.5, "en") == "A walk. we went to"
-    assert told(None, [], 1.5, None) is None
+    assert decoder_prompt("A walk.", said("we went to the sea"), 1.5, "en") == "A walk. we went to"
+    assert decoder_prompt(None, [], 1.5, None) is None
 
 
 def test_the_decoder_is_not_told_a_text_that_repeats_itself() -> None:
-    assert told(None, said("again and " * 20), 60.0, "en") is None
+    assert decoder_prompt(None, said("again and " * 20), 60.0, "en") is None
 
 
 # -- voices -------------------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_two_speakers_of_a_longer_talk_stay_apart(segmenter: Segmenter, embedder
     found = []
     for border in range(0, len(samples), PIECE):
         begin, end = max(0, border - 2 * PIECE), border + PIECE
-        audio = Held(pcm(samples[begin:end]))
+        audio = InMemoryRecording(pcm(samples[begin:end]))
         segmentation = segment(audio, segmenter, lambda fraction: None)
         vectors = embed(audio, segmentation, embedder, lambda fraction: None)
         labels, voices = recognised(segmentation, vectors, voices, (border - begin) / SAMPLE_RATE, ClusterParams())

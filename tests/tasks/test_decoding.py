@@ -72,7 +72,7 @@ def test_what_was_decoded_is_known_again_but_not_beyond_todays_limit(tmp_path: P
     record = record_of(source.sha256, call)
     assert known_audio(record, call) == audio
     assert audio.meta["duration"] == 2.0
-    with pytest.raises(MediaTooLong, match="the limit that this run was given"):
+    with pytest.raises(MediaTooLong, match="the limit of this run"):
         known_audio(record, call.model_copy(update={"max_duration": 1.0}))
     assert known_audio(record, call.model_copy(update={"max_duration": 2.0})) == audio
     assert record_of(source.sha256, call.model_copy(update={"allow_truncated": True})) != record
@@ -81,7 +81,7 @@ def test_what_was_decoded_is_known_again_but_not_beyond_todays_limit(tmp_path: P
 
 @pytest.mark.parametrize(
     ("of_the_run", "named"),
-    [(None, "or raise STENO_LIMITS__MAX_DURATION"), (1.0, "or raise the limit that this run was given")],
+    [(None, "or raise STENO_LIMITS__MAX_DURATION"), (1.0, "or raise the limit of this run")],
 )
 def test_a_recording_above_the_limit_names_the_limit(
     of_the_run: float | None, named: str, tmp_path: Path, steno: StenoSettings, monkeypatch: pytest.MonkeyPatch

@@ -10,12 +10,12 @@ import pytest
 from infra.artifacts import ArtifactRef
 from infra.jobs import ProgressSink, in_thread
 from infra.on_modal.errors import rebuilt
-from infra.on_modal.worker import _told
+from infra.on_modal.worker import _remote_error
 from infra.settings import RetrySettings, TimeoutSettings
 from stenoflow.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall
-from tasks.patience import time_limit
 from tasks.retrying import Attempts, pauses
+from tasks.time_limits import time_limit
 
 AUDIO = ArtifactRef(kind="audio", path="artifacts/audio/aa/aa.flac", sha256="aa", bytes=1, meta={"duration": 1.0})
 
@@ -134,8 +134,8 @@ def test_a_batch_that_the_stage_chose_itself_is_halved_from_what_it_tried() -> N
 
 
 def test_what_was_tried_travels_from_a_container() -> None:
-    error = OutOfMemory("Memory ran out during asr", cure="a smaller --batch-size or model needs less")
+    error = OutOfMemory("Memory ran out during asr", cure="use a smaller --batch-size or model")
     error.tried = 56
-    found = rebuilt(_told(error))
+    found = rebuilt(_remote_error(error))
     assert isinstance(found, OutOfMemory)
     assert found.tried == 56

@@ -8,17 +8,17 @@ import pytest
 
 from infra.settings import TimeoutSettings
 from stenoflow.errors import Retry, StageNotBegun, StageTimeout
-from tasks.patience import Patience, still_limit
+from tasks.time_limits import TimeLimits, still_limit
 
 QUICK = TimeoutSettings(wait=0.3, still=0.2, floor=0.2, factor=0.001)
 
 
 async def attempt(settings: TimeoutSettings, *reports: tuple[float, float], duration: float = 1.0) -> None:
     """A stage that reports each fraction after so many seconds, and ends with the last."""
-    patience = Patience("asr", duration, None, settings)
+    limits = TimeLimits("asr", duration, None, settings)
     heard: list[float] = []
-    async with patience.limits():
-        sink = patience.watching(heard.append)
+    async with limits.enforced():
+        sink = limits.watching(heard.append)
         for seconds, fraction in reports:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(sink, fraction)
@@ -61,8 +61,8 @@ def test_a_large_batch_takes_its_time_between_two_reports() -> None:
 
 
 async def test_a_time_out_of_the_stage_itself_is_not_taken_for_ours() -> None:
-    patience = Patience("asr", 1.0, None, TimeoutSettings())
+    limits = TimeLimits("asr", 1.0, None, TimeoutSettings())
     with pytest.raises(TimeoutError) as raised:
-        async with patience.limits():
+        async with limits.enforced():
             raise TimeoutError
     assert type(raised.value) is TimeoutError

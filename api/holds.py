@@ -1,7 +1,7 @@
 """What the store keeps for jobs beside artifacts, and several jobs may share: uploads, and addresses with secrets in them.
 
-Each goes by the tag that its jobs have, and is removed with the last of them. A job's tag is there only once its run is made:
-until then a *hold* stands for it, a record that is written before what it holds, under a lock that removing takes as well.
+Each is identified by a tag of its jobs, and deleted with the last of them. The tag exists only once the run is created:
+until then a *hold* protects it, a record that is written before the data, under a lock that deletion also acquires.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stenoflow.errors import TransientError
 UPLOADS = "uploads"
 _HOLDS = "holds"
 _HOLD_SECONDS = 900.0
-"""A hold of a process that was killed counts no longer than this; making a run takes seconds."""
+"""Seconds after which the hold of a killed process expires; creating a run takes seconds."""
 _PATIENCE, _PAUSE = 60.0, 0.05
 
 
@@ -31,20 +31,20 @@ def place_of(sha256: str, name: str) -> str:
 
 
 async def hold(tag: str) -> str:
-    """Have nobody remove what goes by the tag from now on; what to `release`, once a job has the tag."""
+    """Protect the data of the tag from deletion; returns the hold to `release` once a job has the tag."""
     return await asyncio.to_thread(_hold, tag)
 
 
 async def release(held: Iterable[str]) -> None:
-    """Give the holds up; whoever is cancelled meanwhile, they go."""
+    """Release the holds, even if the caller is cancelled meanwhile."""
     store = await asyncio.to_thread(get_store)
     for name in held:
         await asyncio.shield(asyncio.to_thread(store.delete_record, name))
 
 
 @contextlib.asynccontextmanager
-async def held(of: Iterable[str], also: str | None = None) -> AsyncIterator[None]:
-    """The same for those of some tags that are of things kept, as long as the block lasts; a hold taken before ends with it."""
+async def holding(of: Iterable[str], also: str | None = None) -> AsyncIterator[None]:
+    """Hold the stored sources among the tags while the block lasts; `also`, a hold acquired earlier, ends with it."""
     holds = [also] if also else []
     try:
         holds += [await hold(tag) for tag in of if not also and tag.startswith((tags.UPLOAD, tags.HANDLE))]
@@ -55,7 +55,7 @@ async def held(of: Iterable[str], also: str | None = None) -> AsyncIterator[None
 
 @contextlib.asynccontextmanager
 async def unless_held(tag: str) -> AsyncIterator[bool]:
-    """Whether nobody holds what goes by the tag, and nobody will before the block ends."""
+    """Whether the tag has no hold; none can be acquired while the block lasts."""
     lock = await asyncio.to_thread(_lock, tag)
     try:
         yield not await asyncio.to_thread(_is_held, tag)
@@ -64,7 +64,7 @@ async def unless_held(tag: str) -> AsyncIterator[bool]:
 
 
 def remove(tag: str) -> None:
-    """Delete what goes by the tag: the recording, under whichever extension, or the address."""
+    """Delete the data of the tag: the recording, with any extension, or the address."""
     store = get_store()
     if tag.startswith(tags.HANDLE):
         store.delete_record(f"handles/{tag.removeprefix(tags.HANDLE)}")
@@ -115,7 +115,7 @@ def _lock(tag: str) -> Lock:
         if (lock := locks.try_acquire(_key(tag))) is not None:
             return lock
         time.sleep(_PAUSE)
-    raise TransientError("The store is busy with this very recording; try again in a moment.")
+    raise TransientError("The store is busy with this recording; try again in a moment.")
 
 
 def _key(tag: str) -> str:

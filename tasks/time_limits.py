@@ -30,7 +30,7 @@ def still_limit(batch_size: int | None, settings: TimeoutSettings) -> float:
     return settings.still + settings.factor * CHUNK * (batch_size or USUAL_BATCH)
 
 
-class Patience:
+class TimeLimits:
     """The limits on one attempt, and the progress they are measured by."""
 
     def __init__(self, stage: str, duration: float, batch_size: int | None, settings: TimeoutSettings) -> None:
@@ -45,7 +45,7 @@ class Patience:
         self._fraction = -1.0
 
     @contextlib.asynccontextmanager
-    async def limits(self) -> AsyncIterator[None]:
+    async def enforced(self) -> AsyncIterator[None]:
         """Give the block its time. Raises StageNotBegun when it did not begin, StageTimeout when it hangs or takes too long."""
         scope = asyncio.timeout(self._settings.wait)
         try:
@@ -60,7 +60,7 @@ class Patience:
             self._scope = None
 
     def watching(self, progress: ProgressSink) -> ProgressSink:
-        """A sink that passes on what it is told, and notices that the stage is at work. From any thread."""
+        """A sink that forwards the fraction and registers progress. From any thread."""
 
         def sink(fraction: float) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
@@ -80,18 +80,18 @@ class Patience:
     def _error(self) -> StageTimeout | StageNotBegun:
         if self._begun is None:
             return StageNotBegun(
-                f"The {self._stage} stage waited {self._settings.wait:.0f} s for its turn and did not begin",
-                cure="let more run at once (on Modal STENO_MODAL__MAX_CONTAINERS, and STENO_MODAL__CALLS), or let it wait longer "
+                f"The {self._stage} stage waited {self._settings.wait:.0f} s for a slot and did not start",
+                cure="allow more concurrency (on Modal STENO_MODAL__MAX_CONTAINERS and STENO_MODAL__CALLS), or a longer wait "
                 "(STENO_TIMEOUT__WAIT)",
             )
         done = f"at {100 * self._fraction:.0f} %"
         if self._loop.time() - self._begun < self._longest:
             return StageTimeout(
-                f"The {self._stage} stage made no progress for {self._still:.0f} s ({done}) and counts as hung",
-                cure="a machine that is only slow needs a smaller batch, or a larger STENO_TIMEOUT__STILL",
+                f"The {self._stage} stage made no progress for {self._still:.0f} s ({done}) and is considered hung",
+                cure="if the machine is merely slow, use a smaller batch or raise STENO_TIMEOUT__STILL",
             )
         setting = "STENO_TIMEOUT__FACTOR" if self._by_factor else "STENO_TIMEOUT__FLOOR"
         return StageTimeout(
-            f"The {self._stage} stage did not finish within {self._longest:.0f} s of work ({done})",
+            f"The {self._stage} stage did not finish within {self._longest:.0f} s ({done})",
             cure=f"raise {setting}, or use a smaller model",
         )
