@@ -52,7 +52,7 @@ def logging_to(sink: Callable[[str], None]) -> Iterator[None]:
 
 
 class Subscribers(Generic[E]):
-    """Who wants to be told of events that happen anywhere in this process."""
+    """Listeners of events that happen anywhere in this process."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[E], None]] = []

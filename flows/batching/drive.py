@@ -42,7 +42,7 @@ class BatchEvent:
 _batches: Subscribers[BatchEvent] = Subscribers()
 notify = _batches.publish
 watching = _batches.listening
-"""Have a listener told of every recording that begins or ends inside the block."""
+"""Notify a listener of every recording that begins or ends inside the block."""
 
 
 class Place(Protocol):
