@@ -51,7 +51,7 @@ def test_each_state_is_counted_and_only_what_was_done_adds_up(tmp_path: Path, st
     assert (result.listed, result.done, result.failed, result.quarantined, result.skipped, result.left) == (5, 2, 1, 1, 1, 2)
     assert (result.duration, result.cost) == (90.0, 0.75)
     assert result.left_because == {"not a recording: a text": 2}
-    assert result.sentence == "2 done, 1 failed, 1 set aside, 1 skipped, 2 files left: not recordings."
+    assert result.sentence == "2 done, 1 failed, 1 quarantined, 1 skipped, 2 files left: not recordings."
     assert [problem.name for problem in result.problems] == ["b.wav", "c.wav"]
 
 
@@ -162,7 +162,7 @@ def test_a_row_of_the_artifact_is_for_people() -> None:
 @pytest.mark.parametrize(
     ("counts", "more", "sentence"),
     [
-        ({"done": 980, "quarantined": 20, "skipped": 3}, False, "980 done, 20 set aside, 3 skipped."),
+        ({"done": 980, "quarantined": 20, "skipped": 3}, False, "980 done, 20 quarantined, 3 skipped."),
         ({}, False, "nothing listed."),
         ({"left": 1}, False, "1 file left: not recordings."),
         ({"done": 1}, True, "1 done; the others are left for the next batch."),
