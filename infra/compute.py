@@ -86,8 +86,8 @@ def arithmetic(stage: StageName, models: Mapping[str, str], settings: StenoSetti
     else:
         try:
             device = runtime.resolve_device(runtime_of(settings))
-        except EngineMissing:
-            device = "cpu"
+        except EngineMissing:  # results of a CPU do not stand for those of a GPU that was asked for
+            device = "cuda" if settings.compute.device == "cuda" else "cpu"
     return runtime.arithmetic(engine if engine in ENGINES else None, device, settings.compute.compute_type)
 
 

@@ -126,6 +126,15 @@ def test_models_have_the_identities_that_keys_were_made_of_before_there_were_sev
     assert pinned(resolved({"models_dir": tmp_path, "offline": False})) == identity
 
 
+def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_not_answered_with_what_a_cpu_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("speech.runtime.has_gpu_extra", lambda: False)
+    for stage in ("segment", "asr", "align", "embed"):
+        assert key(stage, device="cuda") != key(stage, device="cpu")
+        assert key(stage, device="auto") == key(stage, device="cpu")
+
+
 def test_what_a_gpu_computes_in_is_in_the_keys_as_before() -> None:
     """Values, since keys of stores that there are were made of them."""
     found = {
