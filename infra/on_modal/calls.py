@@ -125,7 +125,7 @@ class Calls:
                 with modal_errors(doing):
                     raise error.cause from None
             raise TransientError(
-                f"Modal was out of reach for {self.settings.reconnect:.0f} s during {doing} ({type(error.cause).__name__})."
+                f"Modal was unreachable for {self.settings.reconnect:.0f} s during {doing} ({type(error.cause).__name__})."
             ) from None
         except BaseException:
             # Whether it is still at work is not known: what is made again must not be paid for twice.

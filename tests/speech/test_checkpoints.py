@@ -93,7 +93,7 @@ def test_a_checkpoint_that_would_run_something_is_refused_and_not_run(tmp_path: 
         "_pickle.loads": (b"",),
     }
     path = saved(tmp_path, {"state_dict": {}, "hyper_parameters": Evil(call, *arguments[name])})
-    with pytest.raises(ChecksumMismatch, match=rf"would run .*{name.rpartition('.')[2]} when"):
+    with pytest.raises(ChecksumMismatch, match=rf"would execute .*{name.rpartition('.')[2]} when"):
         read_checkpoint(path)
     assert not trace.exists()
 
