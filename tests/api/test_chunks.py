@@ -135,7 +135,7 @@ def test_what_is_no_such_array_is_refused(text: str) -> None:
 def test_a_chunk_may_be_as_long_as_the_settings_say_and_no_longer() -> None:
     assert npy.decoded(encoded(np.zeros(RATE, np.float32)), 1.0)
     for samples in (RATE + 1, 4 * RATE):
-        with pytest.raises(TooLarge, match="longer than the 1 s"):
+        with pytest.raises(TooLarge, match="longer than the limit of 1 s"):
             npy.decoded(encoded(np.zeros(samples, np.float32)), 1.0)
 
 

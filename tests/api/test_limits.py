@@ -131,7 +131,7 @@ async def test_no_more_jobs_are_pending_than_allowed(limits: Limits, monkeypatch
     jobs.pop()
     await submit()
     small = Caller("d" * 12, "dave", KeyLimits(pending_jobs=1))
-    with pytest.raises(TooMany, match="No more than 1 "):
+    with pytest.raises(TooMany, match="limit of 1 pending jobs"):
         await limits.may_submit(small, pending)
 
 

@@ -89,7 +89,7 @@ def test_the_image_is_built_from_pinned_requirements_and_runs_as_nobody_special(
     lines = [line.strip() for line in DOCKERFILE.splitlines()]
     installs = [line for line in lines if "pip install" in line and "-r requirements" in line]
     assert installs and all(line.count("pip install") == line.count("--require-hashes") for line in installs)
-    for extra in ("engine", "base", "build"):
+    for extra in ("cpu", "gpu", "base", "build"):
         assert (ROOT / "requirements" / f"{extra}.txt").exists()
     copied = [shlex.split(line)[1] for line in lines if line.startswith("COPY ") and not line.startswith("COPY --from")]
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]

@@ -41,12 +41,12 @@ def event(name: str, flow: str, resource_name: str = "fetch talk.wav") -> Receiv
     ],
 )
 def test_events_of_ours_are_stored_where_nothing_else_says_the_same(name: str, flow: str, stored: bool) -> None:
-    assert StoredEvents().wanted(event(name, flow)) is stored
+    assert StoredEvents().stores(event(name, flow)) is stored
 
 
 def test_the_latest_report_is_no_event_and_other_people_s_artifacts_are() -> None:
-    assert not StoredEvents().wanted(event("prefect.artifact-collection.updated", "", "transcription-report"))
-    assert StoredEvents().wanted(event("prefect.artifact-collection.updated", "", "sales"))
+    assert not StoredEvents().stores(event("prefect.artifact-collection.updated", "", "transcription-report"))
+    assert StoredEvents().stores(event("prefect.artifact-collection.updated", "", "sales"))
 
 
 def test_retention_can_be_switched_off() -> None:

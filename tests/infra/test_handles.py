@@ -39,7 +39,7 @@ def test_only_this_user_may_read_what_is_kept(steno: StenoSettings) -> None:
 
 
 def test_a_handle_of_another_machine_is_refused_in_a_sentence(steno: StenoSettings) -> None:
-    with pytest.raises(SourceNotFound, match=r"monday\.mp3.*start a new run"):
+    with pytest.raises(SourceNotFound, match=r"monday\.mp3.*Start a new run"):
         revealed("secret://0123456789abcdef0123456789abcdef/monday.mp3", steno)
 
 

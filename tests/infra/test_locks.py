@@ -77,7 +77,7 @@ def test_a_file_system_without_locks_is_told_of_and_gets_no_lock_that_a_killed_p
         raise OSError(getattr(errno, missing), missing)
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    monkeypatch.setattr(leases, "_warned", set())
+    leases.warn_once.cache_clear()
     one, other = (Locks(store, LEASE).try_acquire("a") for _ in range(2))
     assert one and other
     assert "runs of the same recording may compute it twice" in caplog.text

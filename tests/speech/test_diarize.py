@@ -94,7 +94,7 @@ def test_the_number_asked_for_is_given(
 def test_more_speakers_than_there_is_speech_for_is_said(segmented_call: Segmentation, vectors: np.ndarray) -> None:
     found = diarize(segmented_call, vectors, ClusterParams(num_speakers=40), None)
     assert 2 <= len(found.speakers) < 40
-    assert f"Only {len(found.speakers)} of the 40 speakers" in found.warnings[0]
+    assert f"Only {len(found.speakers)} of the 40 requested speakers" in found.warnings[0]
 
 
 def test_nobody_speaks() -> None:

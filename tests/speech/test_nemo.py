@@ -187,7 +187,7 @@ def test_an_encoder_decoder_gives_text_and_its_words_share_the_voiced_time(canar
 
 def test_an_encoder_decoder_knows_the_languages_of_its_vocabulary(canary: Path, runtime: RuntimeOptions) -> None:
     recording, plan = sound()
-    with pytest.raises(InvalidOption, match="does not know the language 'uk'"):
+    with pytest.raises(InvalidOption, match="does not support the language 'uk'"):
         engine(canary, runtime).transcribe(recording, plan, AsrParams(language="uk"), 8, lambda _: None)
 
 
@@ -229,7 +229,7 @@ def test_a_repository_is_known_by_its_files_once_it_was_asked(
 @pytest.mark.parametrize(
     ("name", "language", "task", "says"),
     [
-        ("parakeet", "ja", "transcribe", "does not know 'ja'"),
+        ("parakeet", "ja", "transcribe", "does not support 'ja'"),
         ("parakeet", "en", "translate", "does not translate"),
         ("canary", None, "transcribe", "does not detect languages"),
     ],

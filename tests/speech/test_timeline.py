@@ -97,7 +97,7 @@ def test_a_hole_is_silence(tmp_path: Path, normalised: Normalised, file: str, ho
     path = stamped(tmp_path / file, clock, codec="aac", source="plain.mp4")
     info, recording = normalised(path)
     assert_on_time(recording, clock)
-    assert any("leaves out" in warning for warning in info.warnings)
+    assert any("has gaps of" in warning for warning in info.warnings)
 
 
 @pytest.mark.parametrize("step", [-0.3, -0.06, 0.06])

@@ -188,7 +188,7 @@ def test_no_way_to_the_hub_says_what_else_to_do(ask: Ask) -> None:
         closed.bind(("127.0.0.1", 0))
         found = ask("someone/whisper", HF_ENDPOINT=f"http://127.0.0.1:{closed.getsockname()[1]}")
     assert found["error"] == "ModelUnavailable"
-    assert "cannot be reached" in found["message"]
+    assert "is unreachable" in found["message"]
 
 
 @pytest.mark.slow
