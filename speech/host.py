@@ -107,7 +107,7 @@ class Host:
 
     def _or(self, name: str, instead: str) -> Choice:
         """The model of the registry if this host can use it, else the packaged one."""
-        model = _on_hub(name)
+        model = on_hub(name)
         if self._cached(name):
             return Choice(name)
         if not self.asks_hub:
@@ -131,7 +131,7 @@ class Host:
         if self.gated is not None:
             return False  # it is another machine's cache
         try:
-            return hub_folder(_on_hub(name)) is not None
+            return hub_folder(on_hub(name)) is not None
         except ImportError:
             return False
 
@@ -140,7 +140,8 @@ def _runs_wav2vec2() -> bool:
     return all(version(package) for package in ENGINES["wav2vec2"].runs_on)
 
 
-def _on_hub(name: str) -> Resolved:
+def on_hub(name: str) -> Resolved:
+    """A model of the registry at its pinned revision on the hub."""
     model = MODELS[name]
     assert model.hub is not None
     return Resolved(kind=model.engine, name=name, revision=model.hub[1], origin="hub", location=model.hub[0])

@@ -289,34 +289,20 @@ def check_hub(settings: StenoSettings) -> Check:
     if settings.offline:
         return Check("ok", "hub", "not checked: STENO_OFFLINE is set")
     if hub_token() is None:
-        return Check("ok", "hub", "no token: packaged models only (HF_TOKEN adds large-v3-turbo and community-1)")
-    from speech.registry import MODELS
+        return Check("ok", "hub", "no token: public models only (one with access to community-1 adds it)")
+    from speech.host import on_hub
+    from speech.hub import access
 
-    repository, revision = MODELS["community-1"].hub or ("", "")
-    import httpx
-
-    try:
-        answer = httpx.head(
-            f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{repository}/resolve/{revision}/config.yaml",
-            headers={"Authorization": f"Bearer {hub_token()}"},
-            timeout=10,
-            follow_redirects=False,
-        )
-    except httpx.HTTPError as error:
+    model = on_hub("community-1")
+    found = access(model, settings.models_path)
+    if found == "granted":
+        return Check("ok", "hub", f"the token has access to {model.location}")
+    if found == "denied":
+        page = f"https://huggingface.co/{model.location}"
         return Check(
-            "warn",
-            "hub",
-            f"a token is set, but the hub does not respond ({type(error).__name__})",
-            "set STENO_OFFLINE=1 to work without the hub",
+            "warn", "hub", f"the token has no access to {model.location}", f"accept its licence at {page}, and check HF_TOKEN"
         )
-    if answer.status_code in (401, 403):
-        return Check(
-            "missing",
-            "hub",
-            f"the token has no access to {repository}",
-            f"accept its licence at https://hf.co/{repository}, check HF_TOKEN",
-        )
-    return Check("ok", "hub", f"the token has access to {repository}")
+    return Check("warn", "hub", "a token is set, but the hub is unreachable", "set STENO_OFFLINE=1 to work without the hub")
 
 
 def installed(package: str) -> str | None:
