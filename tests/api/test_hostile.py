@@ -191,5 +191,5 @@ def test_the_service_is_well_and_its_log_holds_no_secret(guarded_api: GuardedApi
     requests = [line for line in lines if line["logger"] == "api.access"]
     assert {"method", "route", "status", "ms", "key", "request_id"} <= requests[-1].keys()
     submitters = {line["key"] for line in requests if line["route"] == "/transcribes" and line["status"] == 202}
-    assert submitters == {guarded_api.key_id, guarded_api.other_id}
+    assert submitters >= {guarded_api.key_id, guarded_api.other_id}
     assert not any(TRACES.iterdir())

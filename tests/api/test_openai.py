@@ -272,7 +272,7 @@ def test_what_is_no_recording_is_a_bad_request(live_api: LiveApi, client: OpenAI
     with pytest.raises(BadRequestError) as unreadable:
         client.audio.transcriptions.create(file=("notes.wav", b"these are words, not sounds" * 50), model="whisper-1")
     assert (unreadable.value.code, unreadable.value.param) == ("unreadable_media", "file")
-    assert "otes.wav is not a recording" in unreadable.value.message
+    assert "notes.wav is not in a supported format" in unreadable.value.message
     assert unreadable.value.response.headers["x-steno-job-id"]
 
 
@@ -288,7 +288,7 @@ def test_forms_that_are_none(live_api: LiveApi) -> None:
         assert answer.status_code == 400, name
         assert answer.json()["error"]["type"] == "invalid_request_error"
     assert answers["no file"].json()["error"] == {
-        "message": "Give the recording as the part `file`.",
+        "message": "Send the recording as the part `file`.",
         "type": "invalid_request_error",
         "param": "file",
         "code": "missing_required_parameter",
