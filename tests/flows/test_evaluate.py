@@ -199,7 +199,7 @@ async def test_failed_diarization_still_scores_the_words(tmp_path: Path, double:
 
 async def test_what_cannot_work_is_refused_before_anything_is_computed(tmp_path: Path, double: ComputeDouble) -> None:
     recording(tmp_path / "calls" / "one.wav", seed=1)
-    with pytest.raises(InvalidReference, match="None of the 1 recordings has a truth"):
+    with pytest.raises(InvalidReference, match="None of the 1 recordings has a reference"):
         await evaluate(asked(tmp_path / "calls"))
     (tmp_path / "calls" / "one.txt").write_text(TEXT)
     with pytest.raises(UnknownModel):
