@@ -49,7 +49,7 @@ def test_up_starts_everything_keeps_it_running_and_ends_it(up: Up) -> None:
 
     taken = steno("up", "--port", str(up.port), folder=up.folder)
     assert taken.returncode == 3
-    assert f"Port {up.port} on 127.0.0.1 is taken" in taken.stderr
+    assert f"Port {up.port} on 127.0.0.1 is in use" in taken.stderr
 
     again = steno("deploy", "--json", folder=up.folder, PREFECT_API_URL=up.api)
     changes = [json.loads(line) for line in again.stdout.splitlines()]
