@@ -216,7 +216,7 @@ def test_translation_is_a_task_of_the_multilingual_model(call: Path, transcribe:
 
 @pytest.mark.slow
 def test_an_english_model_refuses_another_language(call: Path, transcribe: Transcribe) -> None:
-    with pytest.raises(InvalidOption, match=r"'tiny\.en' supports English only, not 'fr'; take 'tiny' instead"):
+    with pytest.raises(InvalidOption, match=r"'tiny\.en' supports English only, not 'fr'; use 'tiny' instead"):
         transcribe(call, language="fr")
 
 

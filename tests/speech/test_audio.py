@@ -175,7 +175,7 @@ def test_gaps_in_the_time_stamps_become_silence(tmp_path: Path, normalised: Norm
     assert info.duration == pytest.approx(32, abs=0.1)
     assert not recording.read(int(10.2 * RATE), int(11.8 * RATE)).any()
     assert abs(delay(recording.read(12 * RATE, 22 * RATE), speech()[10 * RATE : 20 * RATE])) < 0.002
-    assert "leaves out 2.0 s" in " ".join(info.warnings)
+    assert "has gaps of 2.0 s" in " ".join(info.warnings)
 
 
 def test_a_clock_that_jumps_beyond_the_cap_adds_no_silence(tmp_path: Path, normalised: Normalised) -> None:
