@@ -219,7 +219,7 @@ def _models(asr: AsrResult, alignment: AlignResult | None, diarization: Diarizat
 
 def _versions() -> dict[str, str]:
     versions: dict[str, str] = {}
-    optional = [package for engine in ENGINES.values() if engine.extra != "engine" for package in engine.runs_on]
+    optional = [package for engine in ENGINES.values() if engine.extra not in ("cpu", "gpu") for package in engine.runs_on]
     for package in dict.fromkeys((*PACKAGES, *optional)):
         try:
             versions[package] = importlib.metadata.version(package)
