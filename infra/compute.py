@@ -144,10 +144,9 @@ def warm_up(settings: StenoSettings, model: str, language: str | None, *, diariz
 
     runtime = runtime_of(settings)
     with contextlib.suppress(Exception):
-        ahead.load_voices(runtime, host=host_of(settings), embedding=diarize, download=False)
+        ahead.load_voices(runtime, embedding=diarize, download=False)
     with contextlib.suppress(Exception):
-        name = settings.model if model == "auto" else model
-        ahead.load_speech(name, runtime, host=host_of(settings), language=language, download=False)
+        ahead.load_speech(settings.model if model == "auto" else model, runtime, language=language, download=False)
 
 
 def at_hand(*models: Resolved) -> bool:

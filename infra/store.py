@@ -21,6 +21,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError), storage_errors("deleting a record"):
             self.storage.delete(f"records/{name}")
 
+    @cached_property
     def identity(self) -> str:
         """What tells this store from any other, made when it is first asked for."""
         found = self.read_record(_IDENTITY)

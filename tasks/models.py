@@ -71,7 +71,12 @@ async def resolve_aligner(
     Where none of them was spoken (a translation, or no words at all) that is Whisper's attention, whatever was asked for.
     """
     name = align_model if spoken else ATTENTION
-    return await asyncio.to_thread(_aligner, get_settings(), name, language, asr, backend)
+    settings = get_settings()
+
+    def resolved() -> Resolved:
+        return resolve_align(name, language, asr, **_where(settings, backend))
+
+    return await asyncio.to_thread(resolved)
 
 
 def argument(model: Resolved) -> str:
@@ -92,13 +97,9 @@ def resolve(settings: StenoSettings, asked: ModelOptions) -> Models:
     name = settings.model if asked.model == "auto" else asked.model
     asr = resolve_asr(name, asked.language, task=asked.task, **here)
     if asked.align and (asked.language or asked.align_model != "auto"):
-        _aligner(settings, asked.align_model, asked.language or "en", asr, asked.compute)
+        resolve_align(asked.align_model, asked.language or "en", asr, **here)
     diarization = resolve_diarization(asked.diarization_model, **here)
     return Models(asr, diarization, resolve_segmentation(diarization, **here))
-
-
-def _aligner(settings: StenoSettings, align_model: str, language: str, asr: Resolved, backend: str | None) -> Resolved:
-    return resolve_align(align_model, language, asr, **_where(settings, backend))
 
 
 def _where(settings: StenoSettings, backend: str | None) -> Where:

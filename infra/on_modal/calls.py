@@ -102,7 +102,7 @@ class Calls:
 
     async def claim(self, key: str) -> str:
         """Where the call that computes `key` for this store is noted."""
-        return claim(key, await asyncio.to_thread(self.store.identity))
+        return claim(key, await asyncio.to_thread(lambda: self.store.identity))
 
     def _notes(self) -> modal.Dict:
         import modal
@@ -142,16 +142,17 @@ class Calls:
         from modal import exception
 
         broken = (
-            *(
-                exception.ConnectionError,
-                exception.ServiceError,
-                exception.InternalError,
-                StreamTerminatedError,
-                ConnectionError,
-            ),
-            # An answer to the question and not to the call, which goes on.
-            *(exception.ResourceExhaustedError, exception.ConflictError, exception.DataLossError),
-            *(exception.AuthError, exception.PermissionDeniedError),
+            exception.ConnectionError,
+            exception.ServiceError,
+            exception.InternalError,
+            StreamTerminatedError,
+            ConnectionError,
+            # Answers to the question and not to the call, which goes on.
+            exception.ResourceExhaustedError,
+            exception.ConflictError,
+            exception.DataLossError,
+            exception.AuthError,
+            exception.PermissionDeniedError,
         )
         away_since: float | None = None
         while True:

@@ -35,6 +35,8 @@ class ModalCompute:
         self.calls = Calls(store, settings.modal)
         self.free = asyncio.Semaphore(settings.modal.calls)
         self.shared = kind_of(store.url).in_containers
+        self.fits = False
+        """Whether the deployed app was seen to be of this code."""
 
     async def run(self, job: StageJob, progress: ProgressSink) -> StageOutcome:
         """Raises what the stage raises, and ModalDenied, ModalNotDeployed, WorkerLost, StageTimeout and TransientError."""
@@ -72,9 +74,12 @@ class ModalCompute:
         return spawned
 
     async def _require_this_code(self) -> None:
-        """Raise ModalNotDeployed before a container is paid for whose answer would be refused."""
+        """Raise ModalNotDeployed before a container is paid for whose answer would be refused. Asked until it fits: containers look, too."""
+        if self.fits:
+            return
         known = await asyncio.to_thread(about.read, self.settings.modal)
-        if known is not None and known.code != code_fingerprint():
+        self.fits = known is None or known.code == code_fingerprint()
+        if not self.fits:
             raise ModalNotDeployed("The deployed app has another version than this machine", cure="run `steno modal deploy`")
 
     def _outcome(self, answer: RemoteAnswer) -> StageOutcome:
