@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from speech.hub import access, hub_folder, hub_token, reachable
-from speech.packages import version
+from speech.packages import absent
 from speech.registry import (
     ATTENTION,
     ENGINES,
-    HUB_ALIGN,
     MODELS,
     PACKAGED_ASR,
     PACKAGED_DIARIZATION,
-    TORCHAUDIO_ALIGN,
     TORCHAUDIO_FILES,
     TORCHAUDIO_HOST,
-    Resolved,
+    default_aligner,
+    on_hub,
+    torchaudio_file,
 )
 from speech.runtime import resolve_device
 from speech.schema import RuntimeOptions
@@ -81,20 +81,19 @@ class Host:
 
     def aligner(self, language: str) -> Choice:
         """WhisperX's wav2vec2 model of the language, if there is one and torch is installed: on a GPU, and where there is a token."""
-        name = TORCHAUDIO_ALIGN.get(language) or HUB_ALIGN.get(language)
-        wanted = self.gpu or self._has_token
-        if name is None or not wanted or not self.asks_hub or not (self.gated is not None or _runs_wav2vec2()):
+        name = default_aligner(language)
+        if name is None or not (self.gpu or self._has_token) or not self.asks_hub:
             return Choice(ATTENTION)
-        if name in TORCHAUDIO_FILES:
-            file = self.models_dir / "torchaudio" / TORCHAUDIO_FILES[name]
-            if (
-                self.gated is not None
-                or file.exists()
-                or reachable(f"https://{TORCHAUDIO_HOST}/torchaudio/models/{file.name}", self.models_dir)
-            ):
-                return Choice(name)
-            return Choice(ATTENTION, f"{TORCHAUDIO_HOST} is not reachable: {name} is not used, words are timed by attention.")
-        return Choice(name)
+        if self.gated is not None:  # another machine: its own image has torch, and its own network
+            return Choice(name)
+        if absent(ENGINES["wav2vec2"].runs_on):
+            return Choice(ATTENTION)
+        if name not in TORCHAUDIO_FILES:
+            return Choice(name)
+        file = torchaudio_file(name, self.models_dir)
+        if file.exists() or reachable(f"https://{TORCHAUDIO_HOST}/torchaudio/models/{file.name}", self.models_dir):
+            return Choice(name)
+        return Choice(ATTENTION, f"{TORCHAUDIO_HOST} is not reachable: {name} is not used, words are timed by attention.")
 
     def has(self, name: str) -> bool:
         """Whether nothing has to be fetched for a name: of a model of the hub, that it is in the cache."""
@@ -134,14 +133,3 @@ class Host:
             return hub_folder(on_hub(name)) is not None
         except ImportError:
             return False
-
-
-def _runs_wav2vec2() -> bool:
-    return all(version(package) for package in ENGINES["wav2vec2"].runs_on)
-
-
-def on_hub(name: str) -> Resolved:
-    """A model of the registry at its pinned revision on the hub."""
-    model = MODELS[name]
-    assert model.hub is not None
-    return Resolved(kind=model.engine, name=name, revision=model.hub[1], origin="hub", location=model.hub[0])

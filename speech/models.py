@@ -19,20 +19,21 @@ from typing import Literal, NamedTuple
 
 from speech.host import Host
 from speech.hub import engine_of, files_in, hub_folder, missing, pinned
-from speech.packages import version
+from speech.packages import absent, version
 from speech.registry import (
     ALIASES,
     ATTENTION,
     ENGINES,
-    HUB_ALIGN,
     MODELS,
     PACKAGED_ASR,
-    TORCHAUDIO_ALIGN,
     TORCHAUDIO_FILES,
     Engine,
     Resolved,
     Seam,
+    default_aligner,
     names,
+    on_hub,
+    torchaudio_file,
 )
 from speech.runtime import install, not_installed
 from speech.weights import FETCH, FETCH_CURE
@@ -112,7 +113,7 @@ def resolve_align(
         origin=asr.origin,
         location=asr.location,
     )
-    default = TORCHAUDIO_ALIGN.get(language) or HUB_ALIGN.get(language)
+    default = default_aligner(language)
     if name == ATTENTION:
         return own
     if name == "auto":
@@ -130,7 +131,7 @@ def resolve_align(
             )
         name = default
     if name in TORCHAUDIO_FILES:
-        if offline and not (torchaudio_folder(models_dir) / TORCHAUDIO_FILES[name]).exists():
+        if offline and not torchaudio_file(name, models_dir).exists():
             raise _offline(name)
         release = version("torchaudio") or "unknown"
         return Resolved(kind="wav2vec2", name=name, revision=f"torchaudio=={release}", origin="hub", location=name)
@@ -150,7 +151,7 @@ def _resolved(seam: Seam, name: str, models_dir: Path, offline: bool, known: Ite
     if model is not None and (revision := _package_revision(model.packages, models_dir)) is not None:
         return Resolved(kind=model.engine, name=name, revision=revision, origin="package")
     if model is not None and model.hub is not None:
-        resolved = Resolved(kind=model.engine, name=name, revision=model.hub[1], origin="hub", location=model.hub[0])
+        resolved = on_hub(name)
     elif model is not None:
         raise _not_fetched(name)
     elif _HUB_ID.match(name):
@@ -178,11 +179,6 @@ def _unknown(name: str, known: list[str]) -> UnknownModel:
     return UnknownModel(
         f"Unknown model {name!r}", cure=f"use one of {', '.join(known)}, a hub id (owner/name), or a folder{hint}"
     )
-
-
-def torchaudio_folder(models_dir: Path) -> Path:
-    """Where torchaudio's checkpoints are kept."""
-    return models_dir / "torchaudio"
 
 
 def folder_revision(folder: Path) -> str:
@@ -262,22 +258,18 @@ def catalogue(models_dir: Path, offline: bool) -> list[ModelStatus]:
 def _rows(name: str, models_dir: Path, offline: bool) -> list[ModelStatus]:
     model = MODELS[name]
     engine = ENGINES[model.engine]
-    absent = [package for package in engine.runs_on if version(package) is None]
+    missing_packages = absent(engine.runs_on)
     places: list[tuple[str, bool, str]] = []
     if model.packages:
         here = _package_revision(model.packages, models_dir) is not None
         places.append(("package:" + "+".join(model.packages), here, "here" if here else f"not here: `{FETCH} {name}`"))
     if model.hub is not None:
         repository, revision = model.hub
-        resolved = Resolved(kind=model.engine, name=name, revision=revision, origin="hub", location=repository)
-        try:
-            here = hub_folder(resolved) is not None
-        except ImportError:
-            here = False
+        here = Host(models_dir, offline).has(name)
         gated = "; gated: accept its licence and set HF_TOKEN" if model.gated else ""
         fetched = "not here, STENO_OFFLINE is set" if offline else f"downloaded on first use{gated}"
         places.append((f"hub:{repository}@{revision[:8]}", here, "in the hub cache" if here else fetched))
-    lacks = f"; needs {' and '.join(absent)}: {install(engine.extra)}" if absent else ""
+    lacks = f"; needs {' and '.join(missing_packages)}: {install(engine.extra)}" if missing_packages else ""
     return [
         ModelStatus(
             name=name,
@@ -296,9 +288,8 @@ def _rows(name: str, models_dir: Path, offline: bool) -> list[ModelStatus]:
 
 def require(engine: Engine) -> None:
     """Raise EngineMissing where what the engine runs on is not installed."""
-    absent = [package for package in engine.runs_on if version(package) is None]
-    if absent:
-        raise not_installed(absent, engine.extra)
+    if missing_packages := absent(engine.runs_on):
+        raise not_installed(missing_packages, engine.extra)
 
 
 class Machine(NamedTuple):

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,6 +40,11 @@ def version(package: str, models_dir: Path | None = None) -> str | None:
         return _version(package, models_dir)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def absent(packages: Iterable[str]) -> list[str]:
+    """Those that this environment lacks."""
+    return [package for package in packages if version(package) is None]
 
 
 @lru_cache(maxsize=256)

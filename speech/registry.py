@@ -7,6 +7,7 @@ module of `speech.asr`, `speech.align` or `speech.diarize` and an entry of ENGIN
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -256,6 +257,23 @@ PACKAGED_ASR = "base"
 """The multilingual model that needs no hub."""
 PACKAGED_DIARIZATION = "segmentation-3.0+campplus"
 """pyannote segmentation-3.0 and the CAM++ speaker embedding: what there is without the hub."""
+
+
+def default_aligner(language: str) -> str | None:
+    """The name of WhisperX's wav2vec2 model of a language."""
+    return TORCHAUDIO_ALIGN.get(language) or HUB_ALIGN.get(language)
+
+
+def torchaudio_file(name: str, models_dir: Path) -> Path:
+    """Where the checkpoint of a bundle of torchaudio is kept."""
+    return models_dir / "torchaudio" / TORCHAUDIO_FILES[name]
+
+
+def on_hub(name: str) -> Resolved:
+    """A model of the registry that the hub has, at its pinned revision there."""
+    model = MODELS[name]
+    assert model.hub is not None
+    return Resolved(kind=model.engine, name=name, revision=model.hub[1], origin="hub", location=model.hub[0])
 
 
 def names(seam: Seam) -> tuple[str, ...]:

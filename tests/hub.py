@@ -8,7 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
+
+import pytest
+
+from speech.registry import MODELS, on_hub
 
 
 class Asked(NamedTuple):
@@ -58,6 +63,31 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def without_account(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """No token, and nothing in the hub's cache."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"):
+        patch.delenv(name, raising=False)
+    patch.setenv("HF_HOME", str(home))
+
+
+@contextmanager
+def publishing(patch: pytest.MonkeyPatch, home: Path, *names: str) -> Iterator[Hub]:
+    """A hub with models of the registry, the gated ones gated, for this process and its children, on a machine without an account."""
+    from huggingface_hub import constants
+
+    without_account(patch, home)
+    patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    with serve() as hub:
+        patch.setenv("HF_ENDPOINT", hub.url)
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        for name in names:
+            model = on_hub(name)
+            hub.publish(model.location, dict.fromkeys(model.engine.needs, b""), model.revision)
+            if MODELS[name].gated:
+                hub.gated.add(model.location)
+        yield hub
 
 
 class _Handler(BaseHTTPRequestHandler):

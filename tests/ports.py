@@ -1,4 +1,4 @@
-"""Ports for processes that are told theirs on the command line."""
+"""Ports to name on the command line of a process."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 import socket
 
 _BELOW = 32_768
-"""Where ports begin that the kernel gives to whoever asks for any: one from among them may be taken before it is used."""
+"""Start of the range that the kernel assigns from: another process may get a port in it first."""
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on, and that nobody is given unasked."""
+    """A port without a listener that the kernel does not assign."""
     for port in random.SystemRandom().sample(range(20_000, _BELOW), 100):
         try:
             with socket.create_server(("127.0.0.1", port)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -19,6 +19,15 @@ Every setting, read from the environment or from a `.env` file in the working di
 Guides: [operations](operations.md), [the REST API](api.md), [Modal](modal.md),
 [security](security.md). Written from `infra/settings.py` by `make options`.
 """
+
+
+def variables(model: type[BaseModel] = StenoSettings, prefix: str = "STENO_") -> Iterator[str]:
+    """Every environment variable that a setting, or a section of them, is read from."""
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}{name}".upper()
+        yield variable
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variables(field.annotation, f"{variable}__")
 
 
 def written() -> str:
@@ -94,4 +103,4 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    PATH.write_text(re.sub(r"[ \t]+\n", "\n", written()))
+    PATH.write_text(written())

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel
 
 from flows.report.advice import ADVICE
-from infra.settings import StenoSettings
 from stenoflow.cli.main import COMMANDS
 from tests import settings_page
 
@@ -30,15 +28,9 @@ CLIENT = {"STENO_API_URL", "STENO_API_KEY"}
 
 
 def settings() -> set[str]:
-    """Every environment variable that a setting is read from."""
-    names = set()
-    for name, field in StenoSettings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            names |= {f"STENO_{name}__{inner}".upper() for inner in section.model_fields}
-        else:
-            names.add(f"STENO_{name}".upper())
-    return names
+    """Every environment variable that a setting is read from; the sections' own are for all of one as JSON."""
+    names = set(settings_page.variables())
+    return {name for name in names if not any(other.startswith(f"{name}__") for other in names)}
 
 
 def test_the_reference_of_settings_is_that_of_the_code() -> None:

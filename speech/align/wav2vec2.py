@@ -20,8 +20,7 @@ from speech.audio import Recording
 from speech.files import file_lock
 from speech.languages import WITHOUT_SPACES
 from speech.loaded import Room, bytes_in, load_once
-from speech.models import torchaudio_folder
-from speech.registry import TORCHAUDIO_FILES, Resolved
+from speech.registry import Resolved, torchaudio_file
 from speech.runtime import cpu_threads, resolve_device
 from speech.schema import SAMPLE_RATE, AsrResult, AsrSegment, RuntimeOptions
 from speech.weights import is_as_made, is_noted, note_hashes, weights_folder
@@ -190,7 +189,7 @@ def _bundle(name: str, language: str, models_dir: Path) -> tuple[torch.nn.Module
     import torchaudio
 
     bundle = torchaudio.pipelines.__dict__[name]
-    checkpoint = torchaudio_folder(models_dir) / TORCHAUDIO_FILES[name]
+    checkpoint = torchaudio_file(name, models_dir)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
 
     def load() -> torch.nn.Module:

@@ -290,8 +290,8 @@ def check_hub(settings: StenoSettings) -> Check:
         return Check("ok", "hub", "not checked: STENO_OFFLINE is set")
     if hub_token() is None:
         return Check("ok", "hub", "no token: public models only (one with access to community-1 adds it)")
-    from speech.host import on_hub
     from speech.hub import access
+    from speech.registry import on_hub
 
     model = on_hub("community-1")
     found = access(model, settings.models_path)

@@ -1,4 +1,4 @@
-"""A job's transcript in every format, and what callers are told once it is no longer kept."""
+"""A job's transcript in every format, and the answer once it has expired."""
 
 from __future__ import annotations
 

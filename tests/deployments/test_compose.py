@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,15 @@ import httpx
 import pytest
 import yaml
 from prefect.settings import get_current_settings
-from pydantic import BaseModel
 
 from deployments.up import database_url
-from infra.settings import StenoSettings
 from stenoflow.cli.up import up
+from tests.settings_page import variables
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deployments" / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text()
 OURS = ("server", "worker")
-
-
-def setting_names(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        variable = f"{prefix}{name}".upper()
-        yield variable
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from setting_names(field.annotation, f"{variable}__")
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
@@ -56,7 +46,7 @@ def test_a_mistyped_option_would_be_found() -> None:
 
 @pytest.mark.parametrize("service", OURS)
 def test_the_settings_that_are_given_exist(service: str) -> None:
-    ours, given = set(setting_names(StenoSettings, "STENO_")), COMPOSE["services"][service]["environment"]
+    ours, given = set(variables()), COMPOSE["services"][service]["environment"]
     # Those without a default are not among them.
     unset = dict.fromkeys(("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"), "")
     prefect = get_current_settings().to_environment_variables() | unset

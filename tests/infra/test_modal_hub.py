@@ -17,7 +17,7 @@ from infra.compute import host_of
 from infra.on_modal import about
 from infra.on_modal.contract import ABOUT, About, calls_name
 from infra.settings import StenoSettings, get_settings
-from speech.registry import ENGINES, MODELS, PACKAGED_DIARIZATION
+from speech.registry import PACKAGED_DIARIZATION
 from tests import hub as loopback
 from tests.hub import Hub
 from tests.modal_server import ModalServer
@@ -32,23 +32,14 @@ GATED = "pyannote/speaker-diarization-community-1"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    from huggingface_hub import constants
-
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    with loopback.serve() as hub:
-        repository, commit = MODELS["community-1"].hub or ("", "")
-        hub.publish(repository, dict.fromkeys(ENGINES["diarization"].needs, b""), commit)
-        hub.gated.add(GATED)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    with loopback.publishing(monkeypatch, tmp_path / "hub-home", "community-1") as hub:
         yield hub
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModalServer]:
     monkeypatch.setenv("STENO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STENO_MODELS_DIR", str(tmp_path / "models"))  # what tokens have access to is remembered there
     with ModalServer.start() as server:
         use(server, monkeypatch)
         get_settings.cache_clear()

@@ -12,7 +12,7 @@ import pytest
 from speech import host as hosts
 from speech.host import Host
 from speech.models import resolve_align, resolve_asr, resolve_diarization, resolve_segmentation
-from speech.registry import ENGINES, MODELS, PACKAGED_DIARIZATION, TORCHAUDIO_FILES, Resolved
+from speech.registry import PACKAGED_DIARIZATION, TORCHAUDIO_FILES, Resolved
 from tests import hub as loopback
 from tests.hub import Hub
 
@@ -23,18 +23,7 @@ LICENCE = "https://huggingface.co/pyannote/speaker-diarization-community-1"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub with turbo, large-v3 and community-1, which is gated; this machine has no token and nothing in its cache."""
-    from huggingface_hub import constants
-
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-home" / "hub"))
-    with loopback.serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        for name in ("large-v3-turbo", "large-v3", "community-1"):
-            repository, commit = MODELS[name].hub or ("", "")
-            hub.publish(repository, dict.fromkeys(ENGINES[MODELS[name].engine].needs, b""), commit)
-        hub.gated.add("pyannote/speaker-diarization-community-1")
+    with loopback.publishing(monkeypatch, tmp_path / "hub-home", "large-v3-turbo", "large-v3", "community-1") as hub:
         yield hub
 
 

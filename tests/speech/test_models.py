@@ -15,19 +15,27 @@ from speech.models import (
     resolve_align,
     resolve_asr,
     resolve_diarization,
-    torchaudio_folder,
 )
-from speech.registry import ATTENTION, ENGINES, HUB_ALIGN, MODELS, TORCHAUDIO_ALIGN, TORCHAUDIO_FILES, Resolved, names
+from speech.registry import (
+    ATTENTION,
+    ENGINES,
+    HUB_ALIGN,
+    MODELS,
+    TORCHAUDIO_ALIGN,
+    TORCHAUDIO_FILES,
+    Resolved,
+    names,
+    torchaudio_file,
+)
 from stenoflow.errors import InvalidOption, ModelUnavailable, StenoError, UnknownModel
+from tests.hub import without_account
 
 TOKEN = "hf_a_secret_that_is_never_shown"
 
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
+    without_account(monkeypatch, tmp_path / "hub-home")
 
 
 def asr(name: str, language: str | None = None, *, models_dir: Path, offline: bool = False) -> Resolved:
@@ -140,7 +148,7 @@ def test_offline_a_model_that_is_not_here_is_unavailable(tmp_path: Path, name: s
 def test_offline_torchaudios_models_must_be_here(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="STENO_OFFLINE"):
         align("wav2vec2", "en", models_dir=tmp_path, offline=True)
-    file = torchaudio_folder(tmp_path) / TORCHAUDIO_FILES["WAV2VEC2_ASR_BASE_960H"]
+    file = torchaudio_file("WAV2VEC2_ASR_BASE_960H", tmp_path)
     file.parent.mkdir()
     file.touch()
     assert align("wav2vec2", "en", models_dir=tmp_path, offline=True).name == "WAV2VEC2_ASR_BASE_960H"

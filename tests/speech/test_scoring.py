@@ -426,7 +426,7 @@ def counts(errors: WordErrors | None) -> tuple[int, int, int, int]:
 
 def test_words_pair_in_tcpwer_only_near_their_time() -> None:
     pytest.importorskip("meeteval")
-    # "everybody" is missing, and "okay" is nobody's.
+    # "everybody" is missing, and "okay" has no speaker.
     assert counts(time_constrained_errors(SAID, HEARD)) == (0, 1, 1, 8)
     for later, found in ((4.0, (0, 1, 1, 8)), (20.0, (0, 8, 8, 8))):
         moved = [Spoken(word.word, word.start + later, word.end + later, word.speaker) for word in HEARD]  # type: ignore[operator]
