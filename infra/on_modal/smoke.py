@@ -65,7 +65,7 @@ def _encoder() -> dict[str, Any]:
         second = Chunk(start=0.0, end=1.0, regions=(Region(start=0.0, end=1.0),))
         engine.transcribe(InMemoryRecording(np.zeros(16_000, np.int16)), [second], AsrParams(language="en"), 1, lambda _: None)
         return {"model": resolved.name, "device": engine.device}
-    model = engine.model
+    model = engine.weights.model
     features = model.feature_extractor(np.zeros(16_000, np.float32), padding=29 * 16_000)[:, :3000]
     encoded = model.encode(features.astype(np.float32))
     return {

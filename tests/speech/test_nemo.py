@@ -268,7 +268,7 @@ def test_a_gpu_that_onnx_runtime_is_not_built_for_is_said(parakeet: Path, runtim
 def test_an_engine_that_is_not_installed_names_its_extra(
     parakeet: Path, runtime: RuntimeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speech.models.version", lambda package, models_dir=None: None if package == "onnx-asr" else "1")
+    monkeypatch.setattr("speech.models.absent", lambda packages: [each for each in packages if each == "onnx-asr"])
     model = Resolved(kind="nemo-transducer", name="x", revision="1", origin="folder", location=str(parakeet))
     with pytest.raises(EngineMissing, match=r'Not installed here: onnx-asr; `pip install "stenoflow\[parakeet\]"`'):
         asr.load(model, runtime)
