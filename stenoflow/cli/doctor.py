@@ -189,23 +189,10 @@ def check_device(settings: StenoSettings) -> Iterator[Check]:
 
 
 def check_cuda_libraries() -> Check:
-    """CTranslate2 needs cuBLAS 12; torch brings it and cuDNN 9, found by path or through torch's own wheels."""
-    import ctypes
-    import importlib.util
+    """As the engine loads them."""
+    from speech.cuda import load
 
-    absent = []
-    for library, package in (("libcublas.so.12", "nvidia/cublas/lib"), ("libcudnn.so.9", "nvidia/cudnn/lib")):
-        spec = importlib.util.find_spec("nvidia")
-        folders = [Path(root).parent / package for root in (spec.submodule_search_locations or [])] if spec else []
-        for candidate in (*(str(folder / library) for folder in folders), library):
-            try:
-                ctypes.CDLL(candidate)
-                break
-            except OSError:
-                continue
-        else:
-            absent.append(library)
-    if absent:
+    if absent := load():
         return Check("missing", "cuda", f"could not be loaded: {', '.join(absent)}", INSTALL_GPU)
     return Check("ok", "cuda", "cuBLAS 12 and cuDNN 9 load")
 
