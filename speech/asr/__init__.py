@@ -18,7 +18,7 @@ from speech.audio import Recording
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_asr
 from speech.registry import Resolved
-from speech.schema import WHOLE, AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard
+from speech.schema import WHOLE, AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, Region, RuntimeOptions, Shard
 from speech.stages import Progress
 from speech.stored import read_json
 from stenoflow.errors import OutOfMemory
@@ -27,6 +27,8 @@ from stenoflow.types import Frozen, ModelInfo, Timing
 UNDETERMINED = "und"
 """Language of a recording without speech, or when the model does not report it (ISO 639-2)."""
 UNSURE = 0.5
+MOST_LISTED = 10
+"""Places that a warning lists."""
 
 
 class Transcribed(Frozen):
@@ -40,6 +42,8 @@ class Transcribed(Frozen):
     model: ModelInfo
     timing: Timing = "attention"
     """What the words' times come from."""
+    incomplete: tuple[Region, ...] = ()
+    """Where the text may stop before the speech does, since the decoder reached its limit."""
     warnings: tuple[str, ...] = ()
 
 
@@ -141,15 +145,18 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
     segments = [segment for part in parts for segment in part.segments]
     heard = next((part for part in parts if part.language is not None), parts[0])
     language, probability = heard.language, heard.language_probability
-    warnings = parts[0].warnings
+    warnings = [*parts[0].warnings]
     if not segments:
         language = params.language or (UNDETERMINED if parts[0].multilingual else "en")
         probability = None
-        warnings = ("No speech was found.",)
+        warnings = ["No speech was found."]
     elif probability is not None and probability < UNSURE:
-        warnings = (
-            f"The language was detected as {language!r} with a probability of only {probability:.2f}; give `language` if it is another.",
+        warnings.append(
+            f"The language was detected as {language!r} with a probability of only {probability:.2f}; give `language` if it is another."
         )
+    incomplete = [region for part in parts for region in part.incomplete]
+    if incomplete:
+        warnings.append(f"The model reached its limit of tokens; the text may be incomplete at {_listed(incomplete)}.")
     return AsrResult(
         language=language or UNDETERMINED,
         language_probability=probability,
@@ -157,8 +164,15 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
         segments=tuple(segments),
         model=parts[0].model,
         timing=parts[0].timing,
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
+
+
+def _listed(regions: Sequence[Region]) -> str:
+    """The first few of them, in seconds, and how many more there are."""
+    times = ", ".join(f"{region.start:.1f}–{region.end:.1f} s" for region in regions[:MOST_LISTED])
+    more = len(regions) - MOST_LISTED
+    return f"{times} and {more} more" if more > 0 else times
 
 
 def timed_words(text: str, pieces: Sequence[Mapping[str, Any]], chunk: Chunk, spaced: bool) -> list[AsrWord]:

@@ -1,15 +1,15 @@
 """Speech to text: Whisper through CTranslate2, batched, over the speech only.
 
 Differs from WhisperX's pipeline (`whisperx/asr.py` 3.8.6) where that loses or invents words: chunks end at long silences,
-the language is detected on speech, text that repeats itself is decoded again, and what Whisper itself takes for silence is
-dropped. Nothing is sampled: the same recording gives the same text, in batches of any size.
+the language is detected on speech, text that repeats itself is decoded again, a chunk with more text than Whisper decodes at once
+is cut in two, and what Whisper itself takes for silence is dropped. Nothing is sampled: the same recording gives the same text, in
+batches of any size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import zlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,13 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.asr import Transcribed, timed_words
+from speech.asr.cuts import halved
+from speech.asr.decoded import Decoded, better
 from speech.asr.memory import chunks_at_once
 from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES
 from speech.loaded import Room, bytes_in, load_once
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, resolve_device, whisper_compute_type
-from speech.schema import SAMPLE_RATE, USUAL_BATCH, WHOLE, AsrParams, AsrSegment, AsrWord, Chunk, RuntimeOptions, Shard, part_of
+from speech.schema import (
+    SAMPLE_RATE,
+    USUAL_BATCH,
+    WHOLE,
+    AsrParams,
+    AsrSegment,
+    AsrWord,
+    Chunk,
+    Region,
+    RuntimeOptions,
+    Shard,
+    part_of,
+)
 from speech.stages import Progress
 from speech.weights import weights_folder
 from stenoflow.types import ModelInfo
@@ -39,10 +53,6 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-COMPRESSION_LIMIT = 2.4
-NO_SPEECH_LIMIT = 0.6
-LOGPROB_LIMIT = -1.0
-"""OpenAI Whisper's thresholds (`whisper/transcribe.py`); WhisperX accepts them and ignores them."""
 DETECTION_CHUNKS = 4
 """The chunks with most speech decide the language together."""
 SHARD_UNIT = USUAL_BATCH
@@ -103,22 +113,12 @@ def load(model: Resolved, runtime: RuntimeOptions) -> Whisper:
     return Whisper(load_whisper(model, runtime.models_path, runtime), model.info, batches_at_once(runtime))
 
 
-@dataclasses.dataclass(frozen=True)
-class Decoded:
-    tokens: list[int]
-    text: str
-    avg_logprob: float
-    no_speech_prob: float
+class Texts(NamedTuple):
+    """What chunks say."""
 
-    @property
-    def repetitive(self) -> bool:
-        """Text that compresses too well repeats itself."""
-        data = self.text.encode()
-        return len(data) / len(zlib.compress(data)) > COMPRESSION_LIMIT if data else False
-
-    @property
-    def silent(self) -> bool:
-        return not self.text.strip() or (self.no_speech_prob > NO_SPEECH_LIMIT and self.avg_logprob < LOGPROB_LIMIT)
+    segments: list[AsrSegment]
+    incomplete: list[Region]
+    """Where the decoder reached its limit and the audio is too short to be cut."""
 
 
 class Transcriber:
@@ -131,8 +131,8 @@ class Transcriber:
         self.params = params
         self.at_once = at_once
         """Batches, or chunks to hear a language in, that the model is given at the same time."""
-        self._heard: dict[float, NDArray[np.float32]] = {}
-        """What the encoder made of the chunks that the language was detected on, by their start, until they are decoded."""
+        self._heard: dict[Chunk, NDArray[np.float32]] = {}
+        """What the encoder made of the chunks that the language was detected on, until they are decoded."""
 
     def transcribe(
         self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress, shard: Shard = WHOLE
@@ -147,10 +147,12 @@ class Transcriber:
         size = min(batch_size, CPU_BATCH) if self.model.model.device == "cpu" else batch_size
         batches = [plan[first : min(first + size, end)] for first in range(begin, end, size)]
         segments: list[AsrSegment] = []
+        incomplete: list[Region] = []
         done = 0
         with closing(self._each(lambda batch: self._batch(recording, batch, tokenizer), batches, batch_size // size)) as found:
             for batch, texts in zip(batches, found, strict=True):
-                segments += texts
+                segments += texts.segments
+                incomplete += texts.incomplete
                 done += len(batch)
                 progress(done / (end - begin))
         return Transcribed(
@@ -159,6 +161,7 @@ class Transcriber:
             language_probability=probability,
             multilingual=multilingual,
             model=info,
+            incomplete=tuple(incomplete),
         )
 
     def _each(self, work: Callable[[Item], Result], items: Sequence[Item], most: int) -> Generator[Result, None, None]:
@@ -195,7 +198,7 @@ class Transcriber:
             chunk, part = item
             encoded = self.model.encode(part)
             if encoded.device == "cpu" and encoded.dtype.name == "float32":
-                self._heard[chunk.start] = np.array(encoded)
+                self._heard[chunk] = np.array(encoded)
             found: list[tuple[str, float]] = self.model.model.detect_language(encoded)[0]
             return found
 
@@ -228,7 +231,7 @@ class Transcriber:
     def _encoded(self, recording: Recording, batch: Sequence[Chunk]) -> StorageView:
         """(batch, 1500, dimension) what the encoder makes of the chunks; on a CPU, where it takes most of the time, no chunk is
         encoded twice. What it makes of one there does not depend on what it is batched with."""
-        known = [self._heard.pop(chunk.start, None) for chunk in batch]
+        known = [self._heard.pop(chunk, None) for chunk in batch]
         new = [chunk for chunk, part in zip(batch, known, strict=True) if part is None]
         encoded = self.model.encode(self._features(recording, new)) if new else None
         if encoded is not None and len(new) == len(batch):
@@ -238,31 +241,40 @@ class Transcriber:
         rest = iter(np.array(encoded)[:, None] if encoded is not None else ())
         return StorageView.from_array(np.concatenate([next(rest) if part is None else part for part in known]))
 
-    def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> list[AsrSegment]:
+    def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Texts:
+        """The text of some chunks; of one that holds more than Whisper decodes at once, that of its halves."""
         encoded = self._encoded(recording, batch)
         decoded = self._generate(encoded, len(batch), tokenizer)
-        again = [i for i, item in enumerate(decoded) if item.repetitive]
-        if again:
-            one = self.model.encode(self._features(recording, [batch[i] for i in again]))
-            for i, item in zip(again, self._generate(one, len(again), tokenizer, strict=True), strict=True):
-                decoded[i] = item
-        spoken = [i for i, item in enumerate(decoded) if not item.silent]
+        for i, item in enumerate(decoded):
+            if item.repetitive:
+                decoded[i] = self._without_loop(recording, batch[i], item, tokenizer)
+        parts = [halved(chunk, recording) if item.cut_short else None for chunk, item in zip(batch, decoded, strict=True)]
         words = self._words(encoded, batch, decoded, tokenizer)
-        return [
-            AsrSegment(
-                start=batch[i].start,
-                end=batch[i].end,
-                text=decoded[i].text.strip(),
-                words=tuple(words[i]),
-                regions=batch[i].regions,
-                avg_logprob=round(decoded[i].avg_logprob, 4),
-                no_speech_prob=round(decoded[i].no_speech_prob, 4),
-            )
-            for i in spoken
-        ]
+        texts = Texts([], [])
+        for chunk, item, part, timed in zip(batch, decoded, parts, words, strict=True):
+            if part is not None:
+                halves = self._batch(recording, part, tokenizer)
+                texts.segments.extend(halves.segments)
+                texts.incomplete.extend(halves.incomplete)
+            elif not item.silent:
+                texts.segments.append(_segment(chunk, item, timed))
+                if item.cut_short:
+                    texts.incomplete.append(Region(start=chunk.start, end=chunk.end))
+        return texts
 
-    def _generate(self, encoded: Any, count: int, tokenizer: Tokenizer, *, strict: bool = False) -> list[Decoded]:
-        """Beam search; `strict` forbids the repetitions that a first pass fell into."""
+    def _without_loop(self, recording: Recording, chunk: Chunk, first: Decoded, tokenizer: Tokenizer) -> Decoded:
+        """The best of a text that repeats itself and what the decoder gives when it must not."""
+        encoded = self.model.encode(self._features(recording, [chunk]))
+        best, penalty = first, 1.0 if first.bytewise else 1.1
+        for size in first.strict_ngrams:
+            strict = self._generate(encoded, 1, tokenizer, no_repeat_ngram_size=size, repetition_penalty=penalty)[0]
+            best = better(best, strict)
+            if not strict.repetitive:
+                break
+        return best
+
+    def _generate(self, encoded: Any, count: int, tokenizer: Tokenizer, **against_loops: float) -> list[Decoded]:
+        """Beam search."""
         from faster_whisper.transcribe import get_suppressed_tokens
 
         prompt = self._prompt(tokenizer)
@@ -272,15 +284,16 @@ class Transcriber:
             beam_size=self.params.beam_size,
             patience=1.0,
             length_penalty=1.0,
-            repetition_penalty=1.1 if strict else 1.0,
-            no_repeat_ngram_size=5 if strict else 0,
             max_length=self.model.max_length,
             suppress_blank=True,
             suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
             return_scores=True,
             return_no_speech_prob=True,
+            **against_loops,
         )
-        return [self._decoded(result, tokenizer) for result in results]
+        # CTranslate2's own limit (`src/models/whisper.cc`): half of the decoder's window, and no more than the prompt leaves.
+        limit = min(self.model.max_length // 2, self.model.max_length - len(prompt))
+        return [self._decoded(result, tokenizer, limit) for result in results]
 
     def _prompt(self, tokenizer: Tokenizer) -> list[int]:
         """The decoder's prompt. Hints take at most half of its window, the hot words at most half of that: each fits
@@ -295,11 +308,17 @@ class Transcriber:
         return prompt
 
     @staticmethod
-    def _decoded(result: Any, tokenizer: Tokenizer) -> Decoded:
+    def _decoded(result: Any, tokenizer: Tokenizer, limit: int) -> Decoded:
         tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
         length = len(result.sequences_ids[0])
-        # CTranslate2's score is divided by the length without the end token; Whisper's average counts it.
-        return Decoded(tokens, tokenizer.decode(tokens), result.scores[0] * length / (length + 1), result.no_speech_prob)
+        return Decoded(
+            tokens,
+            tokenizer.decode(tokens),
+            # CTranslate2's score is divided by the length without the end token; Whisper's average counts it.
+            result.scores[0] * length / (length + 1),
+            result.no_speech_prob,
+            cut_short=length >= limit,
+        )
 
     # -- word times ---------------------------------------------------------------------------------------------------
 
@@ -314,6 +333,18 @@ class Transcriber:
             timed_words(item.text.strip(), pieces, chunk, spaced)
             for item, pieces, chunk in zip(decoded, aligned, batch, strict=True)
         ]
+
+
+def _segment(chunk: Chunk, item: Decoded, words: Sequence[AsrWord]) -> AsrSegment:
+    return AsrSegment(
+        start=chunk.start,
+        end=chunk.end,
+        text=item.text.strip(),
+        words=tuple(words),
+        regions=chunk.regions,
+        avg_logprob=round(item.avg_logprob, 4),
+        no_speech_prob=round(item.no_speech_prob, 4),
+    )
 
 
 def _speech(chunk: Chunk) -> float:
