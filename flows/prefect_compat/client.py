@@ -15,6 +15,8 @@ def settings_changed() -> None:
 def log_errors_only() -> None:
     """Show only errors of Prefect's log lines on this process's console, and leave what runs report to the API as it is."""
     import prefect.main  # noqa: F401  makes the handlers
+    from prefect.logging.handlers import PrefectConsoleHandler
 
     for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.ERROR)
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.ERROR)

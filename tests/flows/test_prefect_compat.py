@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 from importlib import metadata
 from pathlib import Path
 
 import prefect.engine
 import pytest
 from packaging.requirements import Requirement
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.results import ResultStore
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._hook_runner import FlowRunHookRunner
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 from flows.prefect_compat import pinned
+from flows.prefect_compat.client import log_errors_only
 from flows.prefect_compat.pinned import PARTS, Part, changed
 from flows.prefect_compat.worker import NoHooks
 from tests.test_layering import is_public_part, private_imports
@@ -94,3 +97,10 @@ def test_a_storages_absolute_path_is_asked_for_and_may_be_none() -> None:
 
 def test_the_workers_slots_are_those_of_one_limiter() -> None:
     assert "self._limiter.acquire_on_behalf_of_nowait(flow_run.id)" in inspect.getsource(BaseWorker)
+
+
+def test_only_prefects_console_is_limited_to_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, other = PrefectConsoleHandler(), logging.StreamHandler()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [console, other])
+    log_errors_only()
+    assert (console.level, other.level) == (logging.ERROR, logging.NOTSET)
