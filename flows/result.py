@@ -7,7 +7,7 @@ from typing import ClassVar
 from infra.artifacts import ArtifactRef
 from stenoflow.errors import StenoError
 from stenoflow.types import Frozen
-from tasks.report import StageReport
+from tasks.reports import StageReport
 
 __all__ = ["DiarizationFailed", "StageReport", "TranscribeResult"]
 

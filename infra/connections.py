@@ -11,16 +11,13 @@ from typing import Any
 import httpcore
 
 from infra.addresses import AddressGuard
+from infra.partfile import TICK_SECONDS
 from infra.settings import NetSettings
 from stenoflow.errors import DownloadFailed, SourceError
-
-Report = Callable[[int, int | None], None]
-"""Receives the bytes done and the total, if known; also while nothing arrives. It may raise, which ends the download."""
 
 BACKOFF_SECONDS = 0.5
 """Wait before the first resume; doubled for each next one, with jitter."""
 RETRY_AFTER_CAP = 60.0
-TICK_SECONDS = 0.5
 SURPLUS_SECONDS = 0.2
 MAX_ADDRESSES = 4
 HEAD_BYTES = 4096

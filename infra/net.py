@@ -20,10 +20,10 @@ import httpcore
 import httpx
 
 from infra.addresses import AddressGuard, canonical_host
-from infra.connections import Broken, GuardedBackend, Pace, Report, Surplus, back_off
+from infra.connections import Broken, GuardedBackend, Pace, Surplus, back_off
 from infra.disposition import served_name
 from infra.names import full_address
-from infra.partfile import PartFile
+from infra.partfile import PartFile, Report, Served
 from infra.settings import NetSettings
 from stenoflow.errors import DownloadFailed, SourceDenied, SourceError, SourceForbidden, SourceNotFound
 
@@ -66,14 +66,6 @@ def parse(url: str | httpx.URL) -> Location:
     if not 0 < port < 65536:
         raise SourceForbidden("The URL's port is not between 1 and 65535.")
     return Location(parsed, scheme, canonical_host(host), port)
-
-
-class Served(NamedTuple):
-    """What a server says of what it sent; not to be trusted."""
-
-    content_type: str | None = None
-    name: str | None = None
-    """Safe to show."""
 
 
 def download(url: str, part: PartFile, settings: NetSettings, report: Report) -> Served:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from infra.connections import Broken, Report, back_off
+from infra.connections import Broken, back_off
 from infra.names import full_address
-from infra.partfile import PartFile
+from infra.partfile import PartFile, Report
 from infra.settings import StenoSettings
 from infra.storage import SOURCES, source_kind
 from infra.storage_errors import RemoteFault, remote_fault, remote_status

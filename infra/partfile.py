@@ -6,15 +6,27 @@ import contextlib
 import hashlib
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 from infra.storage_errors import storage_errors
 from stenoflow.errors import SourceError, SourceTooLarge, StorageFull
 
 BLOCK = 1 << 20
+TICK_SECONDS = 0.5
+"""A wait for more is interrupted that often, to see whether it was cancelled."""
+Report = Callable[[int, int | None], None]
+"""Receives the bytes done and the total, if known; also while nothing arrives. It may raise, which ends the download."""
+
+
+class Served(NamedTuple):
+    """What a server says of what it sent; not to be trusted."""
+
+    content_type: str | None = None
+    name: str | None = None
+    """Safe to show."""
 
 
 class PartFile:

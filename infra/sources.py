@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 from urllib.parse import urlsplit
 
-from infra.connections import TICK_SECONDS, Report
 from infra.names import STDIN, display_name, expanded, file_suffix, full_address, output_stem, path_of, readable, scheme_of
-from infra.net import Served, download
-from infra.objects import fetch_object
-from infra.partfile import BLOCK, PartFile
+from infra.partfile import BLOCK, TICK_SECONDS, PartFile, Report, Served
 from infra.settings import StenoSettings
 from stenoflow.errors import EmptyMedia, SourceDenied, SourceError, SourceForbidden, SourceNotFound, SourceTooLarge
 from stenoflow.types import Frozen
@@ -68,8 +65,13 @@ def fetch_source(
         return _fetch_local(source, _local_path(source), folder, settings, report)
     if scheme == "file":
         return _fetch_local(source, _file_url_path(source), folder, settings, report)
+    # Imported where something is fetched: each takes a tenth of a second, and most recordings are files.
     if scheme in ("http", "https"):
+        from infra.net import download
+
         return _received(source, folder, settings, lambda part: download(source, part, settings.net, report))
+    from infra.objects import fetch_object
+
     return _received(source, folder, settings, lambda part: Served(fetch_object(source, part, settings, report)))
 
 

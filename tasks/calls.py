@@ -11,7 +11,17 @@ from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
 from infra.jobs import StageJob, stage_key
 from infra.settings import StenoSettings
-from speech.schema import AsrParams, RuntimeOptions, SegmentParams
+from speech.registry import Resolved
+from speech.schema import (
+    AlignParams,
+    AsrParams,
+    ClusterParams,
+    DiarizeParams,
+    EmbedParams,
+    MergeParams,
+    RuntimeOptions,
+    SegmentParams,
+)
 from speech.stages import STAGES, StageName, step_of
 from speech.stored import parsed
 from stenoflow.types import Frozen
@@ -116,6 +126,89 @@ def asr_call(recording: Recording, segmentation: ArtifactRef, models: Models, as
         batch_size=asked.batch_size,
         label=models.asr.name,
     )
+
+
+def align_call(recording: Recording, text: ArtifactRef, aligner: Resolved, *, batch_size: int | None) -> StageCall:
+    """The words of `text` with their times, from wav2vec2 or from Whisper's own cross-attention."""
+    return StageCall(
+        stage="align",
+        inputs={"audio": recording.audio, "asr": text},
+        params=AlignParams(model=argument(aligner)).model_dump(mode="json"),
+        models={"align": pinned(aligner)},
+        duration=recording.duration,
+        batch_size=batch_size,
+        label=aligner.name,
+    )
+
+
+def embed_call(recording: Recording, segmentation: ArtifactRef, models: Models, *, batch_size: int | None) -> StageCall:
+    """The costly half of diarization: a speaker embedding for every stretch of the segmentation. It knows nothing of how many
+    speakers are asked for."""
+    return StageCall(
+        stage="embed",
+        inputs={"audio": recording.audio, "segmentation": segmentation},
+        params=EmbedParams(model=argument(models.diarization)).model_dump(mode="json"),
+        models={"embedding": pinned(models.diarization)},
+        duration=recording.duration,
+        batch_size=batch_size,
+        label=models.diarization.name,
+    )
+
+
+def cluster_call(
+    recording: Recording, segmentation: ArtifactRef, embeddings: ArtifactRef, models: Models, speakers: ClusterParams
+) -> StageCall:
+    """The cheap half of diarization: turns of as many speakers as there are, or as were asked for."""
+    return StageCall(
+        stage="cluster",
+        inputs={"segmentation": segmentation, "embeddings": embeddings},
+        params=speakers.model_dump(mode="json"),
+        models={"embedding": pinned(models.diarization)},
+        duration=recording.duration,
+        label=_how_many(speakers),
+    )
+
+
+def diarize_call(recording: Recording, models: Models, speakers: ClusterParams) -> StageCall:
+    """Turns of speakers straight from the audio."""
+    params = DiarizeParams(model=argument(models.diarization), **speakers.model_dump())
+    return StageCall(
+        stage="diarize",
+        inputs={"audio": recording.audio},
+        params=params.model_dump(mode="json"),
+        models={"diarization": pinned(models.diarization)},
+        duration=recording.duration,
+        label=models.diarization.name,
+    )
+
+
+def merge_call(
+    recording: Recording,
+    text: ArtifactRef,
+    *,
+    alignment: ArtifactRef | None,
+    diarization: ArtifactRef | None,
+    options: dict[str, Any],
+) -> StageCall:
+    """Segments with one speaker each; without `diarization`, without speakers; without `alignment`, without word times."""
+    inputs = {"audio": recording.audio, "asr": text, "alignment": alignment, "diarization": diarization}
+    return StageCall(
+        stage="merge",
+        inputs={kind: ref for kind, ref in inputs.items() if ref is not None},
+        params=MergeParams(options=options).model_dump(mode="json"),
+        models={},
+        duration=recording.duration,
+        label="with speakers" if diarization else "without speakers",
+    )
+
+
+def _how_many(speakers: ClusterParams) -> str:
+    low, high = speakers.min_speakers, speakers.max_speakers
+    if speakers.num_speakers:
+        return f"{speakers.num_speakers} speakers"
+    if low or high:
+        return f"{low or 1} to {high or 'any number of'} speakers"
+    return "an unknown number of speakers"
 
 
 class _Record(BaseModel):

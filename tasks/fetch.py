@@ -29,39 +29,12 @@ if TYPE_CHECKING:
     from infra.sources import Fetched
 
 
-async def fetch(
-    log: RunLog,
-    source: str,
-    *,
-    name: str,
-    named: bool = True,
-    allow_truncated: bool,
-    max_duration: float | None = None,
-    track: str | None = None,
-    language: str | None = None,
-) -> Recording:
-    """Download, check and decode `source`; bytes that were decoded before are not decoded again.
-
-    `name` is what the recording is called, for people and in the names of its files, unless it is not `named` and its server
-    gives it a file name. Of several audio tracks, `track` is taken
-    (a number or a language), or else the first that decodes, is not silent and is tagged with the `language`.
+async def fetch(log: RunLog, call: FetchCall) -> Recording:
+    """Download, check and decode the source; bytes that were decoded before are not decoded again.
 
     Raises the errors of `stenoflow.errors` for sources, and MediaError and its kinds for what they hold.
     """
-    call = FetchCall(
-        source=source,
-        label=name,
-        named=named,
-        allow_truncated=allow_truncated,
-        again="fetch" in log.redo,
-        max_duration=max_duration,
-        track=track,
-        language=language,
-    )
-    recording = Recording.model_validate(await log.perform("fetch", with_retries(fetch_task), call))
-    log.duration = recording.duration
-    log.note(*recording.warnings)
-    return recording
+    return Recording.model_validate(await log.perform("fetch", with_retries(fetch_task), call))
 
 
 @ends_cancelled

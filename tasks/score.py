@@ -20,7 +20,8 @@ from speech.scoring.references import Reference
 from speech.stored import read_json
 from stenoflow.types import Frozen, Transcript
 from tasks.calls import outcome_in
-from tasks.report import StageReport, defects_contained
+from tasks.report import defects_contained
+from tasks.reports import StageReport
 from tasks.retrying import current_attempts, retry_condition, with_retries
 
 

@@ -21,7 +21,7 @@ from infra import outputs
 from infra.settings import get_settings
 from stenoflow.errors import OutputNotWritable, StenoError
 from stenoflow.types import Frozen
-from tasks.export import refusals
+from tasks.rendering import refusals
 
 SHOWN = 200
 """Rows of an artifact; the CSV has all."""

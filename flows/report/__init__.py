@@ -19,7 +19,8 @@ from flows.request import TranscribeRequest
 from flows.result import StageReport, TranscribeResult
 from infra.prices import total_cost
 from infra.settings import get_settings
-from tasks.report import RunLog, code_of, describe
+from tasks.report import RunLog
+from tasks.reports import code_of, describe
 
 _PATIENCE = 15.0
 """Seconds that Prefect's API and the store are waited for."""

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.pipeline import fetch_call
 from infra import compute, headstart
 from infra.artifacts import StageOutcome
 from infra.headstart import HeadStart
@@ -22,7 +23,7 @@ from infra.settings import StenoSettings
 from infra.sharding import shard_count
 from infra.sources import fetch_source
 from tasks.calls import StageCall, asr_call, record_of, segment_call
-from tasks.decoding import FetchCall, Recording, decode, known_audio
+from tasks.decoding import Recording, decode, known_audio
 from tasks.decoding import record_of as record_of_decoded
 from tasks.models import resolve
 
@@ -81,14 +82,7 @@ class Ahead:
         request = self.request
         if request.source == STDIN or scheme_of(request.source) not in (None, "file"):
             return None
-        call = FetchCall(
-            source=request.source,
-            label=request.shown_as,
-            allow_truncated=request.allow_truncated,
-            max_duration=request.max_duration,
-            track=request.track,
-            language=request.language,
-        )
+        call = fetch_call(request)
         store = compute.get_store(self.settings)
         store.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="ahead-", dir=store.scratch) as folder:

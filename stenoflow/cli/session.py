@@ -168,6 +168,24 @@ async def ready(
     return import_flow()
 
 
+async def reused(session: Session, table: StageTable, request: TranscribeRequest) -> TranscribeResult | None:
+    """The result of a recording of which everything is in the store, with no run of it; None where one has to be made.
+
+    A configured Prefect API is shown every run.
+    """
+    from flows.local_server import server
+
+    if server.find_api():
+        return None
+    from flows.stored import from_store
+    from infra.progress import listening
+    from infra.settings import get_settings
+
+    table.note = "looking for what is there already"
+    with listening(_listener(session, request.shown_as, table)):
+        return await from_store(request, get_settings())
+
+
 async def cleared(session: Session) -> None:
     """Return when what earlier commands left running has been ended, or that takes too long."""
     import asyncio
@@ -236,6 +254,15 @@ def drawn(console: Console | None, table: StageTable, *, keep: bool) -> Iterator
 def displayed(session: Session, shown_as: str, table: StageTable) -> Iterator[None]:
     """Show every stage event of the recording `shown_as` while the block lasts."""
     from infra.progress import listening
+
+    session.run_id = ""
+    assert session.ledger is not None
+    with listening(session.ledger), listening(_listener(session, shown_as, table)):
+        yield
+
+
+def _listener(session: Session, shown_as: str, table: StageTable) -> Callable[[StageEvent], None]:
+    """What shows the stage events of the recording `shown_as`."""
     from stenoflow.cli.progress import print_event
 
     show: Callable[[StageEvent], None] = print_event(shown_as) if session.display.as_json else table
@@ -244,7 +271,4 @@ def displayed(session: Session, shown_as: str, table: StageTable) -> Iterator[No
         session.run_id = event.run
         show(event)
 
-    session.run_id = ""
-    assert session.ledger is not None
-    with listening(session.ledger), listening(listener):
-        yield
+    return listener

@@ -19,6 +19,7 @@ from stenoflow.cli.session import (
     leave_unfinished_stages,
     mark_cancelled,
     ready,
+    reused,
     settled,
 )
 
@@ -153,11 +154,14 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     session.table = table
     try:
         with drawn(session.console, table, keep=total == 1):
-            transcribe_flow = await ready(session, table, request)
-            from flows.execution import run_here
+            stored = for_storage(request)
+            result = await reused(session, table, stored)
+            if result is None:
+                transcribe_flow = await ready(session, table, request)
+                from flows.execution import run_here
 
-            with displayed(session, request.shown_as, table):
-                result = await run_here(transcribe_flow, for_storage(request))
+                with displayed(session, request.shown_as, table):
+                    result = await run_here(transcribe_flow, stored)
     except Exception as error:
         if partial := partial_result(error):
             print_result(partial, as_json=display.as_json, quiet=display.quiet)

@@ -28,23 +28,24 @@ CHANGES = (
 """,
     ),
     Change(
-        "tasks/stages.py",
-        "async def embed(",
-        """async def punctuate(log: RunLog, recording: Recording, text: ArtifactRef) -> StageOutcome:
-    call = StageCall(
+        "tasks/calls.py",
+        "def embed_call(",
+        """def punctuate_call(recording: Recording, text: ArtifactRef) -> StageCall:
+    return StageCall(
         stage="punctuate",
         inputs={"asr": text},
         params={"marks": ".,"},
         models={},
         duration=recording.duration,
     )
-    return await run_stage(log, call)
 
 
 """,
     ),
-    Change("flows/transcribe.py", "    if not request.align:", "    await stages.punctuate(log, recording, text.artifact)\n"),
-    Change("flows/transcribe.py", "from tasks.decoding import Recording\n", "from tasks import stages\n"),
+    Change(
+        "flows/pipeline.py", "    if not request.align:", "    await steps.compute(calls.punctuate_call(recording, text))\n"
+    ),
+    Change("flows/pipeline.py", "from tasks.calls import StageCall", "from tasks import calls\n"),
 )
 FILES = {
     "speech/punctuation.py": """from speech.schema import AsrResult

@@ -14,7 +14,7 @@ from flows.outcome import RunOutcome
 from infra.settings import StenoSettings, get_settings
 from infra.store import Store
 from stenoflow.cli.modal import command
-from tasks.report import StageReport
+from tasks.reports import StageReport
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import modal_server
 

@@ -19,7 +19,7 @@ from infra.prices import (
     total_cost,
 )
 from infra.settings import StenoSettings
-from tasks.report import Costs
+from tasks.reports import Costs
 
 
 def test_every_gpu_that_modal_rents_has_a_price() -> None:

@@ -1,0 +1,119 @@
+"""A recording of which every stage is in the store already: its files are written at once, without Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from flows.pipeline import pipeline, result_of
+from flows.request import TranscribeRequest
+from flows.result import TranscribeResult
+from infra.artifacts import ArtifactRef, StageOutcome
+from infra.compute import get_store
+from infra.handles import revealed
+from infra.jobs import in_thread
+from infra.names import STDIN, scheme_of
+from infra.progress import StageEvent, publish
+from infra.settings import StenoSettings
+from infra.usage import Use, write_use
+from stenoflow.errors import OutputNotWritable, StorageFull, TransientError
+from tasks.calls import StageCall, outcome_in
+from tasks.decoding import FetchCall, Recording, known_audio, record_of
+from tasks.rendering import ExportCall, Exported, render_and_write
+from tasks.reports import Reports, StageReport, succeeded
+
+
+async def from_store(request: TranscribeRequest, settings: StenoSettings) -> TranscribeResult | None:
+    """The result of a run that would compute nothing, with its files written; None where one has to be made.
+
+    Local recordings only: others would be downloaded twice. Whatever is wrong is left to the run, which says so where it is
+    looked for.
+    """
+    if request.redo_from or request.source == STDIN or scheme_of(request.source) not in (None, "file"):
+        return None
+    began = time.perf_counter()
+    steps = _Stored(request, settings)
+    try:
+        written = await pipeline(steps, request)
+    except Exception:
+        return None
+    await asyncio.to_thread(steps.keep_in_use, written.transcript)
+    result = result_of(written, steps.log, time.perf_counter() - began)
+    for report in result.stages:
+        state = "completed" if report.state == "computed" else report.state
+        publish(StageEvent("", report.stage, state, 1.0, report.seconds, report.detail))
+    return result
+
+
+class _NotStored(Exception):
+    """A step would have to be computed."""
+
+
+class _Stored:
+    """The steps of one recording, as far as the store has what they leave."""
+
+    def __init__(self, request: TranscribeRequest, settings: StenoSettings) -> None:
+        self.log = Reports(backend=request.compute)
+        self._settings = settings
+        self._store = get_store(settings)
+        self._retention = request.retention_days if request.retention_days is not None else settings.retention.days
+        self._keys: list[str] = []
+        self._artifacts: list[str] = []
+
+    async def fetch(self, call: FetchCall) -> Recording:
+        began = time.perf_counter()
+        recording = await asyncio.to_thread(self._decoded, call)
+        self.log.keep(StageReport(stage="fetch", state="cached", seconds=_since(began), attempts=1, label=call.label))
+        return recording
+
+    async def compute(self, call: StageCall) -> StageOutcome:
+        began = time.perf_counter()
+        call = await asyncio.to_thread(call.placed, self._settings, self.log.backend)
+        content = await asyncio.to_thread(self._store.read_record, call.key)
+        if content is None:
+            raise _NotStored
+        outcome = outcome_in(content, call.key)
+        self._keys.append(call.key)
+        self._artifacts.append(outcome.artifact.path)
+        self.log.keep(succeeded(call.shown_as, outcome, True, call.label, _since(began), 0))
+        return outcome
+
+    async def export(self, call: ExportCall) -> Exported:
+        began = time.perf_counter()
+        exported = await in_thread(lambda report: render_and_write(call, report), lambda _: None, "export")
+        self.log.keep(StageReport(stage="export", state="computed", seconds=_since(began), attempts=1, label=call.stem))
+        return exported
+
+    def keep_in_use(self, transcript: ArtifactRef) -> None:
+        """Have what was reused kept for as long after this as after a run."""
+        use = Use(
+            run=str(uuid.uuid4()),
+            keys=tuple(self._keys),
+            artifacts=tuple(dict.fromkeys([*self._artifacts, transcript.path])),
+            beat=time.time(),
+            ended=True,
+            retention=None if self._retention is None else self._retention * 86_400.0,
+        )
+        with contextlib.suppress(TransientError, OutputNotWritable, StorageFull):
+            write_use(self._store, use)
+
+    def _decoded(self, call: FetchCall) -> Recording:
+        from infra.sources import fetch_source
+
+        with tempfile.TemporaryDirectory(prefix="stored-") as folder:
+            fetched = fetch_source(revealed(call.source, self._settings), Path(folder), self._settings)
+        record = record_of(fetched.sha256, call)
+        audio = known_audio(record, call)
+        if audio is None:
+            raise _NotStored
+        self._keys.append(record)
+        self._artifacts.append(audio.path)
+        return call.recording(audio, reused=True, served_name=fetched.served_name)
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 3)
