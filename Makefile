@@ -92,6 +92,7 @@ bench: .venv/voices.stamp .venv/tcpwer.stamp ## Print accuracy, speed and memory
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.several
+	$(BIN)/python -m bench.latency
 
 docs: .venv/docs.stamp ## Build the documentation site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
