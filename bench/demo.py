@@ -94,7 +94,7 @@ def show_stages(result: dict[str, Any]) -> None:
     pace = result["duration"] / max(result["total_seconds"], 0.001)
     print(f"\n{duration(result['duration'])} of audio in {duration(result['total_seconds'])} ({pace:.1f} × real time).")
     if reused == len(stages):
-        print("Every stage was reused: nothing was computed again.")
+        print("Every stage was reused: nothing was computed again, and no run of it made.")
     elif reused:
         print(f"{reused} of {len(stages)} stages were reused.")
     else:
@@ -105,6 +105,8 @@ def show_files(result: dict[str, Any]) -> None:
     print("\nFiles:")
     for path in result["files"].values():
         print(f"  {near(path)}")
+    if all(stage["state"] != "computed" for stage in result["stages"] if stage["stage"] not in AROUND):
+        return
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     print(f"\nThe run itself is in {home}; `.venv/bin/prefect server start` shows it at http://127.0.0.1:4200.")
 
