@@ -14,8 +14,7 @@ from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from infra.artifacts import ArtifactRef, StageOutcome
 from infra.compute import get_store
-from infra.handles import revealed
-from infra.jobs import in_thread
+from infra.jobs import ProgressSink, in_thread
 from infra.names import STDIN, scheme_of
 from infra.progress import StageEvent, publish
 from infra.settings import StenoSettings
@@ -66,7 +65,7 @@ class _Stored:
 
     async def fetch(self, call: FetchCall) -> Recording:
         began = time.perf_counter()
-        recording = await asyncio.to_thread(self._decoded, call)
+        recording = await in_thread(lambda report: self._decoded(call, report), lambda _: None, "fetch")
         self.log.keep(StageReport(stage="fetch", state="cached", seconds=_since(began), attempts=1, label=call.label))
         return recording
 
@@ -101,11 +100,12 @@ class _Stored:
         with contextlib.suppress(TransientError, OutputNotWritable, StorageFull):
             write_use(self._store, use)
 
-    def _decoded(self, call: FetchCall) -> Recording:
+    def _decoded(self, call: FetchCall, report: ProgressSink) -> Recording:
         from infra.sources import fetch_source
 
         with tempfile.TemporaryDirectory(prefix="stored-") as folder:
-            fetched = fetch_source(revealed(call.source, self._settings), Path(folder), self._settings)
+            # Reported block by block, so that Ctrl-C ends the hashing of a long recording.
+            fetched = fetch_source(call.source, Path(folder), self._settings, report=lambda done, total: report(0.0))
         record = record_of(fetched.sha256, call)
         audio = known_audio(record, call)
         if audio is None:
