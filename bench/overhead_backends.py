@@ -1,4 +1,4 @@
-"""Backends for `bench.overhead`: stages that take no time, here and behind Modal's client; and the app for the latter.
+"""Stages that take no time, here and behind Modal's client, for `bench.overhead` and `bench.together`; and the app for the latter.
 
 `modal deploy -m bench.overhead_backends` deploys it. Its containers do all that real ones do with a call, except the stage.
 """
@@ -7,8 +7,11 @@
 
 import contextlib
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import modal as modal_client
 
@@ -20,23 +23,23 @@ from infra.on_modal import contract
 from infra.on_modal.image import container_env
 from infra.settings import StenoSettings, get_settings
 
+if TYPE_CHECKING:
+    from tests.modal_server import ModalServer
+
 
 class Nothing(LocalCompute):
     """Leaves an artifact of the right kind at once; merging is the engine's own."""
 
-    def _run(self, job: StageJob, report: ProgressSink) -> StageOutcome:
-        import tempfile
-        from pathlib import Path
-
-        from tests.stage_double import _content
+    def compute(self, job: StageJob, report: ProgressSink) -> StageOutcome:
+        from tests.stage_double import content
 
         if job.stage == "merge":
-            return super()._run(job, report)
+            return super().compute(job, report)
         self.store.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.store.scratch) as folder:
             path = Path(folder, "output")
-            path.write_text(_content(job))
-            artifact = self.store.put(path, job.output, meta={"language": "en", "segments": 1})
+            path.write_text(f"{content(job)} {job.key}")  # of each recording its own
+            artifact = self.store.put(path, job.output, meta={"language": "en", "segments": 1}, by=job.key)
         report(1.0)
         return StageOutcome(artifact=artifact, seconds=0.0, key=job.key)
 
@@ -56,53 +59,53 @@ def modal(settings: StenoSettings) -> Compute:
 
 
 @contextlib.contextmanager
-def modal_server() -> Iterator[None]:
+def modal_server() -> Iterator["ModalServer"]:
     """A local server that speaks Modal's protocol, with the app on it; this process is its client."""
     from tests.modal_server import ModalServer
 
     with ModalServer.start() as server:
         os.environ.update(server.env)
         server.deploy("bench.overhead_backends")
-        yield
+        yield server
 
 
 app = modal_client.App("stenoflow", include_source=False)
 _image = (
-    modal_client.Image.debian_slim(python_version="3.11")
+    modal_client.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
     .env(container_env(get_settings()))
-    .add_local_python_source("bench", "infra", "speech", "tests")
+    .add_local_python_source("bench", "infra", "speech", "stenoflow", "tests")
 )
 _volumes: dict[Any, Any] = {
     contract.DATA_PATH: modal_client.Volume.from_name(contract.artifacts_name(get_settings().modal), create_if_missing=True)
 }
 
 
-async def _served(call: dict[str, Any]) -> dict[str, Any]:
-    from infra.on_modal import worker
+def _serving(name: str) -> type:
+    """A class of the app that serves each stage without a model."""
 
-    worker.LocalCompute = Nothing  # type: ignore[misc]
-    return await worker.serve(call)
+    async def compute(self: Any, call: dict[str, Any]) -> dict[str, Any]:
+        from infra.on_modal import serving
+
+        vars(serving)["LocalCompute"] = Nothing
+        return await serving.serve(call)
+
+    async def ready(self: Any) -> None:
+        pass
+
+    methods = {"ready": ready} | dict.fromkeys(contract.CLASSES, compute)
+    kind = type(
+        name, (), {method: modal_client.method()(_named(function, name, method)) for method, function in methods.items()}
+    )
+    kind.__module__ = __name__
+    return app.cls(image=_image, volumes=_volumes, max_containers=4)(kind)
 
 
-@app.cls(image=_image, volumes=_volumes, max_containers=1)
-@modal_client.concurrent(max_inputs=8)
-class Speech:
-    @modal_client.method()
-    async def asr(self, call: dict[str, Any]) -> dict[str, Any]:
-        return await _served(call)
+def _named(function: Any, machine: str, method: str) -> Any:
+    async def named(self: Any, *given: Any) -> Any:
+        return await function(self, *given)
 
-    @modal_client.method()
-    async def align(self, call: dict[str, Any]) -> dict[str, Any]:
-        return await _served(call)
+    named.__name__, named.__qualname__, named.__module__ = method, f"{machine}.{method}", __name__
+    return named
 
 
-@app.cls(image=_image, volumes=_volumes, max_containers=1)
-@modal_client.concurrent(max_inputs=8)
-class Voices:
-    @modal_client.method()
-    async def segment(self, call: dict[str, Any]) -> dict[str, Any]:
-        return await _served(call)
-
-    @modal_client.method()
-    async def embed(self, call: dict[str, Any]) -> dict[str, Any]:
-        return await _served(call)
+Speech, Voices, Recordings = (_serving(name) for name in ("Speech", "Voices", contract.RECORDINGS))

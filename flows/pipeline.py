@@ -9,7 +9,10 @@ from flows.options import LAYOUT, echoed
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from infra.artifacts import ArtifactRef, StageOutcome
+from infra.compute import computes_here
 from infra.prices import total_cost
+from infra.settings import get_settings
+from speech.registry import ATTENTION
 from speech.schema import ClusterParams
 from stenoflow.errors import ArtifactMissing, StenoError
 from tasks.calls import StageCall, align_call, asr_call, cluster_call, diarize_call, embed_call, merge_call, segment_call
@@ -51,7 +54,8 @@ async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     log.duration = recording.duration
     log.note(*recording.warnings)
     await check_overwrites(output, recording, request.source)
-    segmentation = (await steps.compute(segment_call(recording, models))).artifact
+    then = await _after_segmentation(request, recording, models)
+    segmentation = (await steps.compute(segment_call(recording, models, then))).artifact
     text, turns = await asyncio.gather(
         _words(steps, request, recording, segmentation, models),
         _speakers(steps, request, recording, segmentation, models),
@@ -111,6 +115,20 @@ def fetch_call(request: TranscribeRequest, *, again: bool = False) -> FetchCall:
         track=request.track,
         language=request.language,
     )
+
+
+async def _after_segmentation(request: TranscribeRequest, recording: Recording, models: Models) -> tuple[StageCall, ...]:
+    """What will be asked of models then, as far as that is certain: a backend elsewhere begins with it at once."""
+    if computes_here(get_settings(), request.compute):
+        return ()
+    calls = [asr_call(recording, None, models, request)]
+    if request.align and request.language and request.task == "transcribe":
+        aligner = await resolve_aligner(request.align_model, request.language, models.asr, spoken=True, backend=request.compute)
+        if aligner.kind != ATTENTION:
+            calls.append(align_call(recording, None, aligner, batch_size=request.batch_size))
+    if request.diarize and not models.diarization.engine.end_to_end:
+        calls.append(embed_call(recording, None, models, batch_size=request.batch_size))
+    return tuple(calls)
 
 
 class _Text(NamedTuple):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from infra.jobs import Compute
 from infra.local import LocalCompute
-from infra.settings import StenoSettings, get_settings
+from infra.settings import ShardSettings, StenoSettings, get_settings
 from infra.store import Store
 from speech.registry import ENGINES, Resolved
 from speech.schema import RuntimeOptions
@@ -49,10 +49,15 @@ def get_compute(settings: StenoSettings | None = None, backend: str | None = Non
 
     store = get_store(settings)
     if name == "modal":
-        return ShardedCompute(
-            _on_modal(settings, asyncio.get_running_loop()), store, settings.shards, workers=settings.modal.calls
-        )
+        on_modal, shards = _on_modal(settings, asyncio.get_running_loop()), shards_on_modal(settings)
+        return ShardedCompute(on_modal, store, shards, workers=settings.modal.calls)
     return ShardedCompute(LocalCompute(store), store, settings.shards, workers=settings.compute.workers, one_machine=True)
+
+
+def shards_on_modal(settings: StenoSettings) -> ShardSettings:
+    """On a GPU a shard has to save more than the start of its container costs: only hours of audio are worth another."""
+    on_gpus = bool(settings.modal.gpu)
+    return settings.shards.model_copy(update={"min_seconds": settings.modal.shard_seconds}) if on_gpus else settings.shards
 
 
 def runtime_of(settings: StenoSettings, batch_size: int | None = None) -> RuntimeOptions:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,28 @@ STOP_GRACE = 30.0
 _threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="stage")
 
 
+class Following(Frozen):
+    """A stage that follows another, as far as it is known before that has ended."""
+
+    stage: StageName
+    params: dict[str, Any]
+    models: dict[str, str]
+    """As in the stage's key."""
+    batch_size: int | None = None
+
+    def job(self, known: Mapping[str, ArtifactRef], runtime: RuntimeOptions, then: tuple[Following, ...]) -> StageJob:
+        """The job that the run will ask for, under the same key."""
+        inputs = {kind: known[kind] for kind in STAGES[self.stage].inputs}
+        return StageJob(
+            stage=self.stage,
+            key=key_of(self.stage, inputs, self.params, self.models),
+            inputs=inputs,
+            params=self.params,
+            runtime=runtime.model_copy(update={"batch_size": self.batch_size}),
+            then=then,
+        )
+
+
 class StageJob(Frozen):
     """One stage to compute."""
 
@@ -50,11 +73,26 @@ class StageJob(Frozen):
     """Use nothing that an earlier attempt left: no shard, no call."""
     larger: int = 0
     """How often memory did not suffice for the smallest batch: a remote backend takes a GPU that much larger."""
+    then: tuple[Following, ...] = ()
+    """What the run will ask for next: a remote backend may go on with it at once, or start a container meanwhile."""
 
     @property
     def output(self) -> Kind:
         """Kind of the artifact that it leaves."""
         return STAGES[self.stage].output if self.shard == WHOLE else "shard"
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio; endless where the audio does not say."""
+        audio = self.inputs.get("audio")
+        return math.inf if audio is None else float(audio.meta.get("duration", math.inf))
+
+    def following(self, left: ArtifactRef) -> tuple[StageJob, ...]:
+        """The jobs that can begin once this one left that artifact."""
+        known = self.inputs | {left.kind: left}
+        ready = [each for each in self.then if known.keys() >= set(STAGES[each.stage].inputs)]
+        rest = tuple(each for each in self.then if each not in ready)
+        return tuple(each.job(known, self.runtime, rest) for each in ready)
 
     @property
     def is_cheap(self) -> bool:
@@ -116,6 +154,13 @@ def stage_key(stage: str, version: int, inputs: Mapping[str, str], params: Mappi
     body = {"stage": stage, "version": version, "inputs": dict(inputs), "params": dict(params), "models": dict(models)}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key_of(stage: StageName, inputs: Mapping[str, ArtifactRef], params: Mapping[str, Any], models: Mapping[str, str]) -> str:
+    """The key of a stage that is computed from these artifacts."""
+    # `model` only says where the weights are found; what they are is pinned in `models`.
+    asked = {name: value for name, value in params.items() if name != "model"}
+    return stage_key(stage, STAGES[stage].version, {kind: ref.sha256 for kind, ref in inputs.items()}, asked, models)
 
 
 def shards_folder(stage: str) -> str:

@@ -40,8 +40,8 @@ _machine: dict[str, Any] = {
     "startup_timeout": _modal.startup_timeout,
     "region": list(_modal.region) or None,
 }
+_one = contract.one_container(_modal)
 _scaling: dict[str, Any] = {
-    "min_containers": _modal.min_containers,
     "buffer_containers": _modal.buffer_containers or None,
     "max_containers": _modal.max_containers,
     "scaledown_window": _modal.scaledown_window,
@@ -61,20 +61,29 @@ class Machine:
 
 
 def computes_its_stages(machine: type[Machine]) -> type[Machine]:
-    """Give the class a method for each stage that names it (`speech.stages`), as `@modal.method()` in its body would."""
-    for stage in (stage for stage, name in contract.CLASSES.items() if name == machine.__name__):
+    """Give the class a method for each stage that names it (`speech.stages`), as `@modal.method()` in its body would, and `ready`."""
+
+    def add(name: str, method: Any) -> None:
+        method.__name__, method.__qualname__ = name, f"{machine.__name__}.{name}"
+        setattr(machine, name, modal.method()(method))
+
+    for stage in (stage for stage, name in contract.CLASSES.items() if machine.__name__ in (name, contract.RECORDINGS)):
 
         async def compute(self: Any, call: dict[str, Any]) -> dict[str, Any]:
-            from infra.on_modal.worker import serve
+            from infra.on_modal.serving import serve
 
             return await serve(call)
 
-        compute.__name__, compute.__qualname__ = stage, f"{machine.__name__}.{stage}"
-        setattr(machine, stage, modal.method()(compute))
+        add(stage, compute)
+
+    async def ready(self: Any) -> None:
+        """A container that answers has loaded its models: called ahead of a stage, so that the stage need not wait for that."""
+
+    add("ready", ready)
     return machine
 
 
-@app.cls(gpu=list(gpus_of("asr", _modal)) or None, **_machine, **_scaling)
+@app.cls(gpu=list(gpus_of("asr", _modal)) or None, min_containers=0 if _one else _modal.min_containers, **_machine, **_scaling)
 @modal.concurrent(max_inputs=_modal.inputs)
 @computes_its_stages
 class Speech(Machine):
@@ -87,7 +96,9 @@ class Speech(Machine):
         load_speech()
 
 
-@app.cls(gpu=list(gpus_of("embed", _modal)) or None, **_machine, **_scaling)
+@app.cls(
+    gpu=list(gpus_of("embed", _modal)) or None, min_containers=0 if _one else _modal.min_containers, **_machine, **_scaling
+)
 @modal.concurrent(max_inputs=_modal.inputs)
 @computes_its_stages
 class Voices(Machine):
@@ -98,6 +109,20 @@ class Voices(Machine):
         from infra.on_modal.weights import load_voices
 
         load_voices()
+
+
+@app.cls(gpu=list(gpus_of("asr", _modal)) or None, min_containers=_modal.min_containers if _one else 0, **_machine, **_scaling)
+@modal.concurrent(max_inputs=_modal.inputs)
+@computes_its_stages
+class Recordings(Machine):
+    """All of it, for recordings that are too short to start two containers for."""
+
+    @modal.enter()
+    def load(self) -> None:
+        from infra.on_modal.weights import load_speech, load_voices
+
+        load_voices()
+        load_speech()
 
 
 @app.function(gpu=list(_modal.gpu) or None, **_machine)

@@ -86,7 +86,7 @@ class ShardSettings(BaseModel):
 
 
 class ModalSettings(BaseModel):
-    """The app on Modal. All but the last four take effect at the next `steno modal deploy`."""
+    """The app on Modal. All but the last seven take effect at the next `steno modal deploy`."""
 
     app: str = Field("stenoflow", pattern=r"[A-Za-z0-9._-]{1,48}", description="Name of the app and prefix of its volumes.")
     environment: str | None = Field(None, description="Modal environment; the profile's by default.")
@@ -99,7 +99,7 @@ class ModalSettings(BaseModel):
     cpu: float = Field(4.0, gt=0, description="Physical cores per container.")
     memory: int = Field(16384, ge=512, description="Memory per container, in MiB.")
     inputs: int = Field(1, ge=1, le=32, description="Concurrent calls per container.")
-    min_containers: int = Field(0, ge=0, description="Containers of each class that always run, and are always billed.")
+    min_containers: int = Field(0, ge=0, description="Containers for short recordings that always run, and are always billed.")
     buffer_containers: int = Field(0, ge=0, description="Idle containers kept ready beyond the busy ones.")
     max_containers: int | None = Field(None, ge=1, description="Most containers of each class; unlimited by default.")
     scaledown_window: int = Field(120, ge=2, le=3600, description="Seconds before an idle container stops.")
@@ -122,6 +122,19 @@ class ModalSettings(BaseModel):
         3, ge=1, le=20, description="Times a call is started before it fails because its container keeps dying."
     )
     reconnect: float = Field(120.0, ge=0, description="Seconds for which Modal may be unreachable while a call runs.")
+    one_container_below: float = Field(
+        1800.0,
+        ge=0,
+        description="Recordings shorter than this, in seconds, are computed in one container by one call; longer ones in two. 0 turns it off.",
+    )
+    shard_seconds: float = Field(
+        3600.0,
+        gt=0,
+        description="As `STENO_SHARDS__MIN_SECONDS`, for stages on a GPU: about the audio that it computes while another container starts.",
+    )
+    recordings: int = Field(
+        16, ge=1, le=256, description="Recordings of up to three minutes that one call may carry, when a process has many."
+    )
 
 
 class RetrySettings(BaseModel):

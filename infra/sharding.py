@@ -1,8 +1,9 @@
 """Long recordings divided: a stage's shards mapped over the workers of any backend, and put together here.
 
 A shard is a stage job like any other, with an artifact and a record of its own (`infra.jobs.shard_record`), so that a run that
-was killed computes only the shards that were not finished. Together they give the artifact of the undivided stage, byte for
-byte, under the same key: into how many shards a recording was divided changes nothing. Then the shards are removed.
+was killed computes only the shards that were not finished. Together they give the artifact of the undivided stage, under the
+same key: on CPUs byte for byte; in the half precision of a GPU a number's last bits depend on what else was in its batch, which
+may decide a close call differently. Then the shards are removed.
 """
 
 from __future__ import annotations

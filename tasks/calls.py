@@ -9,7 +9,7 @@ from pydantic import BaseModel, Json
 
 from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
-from infra.jobs import StageJob, stage_key
+from infra.jobs import Following, StageJob, key_of
 from infra.settings import StenoSettings
 from speech.registry import Resolved
 from speech.schema import (
@@ -22,7 +22,7 @@ from speech.schema import (
     RuntimeOptions,
     SegmentParams,
 )
-from speech.stages import STAGES, StageName, step_of
+from speech.stages import StageName, step_of
 from speech.stored import parsed
 from stenoflow.types import Frozen
 from tasks.decoding import Recording
@@ -48,16 +48,18 @@ class StageCall(Frozen):
     """What its networks compute on and in; empty for what a CPU does by default."""
     again: bool = False
     """It is computed although its result is cached. No part of the key."""
+    then: tuple[StageCall, ...] = ()
+    """What the run will ask for next, without the artifacts that are not there yet. No part of the key."""
     label: str = ""
     """Distinguishes this task run from its siblings in Prefect's views: the model."""
 
     @property
     def key(self) -> str:
-        # `model` only says where the weights are found; what they are is pinned in `models`.
-        params = {name: value for name, value in self.params.items() if name != "model"}
-        hashes = {kind: ref.sha256 for kind, ref in self.inputs.items()}
-        models = self.models | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
-        return stage_key(self.stage, STAGES[self.stage].version, hashes, params, models)
+        return key_of(self.stage, self.inputs, self.params, self._models)
+
+    @property
+    def _models(self) -> dict[str, str]:
+        return self.models | ({"arithmetic": self.arithmetic} if self.arithmetic else {})
 
     @property
     def shown_as(self) -> str:
@@ -66,7 +68,8 @@ class StageCall(Frozen):
     def placed(self, settings: StenoSettings, backend: str | None) -> StageCall:
         """The call as it is computed by that backend: its results are only those of the same arithmetic."""
         found = compute.arithmetic(self.stage, self.models, settings, backend)
-        return self.model_copy(update={"backend": backend, "arithmetic": found})
+        then = tuple(each.placed(settings, backend) for each in self.then)
+        return self.model_copy(update={"backend": backend, "arithmetic": found, "then": then})
 
     def job(self, runtime: RuntimeOptions, *, fresh: bool = False, larger: int = 0) -> StageJob:
         """What a backend is given to compute it."""
@@ -78,6 +81,10 @@ class StageCall(Frozen):
             runtime=runtime,
             fresh=fresh,
             larger=larger,
+            then=tuple(
+                Following(stage=each.stage, params=each.params, models=each._models, batch_size=each.batch_size)
+                for each in self.then
+            ),
         )
 
 
@@ -96,20 +103,21 @@ class AsrOptions(Protocol):
     def batch_size(self) -> int | None: ...
 
 
-def segment_call(recording: Recording, models: Models) -> StageCall:
-    """Who is active when."""
+def segment_call(recording: Recording, models: Models, then: tuple[StageCall, ...] = ()) -> StageCall:
+    """Who is active when; `then` is what the run will ask about that."""
     return StageCall(
         stage="segment",
         inputs={"audio": recording.audio},
         params=SegmentParams(model=argument(models.segmentation)).model_dump(mode="json"),
         models={"segmentation": pinned(models.segmentation)},
         duration=recording.duration,
+        then=then,
         label=models.segmentation.name,
     )
 
 
-def asr_call(recording: Recording, segmentation: ArtifactRef, models: Models, asked: AsrOptions) -> StageCall:
-    """The words."""
+def asr_call(recording: Recording, segmentation: ArtifactRef | None, models: Models, asked: AsrOptions) -> StageCall:
+    """The words. Without the segmentation it says what is known before there is one (`StageCall.then`)."""
     params = AsrParams(
         model=argument(models.asr),
         language=asked.language,
@@ -119,7 +127,7 @@ def asr_call(recording: Recording, segmentation: ArtifactRef, models: Models, as
     )
     return StageCall(
         stage="asr",
-        inputs={"audio": recording.audio, "segmentation": segmentation},
+        inputs=_known(audio=recording.audio, segmentation=segmentation),
         params=params.model_dump(mode="json"),
         models={"asr": pinned(models.asr)},
         duration=recording.duration,
@@ -128,11 +136,11 @@ def asr_call(recording: Recording, segmentation: ArtifactRef, models: Models, as
     )
 
 
-def align_call(recording: Recording, text: ArtifactRef, aligner: Resolved, *, batch_size: int | None) -> StageCall:
+def align_call(recording: Recording, text: ArtifactRef | None, aligner: Resolved, *, batch_size: int | None) -> StageCall:
     """The words of `text` with their times, from wav2vec2 or from Whisper's own cross-attention."""
     return StageCall(
         stage="align",
-        inputs={"audio": recording.audio, "asr": text},
+        inputs=_known(audio=recording.audio, asr=text),
         params=AlignParams(model=argument(aligner)).model_dump(mode="json"),
         models={"align": pinned(aligner)},
         duration=recording.duration,
@@ -141,12 +149,12 @@ def align_call(recording: Recording, text: ArtifactRef, aligner: Resolved, *, ba
     )
 
 
-def embed_call(recording: Recording, segmentation: ArtifactRef, models: Models, *, batch_size: int | None) -> StageCall:
+def embed_call(recording: Recording, segmentation: ArtifactRef | None, models: Models, *, batch_size: int | None) -> StageCall:
     """The costly half of diarization: a speaker embedding for every stretch of the segmentation. It knows nothing of how many
     speakers are asked for."""
     return StageCall(
         stage="embed",
-        inputs={"audio": recording.audio, "segmentation": segmentation},
+        inputs=_known(audio=recording.audio, segmentation=segmentation),
         params=EmbedParams(model=argument(models.diarization)).model_dump(mode="json"),
         models={"embedding": pinned(models.diarization)},
         duration=recording.duration,
@@ -191,15 +199,18 @@ def merge_call(
     options: dict[str, Any],
 ) -> StageCall:
     """Segments with one speaker each; without `diarization`, without speakers; without `alignment`, without word times."""
-    inputs = {"audio": recording.audio, "asr": text, "alignment": alignment, "diarization": diarization}
     return StageCall(
         stage="merge",
-        inputs={kind: ref for kind, ref in inputs.items() if ref is not None},
+        inputs=_known(audio=recording.audio, asr=text, alignment=alignment, diarization=diarization),
         params=MergeParams(options=options).model_dump(mode="json"),
         models={},
         duration=recording.duration,
         label="with speakers" if diarization else "without speakers",
     )
+
+
+def _known(**inputs: ArtifactRef | None) -> dict[str, ArtifactRef]:
+    return {kind: ref for kind, ref in inputs.items() if ref is not None}
 
 
 def _how_many(speakers: ClusterParams) -> str:

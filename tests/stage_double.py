@@ -67,7 +67,7 @@ class ComputeDouble:
 
 def stand_in(job: StageJob, bytes_more: int = 0) -> StageOutcome:
     """What the stage leaves when no model is run; with blanks behind it, for an artifact of some size."""
-    return leave(job, _content(job) + " " * bytes_more)
+    return leave(job, content(job) + " " * bytes_more)
 
 
 def leave(job: StageJob, content: str) -> StageOutcome:
@@ -83,7 +83,7 @@ def leave(job: StageJob, content: str) -> StageOutcome:
         path.unlink()
 
 
-def _content(job: StageJob) -> str:
+def content(job: StageJob) -> str:
     words = tuple(
         Word(word=word, start=0.5 + place, end=1.0 + place, score=0.9, timing="attention")
         for place, word in enumerate(TEXT.split())

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any
 
 from infra.on_modal import about
-from infra.on_modal.contract import CLASSES, code_fingerprint
+from infra.on_modal.contract import CLASSES, RECORDINGS, code_fingerprint
 from infra.on_modal.errors import modal_errors
 from infra.settings import ModalSettings, StenoSettings
 from stenoflow import isolated
@@ -109,9 +109,9 @@ async def status(settings: StenoSettings) -> dict[str, Any]:
     where = {"app": settings.modal.app, "environment": settings.modal.environment or "default"}
     classes: dict[str, Any] = {}
     with modal_errors("a look at the app"):
-        for name, method in {name: stage for stage, name in CLASSES.items()}.items():  # those of a class share their containers
+        for name in sorted({*CLASSES.values(), RECORDINGS}):
             kind = modal.Cls.from_name(settings.modal.app, name, environment_name=settings.modal.environment)
-            stats = await getattr(kind(), method).get_current_stats.aio()
+            stats = await kind().ready.get_current_stats.aio()  # its methods share their containers
             classes[name] = {"containers": stats.num_total_runners, "waiting": stats.backlog}
         page = await (
             await modal.App.lookup.aio(settings.modal.app, environment_name=settings.modal.environment)

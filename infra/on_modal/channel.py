@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from infra.on_modal.contract import RemoteEvent
+from infra.on_modal.contract import RemoteAnswer, RemoteEvent, stops
 
 if TYPE_CHECKING:
     import modal
@@ -22,24 +23,36 @@ MOST = 200
 
 
 class Channel:
-    """Delivers in the background; a queue that is out of reach never disturbs the stage."""
+    """Delivers in the background; a queue that is out of reach never disturbs the stages."""
 
     def __init__(self, queue: modal.Queue, call_id: str) -> None:
         self.queue = queue
         self.call_id = call_id
         self._guard = threading.Lock()
-        self._lines: list[str] = []
-        self._fraction: float | None = None
+        self._events: list[RemoteEvent] = []
+        self._fractions: dict[str, float] = {}
+        self._urgent = asyncio.Event()
+        self._stop: Callable[[str], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def progress(self, fraction: float) -> None:
-        """From any thread; only the latest is delivered."""
+    def progress(self, key: str, fraction: float) -> None:
+        """Of the stage of that key. From any thread; only the latest is delivered."""
         with self._guard:
-            self._fraction = fraction
+            self._fractions[key] = fraction
 
-    def log(self, line: str) -> None:
+    def log(self, key: str, line: str) -> None:
         with self._guard:
-            self._lines.append(line)
+            self._events.append(RemoteEvent(key=key, line=line))
+
+    def answer(self, key: str, answer: RemoteAnswer) -> None:
+        """What became of a stage; delivered at once."""
+        with self._guard:
+            self._events.append(RemoteEvent(key=key, answer=answer))
+        self._urgent.set()
+
+    def stopping(self, stop: Callable[[str], None]) -> None:
+        """Call `stop` with the key of each stage that the orchestrator no longer wants."""
+        self._stop = stop
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._deliver_always())
@@ -55,16 +68,21 @@ class Channel:
 
     async def _deliver_always(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), INTERVAL)
+            self._urgent.clear()
             await self._deliver()
+            if self._stop is not None:
+                with contextlib.suppress(Exception):
+                    for key in await self.queue.get_many.aio(MOST, block=False, partition=stops(self.call_id)):
+                        self._stop(key)
 
     async def _deliver(self) -> None:
         with self._guard:
-            events = [RemoteEvent(line=line) for line in self._lines]
-            if self._fraction is not None:
-                events.append(RemoteEvent(fraction=self._fraction))
-            self._lines, self._fraction = [], None
-        if events:
-            values = [event.model_dump(mode="json") for event in events[:MOST]]
+            fractions = [RemoteEvent(key=key, fraction=fraction) for key, fraction in self._fractions.items()]
+            events = fractions + self._events  # a stage's answer comes last
+            self._events, self._fractions = [], {}
+        for at in range(0, len(events), MOST):
+            values = [event.model_dump(mode="json", exclude_none=True) for event in events[at : at + MOST]]
             with contextlib.suppress(Exception):
                 await self.queue.put_many.aio(values, block=False, partition=self.call_id, partition_ttl=KEPT)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from infra.artifacts import StageOutcome
 from infra.jobs import StageJob
 from infra.settings import ModalSettings
+from speech.schema import WHOLE
 from speech.stages import STAGES
 from stenoflow.types import Frozen
 
@@ -21,6 +23,20 @@ DATA_PATH = "/artifacts"
 
 CLASSES = {stage: spec.machine for stage, spec in STAGES.items() if spec.machine}
 """Stage → class of the app, whose method is called as the stage is. The others run no model, and stay with the orchestrator."""
+RECORDINGS = "Recordings"
+"""The class that computes all of these stages, for recordings that are too short to start two containers for."""
+
+
+def one_container(settings: ModalSettings) -> bool:
+    """Whether there are recordings that one container computes: both classes' work then is one GPU's."""
+    return settings.one_container_below > 0 and settings.voices_gpu in (None, settings.gpu)
+
+
+def machine_of(job: StageJob, settings: ModalSettings) -> str:
+    """The class that computes the job. All stages of one recording agree on it."""
+    if one_container(settings) and job.shard == WHOLE and job.duration < settings.one_container_below:
+        return RECORDINGS
+    return CLASSES[job.stage]
 
 
 def weights_name(settings: ModalSettings) -> str:
@@ -65,15 +81,16 @@ class About(Frozen):
 class RemoteCall(Frozen):
     """Everything a container receives."""
 
-    job: StageJob
+    jobs: tuple[StageJob, ...]
+    """Each of another recording. One that says what follows it (`StageJob.then`) is followed in the same call."""
     code: str
     """`code_fingerprint()` of the orchestrator."""
     store: str = ""
     """URL of a store that the container opens itself; empty for the artifacts volume."""
     executions: int = 1
     """How often the call may be begun: Modal runs a call again and again when its container dies."""
-    claim: str = ""
-    """Where the container notes the call's id."""
+    owner: str = ""
+    """The identity of the store that asked, under which the container notes the call's id (`claim`)."""
 
 
 class RemoteError(Frozen):
@@ -89,17 +106,35 @@ class RemoteError(Frozen):
 
 
 class RemoteAnswer(Frozen):
-    """All that a container gives back: plain JSON, so that neither side needs the other's classes."""
+    """What became of one stage."""
 
     outcome: StageOutcome | None = None
     error: RemoteError | None = None
+    next: tuple[str, ...] = ()
+    """Keys of the stages that the call computes next, since this one's result let them begin."""
+
+
+class RemoteAnswers(Frozen):
+    """All that a container gives back, by the stages' keys: plain JSON, so that neither side needs the other's classes."""
+
+    answers: dict[str, RemoteAnswer] = Field(default_factory=dict)
+    rest: RemoteAnswer | None = None
+    """What became of every other stage of the call, where it was given up as a whole."""
 
 
 class RemoteEvent(Frozen):
-    """A message of a container."""
+    """A message of a container about the stage of that key."""
 
+    key: str
     fraction: float | None = None
     line: str = ""
+    answer: RemoteAnswer | None = None
+    """It has ended, while the call goes on with others."""
+
+
+def stops(call_id: str) -> str:
+    """The queue's partition in which the orchestrator names stages of a call, by key, that are no longer wanted."""
+    return f"{call_id}-stop"
 
 
 _NOT_REMOTE = {"formats", "scoring"}
@@ -115,7 +150,3 @@ def code_fingerprint() -> str:
         digest.update(f"{path.relative_to(ROOT)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def answer_json(answer: RemoteAnswer) -> dict[str, Any]:
-    return answer.model_dump(mode="json", exclude_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
 import time
@@ -47,18 +48,23 @@ class Transfer:
             await asyncio.to_thread(copies.note, self.store, self.settings)
             self._noted = True
         volume = self._volume(artifacts_name(self.settings))
-        await asyncio.gather(*(self._upload(volume, ref) for ref in refs))
-
-    async def _upload(self, volume: modal.Volume, ref: ArtifactRef) -> None:
-        async with self._locks[ref.path]:
-            if time.monotonic() - self._seen.get(ref.path, -BELIEVED) < BELIEVED:
-                return
+        wanted = {ref.path: ref for ref in refs}
+        async with contextlib.AsyncExitStack() as stack:
+            for path in sorted(wanted):
+                await stack.enter_async_context(self._locks[path])
             with modal_errors("uploading a recording"):
-                if not await _is_there(volume, ref.path):
-                    with self.store.local(ref) as path:
-                        async with volume.batch_upload(force=True) as batch:
-                            batch.put_file(path, f"/{ref.path}")
-            self._saw(ref.path)
+                there = await asyncio.gather(*(self._known(volume, path) for path in wanted))
+                missing = [ref for ref, known in zip(wanted.values(), there, strict=True) if not known]
+                if missing:
+                    files = {ref.path: stack.enter_context(self.store.local(ref)) for ref in missing}
+                    async with volume.batch_upload(force=True) as batch:
+                        for path, file in files.items():
+                            batch.put_file(file, f"/{path}")
+            for path in wanted:
+                self._saw(path)
+
+    async def _known(self, volume: modal.Volume, path: str) -> bool:
+        return time.monotonic() - self._seen.get(path, -BELIEVED) < BELIEVED or await _is_there(volume, path)
 
     async def upload_weights(self, folder: Path, revision: str) -> str:
         """Have a folder of weights on the weights volume; its path in containers. Named by its revision, so sent once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,15 +33,19 @@ def load_speech() -> None:
 def load_voices() -> None:
     """Segmentation and speaker embedding."""
     _load(lambda: ahead.load_voices(runtime_here(), host=host_here()))
-    note_access()
 
 
 def _load(load: Callable[[], None]) -> None:
     """A container starts all the same: the call that needs what is missing reports it, and Modal would start it again for ever."""
     with contextlib.suppress(StenoError):
         load()
-        with contextlib.suppress(Exception):  # another container's commit is under way; it fetches the same
-            commit()
+    threading.Thread(target=_tell_others, daemon=True).start()  # no call waits for that
+
+
+def _tell_others() -> None:
+    with contextlib.suppress(Exception):  # another container's commit is under way; it fetches the same
+        commit()
+    note_access()
 
 
 def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:

@@ -70,9 +70,14 @@ def defined(server: ModalServer) -> dict[str, Any]:
 @pytest.mark.slow
 def test_classes_have_the_gpus_and_limits_of_the_settings(defined: dict[str, Any]) -> None:
     functions = defined["functions"]
-    assert set(functions) == {"Speech.*", "Voices.*", "smoke", "warm", "tidy"}
-    assert (functions["Speech.*"]["gpu"], functions["Speech.*"]["methods"]) == (["H100", "A100-80GB"], ["align", "asr"])
-    assert (functions["Voices.*"]["gpu"], functions["Voices.*"]["methods"]) == (["T4"], ["diarize", "embed", "segment"])
+    assert set(functions) == {"Recordings.*", "Speech.*", "Voices.*", "smoke", "warm", "tidy"}
+    stages = {"Speech.*": ["align", "asr"], "Voices.*": ["diarize", "embed", "segment"]}
+    stages["Recordings.*"] = sorted(stages["Speech.*"] + stages["Voices.*"])
+    assert {name: functions[name]["methods"] for name in stages} == {
+        name: sorted([*own, "ready"]) for name, own in stages.items()
+    }
+    assert functions["Speech.*"]["gpu"] == functions["Recordings.*"]["gpu"] == ["H100", "A100-80GB"]
+    assert functions["Voices.*"]["gpu"] == ["T4"]
     assert (functions["smoke"]["gpu"], functions["warm"]["gpu"]) == (["H100", "A100-80GB"], [])
     expected = {
         "cpu": 2.5,
@@ -91,6 +96,20 @@ def test_classes_have_the_gpus_and_limits_of_the_settings(defined: dict[str, Any
     for name in ("Speech.*", "Voices.*"):
         assert {field: functions[name][field] for field in expected} == expected
     assert functions["tidy"]["schedule"] == {"period": {"days": 1}}
+
+
+@pytest.mark.slow
+def test_what_is_kept_warm_is_the_class_for_short_recordings(server: ModalServer) -> None:
+    """Where there is one: it takes one GPU, for the voices as for the words."""
+
+    def warm(**settings: str) -> dict[str, int]:
+        server.deploy("infra.modal_app", STENO_MODAL__APP="warm", STENO_MODAL__MIN_CONTAINERS="1", **settings)
+        functions = server.app("warm")["functions"]
+        server.modal("app", "stop", "-y", "warm")
+        return {name[:-2]: function["min_containers"] for name, function in functions.items() if name.endswith(".*")}
+
+    assert warm() == {"Recordings": 1, "Speech": 0, "Voices": 0}
+    assert warm(STENO_MODAL__ONE_CONTAINER_BELOW="0") == {"Recordings": 0, "Speech": 1, "Voices": 1}
 
 
 @pytest.mark.slow

@@ -15,9 +15,10 @@ import pytest
 from infra import usage
 from infra.artifacts import ArtifactRef, Kind, StageOutcome, artifact_path
 from infra.collect import Limits, collect
+from infra.compute import shards_on_modal
 from infra.jobs import ProgressSink, StageJob
 from infra.removal import remove_run
-from infra.settings import RetentionSettings, ShardSettings, StenoSettings
+from infra.settings import ModalSettings, RetentionSettings, ShardSettings, StenoSettings
 from infra.sharding import ShardedCompute, shard_count
 from infra.store import Store
 from infra.usage import RunUse
@@ -57,6 +58,14 @@ def job(stage: Any = "asr", **changes: Any) -> StageJob:
 )
 def test_what_is_long_is_divided_by_its_speech(asked: StageJob, count: int) -> None:
     assert shard_count(asked, ShardSettings()) == count
+
+
+@pytest.mark.parametrize(("gpu", "counts"), [(("L4",), (1, 1, 4)), ((), (5, 11, 24))])
+def test_on_gpus_a_shard_saves_more_than_its_container_costs_to_start(gpu: tuple[str, ...], counts: tuple[int, ...]) -> None:
+    shards = shards_on_modal(StenoSettings(modal=ModalSettings(gpu=gpu)))
+    hours = (0.9, 1.9, 4.0)
+    jobs = [job("segment", inputs={"audio": ref("audio", duration=3600 * each)}) for each in hours]
+    assert tuple(shard_count(each, shards) for each in jobs) == counts
 
 
 def test_dividing_can_be_bounded_and_switched_off() -> None:

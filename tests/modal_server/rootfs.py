@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class Rootfs:
     links: dict[str, str] = field(default_factory=dict)
     """without namespaces: path on this machine → what it was linked to"""
     made: list[Path] = field(default_factory=list)
+    building: threading.Lock = field(default_factory=threading.Lock)
 
     def tree(self, mount_ids: list[str], copies: list[tuple[str, str]]) -> Path:
         """A folder with the files of all mounts at their paths; `copies`: (mount, where `COPY .` put it in the image)."""
@@ -67,15 +69,16 @@ class Rootfs:
         }
         listing = "".join(f"{name}\0{entry.sha256_hex}\0{entry.mode}\n" for name, entry in sorted(files.items()))
         tree = self.folder / "trees" / hashlib.sha256(listing.encode()).hexdigest()[:16]
-        if not tree.exists():
-            partial = tree.with_suffix(".partial")
-            for name, entry in files.items():
-                target = partial / name.lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.files / entry.sha256_hex, target)
-                target.chmod(entry.mode or 0o644)
-            partial.mkdir(parents=True, exist_ok=True)
-            partial.rename(tree)
+        with self.building:  # containers that start at the same time have the same tree
+            if not tree.exists():
+                partial = tree.with_suffix(".partial")
+                for name, entry in files.items():
+                    target = partial / name.lstrip("/")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(self.files / entry.sha256_hex, target)
+                    target.chmod(entry.mode or 0o644)
+                partial.mkdir(parents=True, exist_ok=True)
+                partial.rename(tree)
         return tree
 
     def plan(self, folder: Path, tree: Path, volumes: list[tuple[Path, str, bool]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from infra.artifacts import ArtifactRef
 from infra.jobs import ProgressSink, in_thread
 from infra.on_modal.errors import rebuilt
-from infra.on_modal.worker import _remote_error
+from infra.on_modal.serving import _remote_error
 from infra.settings import RetrySettings, TimeoutSettings
 from stenoflow.errors import OutOfMemory, StageCancelled
 from tasks.calls import StageCall
