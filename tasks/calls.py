@@ -81,11 +81,12 @@ class StageCall(Frozen):
             runtime=runtime,
             fresh=fresh,
             larger=larger,
-            then=tuple(
-                Following(stage=each.stage, params=each.params, models=each._models, batch_size=each.batch_size)
-                for each in self.then
-            ),
+            then=tuple(each.following() for each in self.then),
         )
+
+    def following(self) -> Following:
+        """As it is known before all of its inputs are there."""
+        return Following(stage=self.stage, params=self.params, models=self._models, batch_size=self.batch_size)
 
 
 class AsrOptions(Protocol):
