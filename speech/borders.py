@@ -58,7 +58,7 @@ def is_cut(word: Word, regions: Sequence[Region], end: float) -> bool:
     return voiced and word.end >= end - LONGEST_CUT and word.start >= end - LONGEST_CUT and word.end > regions[-1].start
 
 
-def decoder_prompt(hint: str | None, said: Sequence[SentWord], before: float, language: str | None) -> str | None:
+def decoder_prompt(hint: str | None, said: Sequence[SentWord], before: float, language: str) -> str | None:
     """The decoder's prompt: the caller's hint, and the words before the audio.
 
     Not those in it, which it would leave out; nor a text that repeats itself, which it would go on with.

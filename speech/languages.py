@@ -123,6 +123,12 @@ ALIASES: dict[str, str] = {
 WITHOUT_SPACES = frozenset({"ja", "zh", "yue", "th", "lo", "my", "km", "bo"})
 """Languages whose words are not separated by spaces."""
 
+
+def text_language(spoken: str, task: str) -> str:
+    """The language of the text: a translation is English whatever was spoken."""
+    return "en" if task == "translate" else spoken
+
+
 _TAGS = (
     "en=eng zh=chi/zho/cmn de=ger/deu es=spa ru=rus ko=kor fr=fre/fra ja=jpn pt=por tr=tur pl=pol ca=cat "
     "nl=dut/nld ar=ara sv=swe it=ita id=ind hi=hin fi=fin vi=vie he=heb/iw uk=ukr el=gre/ell ms=may/msa "

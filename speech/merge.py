@@ -90,6 +90,7 @@ def merge(
         word_segments=tuple(word for segment in segments for word in segment.words),
         turns=turns,
         speakers=tuple(dict.fromkeys(turn.speaker for turn in turns)),
+        untranscribed=asr.untranscribed,
         options=options,
         models=_models(asr, alignment, diarization),
         versions=_versions(),

@@ -73,6 +73,11 @@ def resolve_asr(
             raise InvalidOption(
                 f"The model {name!r} does not support {language!r}", cure="use a Whisper model, such as 'large-v3'"
             )
+        if language == "yue" and model.engine == "whisper" and "large-v3" not in name:
+            raise InvalidOption(
+                f"The model {name!r} does not support Cantonese ('yue')",
+                cure="use 'large-v3' or 'large-v3-turbo', or give the language as 'zh'",
+            )
         if language is None and not model.detects:
             raise InvalidOption(f"The model {name!r} does not detect languages", cure="give it with --language")
         if task == "translate" and not model.translates:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stenoflow.types import Frozen, ModelInfo, Segment, Timing, Turn
+from speech.languages import text_language
+from stenoflow.types import Frozen, ModelInfo, Segment, Stretch, Timing, Turn
 
 SAMPLE_RATE = 16_000
 """Samples per second of every normalised recording."""
@@ -98,12 +99,13 @@ class AsrResult(Frozen):
     model: ModelInfo
     timing: Timing = Field("attention", exclude_if=lambda value: value == "attention")
     """What the words' times come from. Left out for Whisper's, whose artifacts are read by versions that know no other engine."""
+    untranscribed: tuple[Stretch, ...] = Field((), exclude_if=lambda value: not value)
+    """Where someone speaks and there are no words."""
     warnings: tuple[str, ...] = ()
 
     @property
     def text_language(self) -> str:
-        """The language of the text: a translation is English whatever was spoken."""
-        return "en" if self.task == "translate" else self.language
+        return text_language(self.language, self.task)
 
 
 class AlignResult(Frozen):

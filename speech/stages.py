@@ -93,7 +93,7 @@ STAGES: dict[str, StageSpec] = {
         suffix=".npz",
     ),
     "asr": StageSpec(
-        version=3,
+        version=4,
         inputs=("audio", "segmentation"),
         output="asr",
         params=AsrParams,

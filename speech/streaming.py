@@ -24,6 +24,7 @@ from speech.diarize.embedding import embed
 from speech.diarize.networks import WINDOW, load_embedder, load_segmenter
 from speech.diarize.segmentation import STEP, Segmentation, segment
 from speech.host import Host
+from speech.languages import text_language
 from speech.merge import merge
 from speech.models import resolve_asr, resolve_diarization
 from speech.registry import PACKAGED_DIARIZATION, Resolved
@@ -127,7 +128,7 @@ def transcribe_chunk(
     heard, session = _recognise(recording, window, segmentation, session, models.asr, runtime)
     sentences_, session = _new_sentences(heard, window, session, models.asr, flush)
     diarization, session = _speakers(recording, window, segmentation, session, models.diarization, runtime)
-    asr = AsrResult(language=session.language or UNDETERMINED, segments=(), model=models.asr.info)
+    asr = AsrResult(language=session.language or UNDETERMINED, task=session.params.task, segments=(), model=models.asr.info)
     aligned = AlignResult(segments=tuple(sentences_), model=models.asr.info, method=models.asr.engine.times or "attention")
     transcript = merge(window.end, asr, aligned, diarization, {})
     if session.params.align:
@@ -203,7 +204,7 @@ def _recognise(
     if not plan:
         return [], session
     hint = session.params.initial_prompt
-    context = decoder_prompt(hint, session.words, window.begin + plan[0].start, session.language)
+    context = decoder_prompt(hint, session.words, window.begin + plan[0].start, text_language_of(session))
     found = _transcribed(recording, plan, context, session, model, runtime)
     if context != hint and _doubtful(found, plan):
         # What came before can lead the decoder astray, a small model's above all.
@@ -238,6 +239,11 @@ def _transcribed(
     return load(model, runtime).transcribe(recording, plan, params, runtime.batch_size or USUAL_BATCH, _ignore)
 
 
+def text_language_of(session: Session) -> str:
+    """The language of its answers."""
+    return text_language(session.language or UNDETERMINED, session.params.task)
+
+
 def _doubtful(found: Transcribed, plan: Sequence[Chunk]) -> bool:
     """Whether some of the text is unlikely, or a stretch of speech has none."""
     return len(found.segments) < len(plan) or any(part.avg_logprob < DOUBTFUL for part in found.segments)
@@ -245,7 +251,7 @@ def _doubtful(found: Transcribed, plan: Sequence[Chunk]) -> bool:
 
 def _unlikelihood(found: Transcribed, plan: Sequence[Chunk]) -> float:
     """How unlikely the text is, each stretch without any counting like a most unlikely one."""
-    missing = len(plan) - len(found.segments)
+    missing = max(0, len(plan) - len(found.segments))
     return 2.0 * missing - sum(part.avg_logprob for part in found.segments)
 
 
@@ -270,7 +276,7 @@ def _new_sentences(
     held: float | None = None
     if not flush and last > first and is_cut(everything[-1], heard[-1].regions, window.end):
         last, held = last - 1, everything[-1].start
-    language = "en" if session.params.task == "translate" else session.language or UNDETERMINED
+    language = text_language_of(session)
     floor = session.words[-1].end if session.words else 0.0
     if first < last and abs(everything[first].start - answered) <= JITTER:
         floor = max(floor, min(answered, everything[first].end))

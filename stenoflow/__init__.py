@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stenoflow.client import AsyncStenoClient, ClientError, Progress, StenoClient
     from stenoflow.errors import AccessError, InputError, MediaError, StenoError, TransientError
     from stenoflow.here import TranscribeFailed, transcribe
-    from stenoflow.types import ModelInfo, Segment, Transcript, Turn, Word
+    from stenoflow.types import ModelInfo, Segment, Stretch, Transcript, Turn, Word
 
 __all__ = [
     "AccessError",
@@ -32,6 +32,7 @@ __all__ = [
     "Segment",
     "StenoClient",
     "StenoError",
+    "Stretch",
     "TranscribeFailed",
     "Transcript",
     "TransientError",
@@ -44,7 +45,7 @@ _HOMES = {
     "client": ("AsyncStenoClient", "ClientError", "Progress", "StenoClient"),
     "errors": ("AccessError", "InputError", "MediaError", "StenoError", "TransientError"),
     "here": ("TranscribeFailed", "transcribe"),
-    "types": ("ModelInfo", "Segment", "Transcript", "Turn", "Word"),
+    "types": ("ModelInfo", "Segment", "Stretch", "Transcript", "Turn", "Word"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

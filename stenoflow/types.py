@@ -65,6 +65,13 @@ class Turn(Frozen):
     speaker: str
 
 
+class Stretch(Frozen):
+    """From `start` to `end`."""
+
+    start: float
+    end: float
+
+
 class Transcript(Frozen):
     """The merged result, as `json` renders it."""
 
@@ -75,6 +82,11 @@ class Transcript(Frozen):
     word_segments: tuple[Word, ...]
     turns: tuple[Turn, ...] = ()
     speakers: tuple[str, ...] = ()
+    untranscribed: tuple[Stretch, ...] = Field(
+        (),
+        description="Where someone seems to speak for two seconds or more, but no words were recognized. Left out where there are none.",
+        exclude_if=lambda value: not value,
+    )
     options: dict[str, Any] = {}
     models: dict[str, ModelInfo] = {}
     versions: dict[str, str] = {}

@@ -25,7 +25,7 @@ from tests.test_layering import ROOMS, ROOT
 
 NAMES = {
     *("transcribe", "StenoClient", "AsyncStenoClient"),
-    *("Transcript", "Segment", "Word", "Turn", "ModelInfo", "Progress"),
+    *("Transcript", "Segment", "Word", "Turn", "Stretch", "ModelInfo", "Progress"),
     *("StenoError", "InputError", "MediaError", "AccessError", "TransientError", "ClientError", "TranscribeFailed"),
 }
 

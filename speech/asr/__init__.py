@@ -18,11 +18,21 @@ from speech.audio import Recording
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_asr
 from speech.registry import Resolved
-from speech.schema import WHOLE, AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, Region, RuntimeOptions, Shard
+from speech.schema import (
+    WHOLE,
+    AsrParams,
+    AsrResult,
+    AsrSegment,
+    AsrWord,
+    Chunk,
+    Region,
+    RuntimeOptions,
+    Shard,
+)
 from speech.stages import Progress
 from speech.stored import read_json
 from stenoflow.errors import OutOfMemory
-from stenoflow.types import Frozen, ModelInfo, Timing
+from stenoflow.types import Frozen, ModelInfo, Stretch, Timing
 
 UNDETERMINED = "und"
 """Language of a recording without speech, or when the model does not report it (ISO 639-2)."""
@@ -44,6 +54,8 @@ class Transcribed(Frozen):
     """What the words' times come from."""
     incomplete: tuple[Region, ...] = ()
     """Where the text may stop before the speech does, since the decoder reached its limit."""
+    untranscribed: tuple[Stretch, ...] = ()
+    """Where someone speaks and the text has no words."""
     warnings: tuple[str, ...] = ()
 
 
@@ -67,7 +79,7 @@ class Engine(Protocol):
     ) -> Transcribed:
         """The text of those of the planned chunks (of at most 30 s) that are the shard's, at most `batch_size` at work at any time.
 
-        Every word of a segment's text is in its words, in order. How the chunks are batched must not change what is found.
+        Every word of a segment's text is in its words, in order; where there are none, `untranscribed` (`speech.asr.unworded`) says so. How the chunks are batched must not change what is found.
         """
 
 
@@ -157,6 +169,9 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
     incomplete = [region for part in parts for region in part.incomplete]
     if incomplete:
         warnings.append(f"The model reached its limit of tokens; the text may be incomplete at {_listed(incomplete)}.")
+    untranscribed = tuple(stretch for part in parts for stretch in part.untranscribed)
+    if untranscribed and segments:
+        warnings.append(f"Someone seems to speak, but no words were recognized, at {_listed(untranscribed)}.")
     return AsrResult(
         language=language or UNDETERMINED,
         language_probability=probability,
@@ -164,11 +179,12 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
         segments=tuple(segments),
         model=parts[0].model,
         timing=parts[0].timing,
+        untranscribed=untranscribed,
         warnings=tuple(warnings),
     )
 
 
-def _listed(regions: Sequence[Region]) -> str:
+def _listed(regions: Sequence[Region | Stretch]) -> str:
     """The first few of them, in seconds, and how many more there are."""
     times = ", ".join(f"{region.start:.1f}–{region.end:.1f} s" for region in regions[:MOST_LISTED])
     more = len(regions) - MOST_LISTED

@@ -1,6 +1,8 @@
-"""Chunks that hold more text than a decoder can give at once, cut at their pauses."""
+"""Chunks cut at their pauses: those that hold more text than a decoder gives at once, and those it left something out of."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,6 +10,8 @@ from speech.audio import Recording
 from speech.chunks import MIN_PIECE, PADDING
 from speech.schema import SAMPLE_RATE, Chunk, Region
 
+NEAR = 1.5
+"""Seconds from a word at which a pause is looked for: attention times words no better."""
 _FRAME = SAMPLE_RATE // 50
 _SMOOTH = 5
 """Frames of 20 ms over which loudness is averaged: longer than the closure of a plosive."""
@@ -55,3 +59,29 @@ def _quietest(recording: Recording, start: float, end: float) -> float:
     energy = np.square(samples[: frames * _FRAME]).reshape(frames, _FRAME).mean(axis=1)
     loudness = np.convolve(energy, np.ones(_SMOOTH), mode="valid")
     return round(start + (int(np.argmin(loudness)) + _SMOOTH / 2) * _FRAME / SAMPLE_RATE, 3)
+
+
+def cut_around(chunk: Chunk, stretches: Sequence[Region]) -> list[Chunk]:
+    """The chunk in pieces, cut at pauses near the edges of the stretches, or at the edges themselves."""
+    pieces = [chunk]
+    for edge in sorted(time for stretch in stretches for time in (stretch.start, stretch.end)):
+        last = pieces[-1]
+        pause = _pause_near(last, edge)
+        cut = (pause.start + pause.end) / 2
+        if min(cut - last.regions[0].start, last.regions[-1].end - cut) >= MIN_PIECE:
+            pieces[-1:] = cut_at(last, pause)
+    return pieces
+
+
+def _pause_near(chunk: Chunk, time: float) -> Region:
+    """The longest pause near a time, nearer ones preferred."""
+    pauses = [
+        Region(start=before.end, end=after.start) for before, after in zip(chunk.regions, chunk.regions[1:], strict=False)
+    ]
+
+    def worth(pause: Region) -> float:
+        away = max(pause.start - time, time - pause.end, 0.0)
+        return (pause.end - pause.start) * (1 - away / NEAR)
+
+    best = max(pauses, key=worth, default=None)
+    return best if best is not None and worth(best) > 0 else Region(start=time, end=time)

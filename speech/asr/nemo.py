@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from speech.asr import Transcribed, timed_words
+from speech.asr.unworded import untranscribed
 from speech.audio import Recording
 from speech.hub import files_in
 from speech.loaded import Room, bytes_in, load_once
@@ -70,6 +71,7 @@ class Nemo(NamedTuple):
             multilingual=language != "en",
             model=self.resolved.info,
             timing=self.resolved.engine.times or "interpolated",
+            untranscribed=untranscribed(plan[begin:end], segments),
             warnings=tuple(self._warnings(params, language)),
         )
 

@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.asr import Transcribed, timed_words
-from speech.asr.cuts import halved
-from speech.asr.decoded import Decoded, better
+from speech.asr.cuts import cut_around, halved
+from speech.asr.decoded import LOGPROB_LIMIT, Decoded, better
+from speech.asr.levels import Levelled
 from speech.asr.memory import chunks_at_once
+from speech.asr.unworded import LEAST, mostly_in, seconds, untranscribed, unworded
 from speech.audio import Recording
-from speech.languages import WITHOUT_SPACES
+from speech.languages import WITHOUT_SPACES, text_language
 from speech.loaded import Room, bytes_in, load_once
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, resolve_device, whisper_compute_type
@@ -41,8 +43,10 @@ from speech.schema import (
     Shard,
     part_of,
 )
+from speech.sentences import join_words, separators
 from speech.stages import Progress
 from speech.weights import weights_folder
+from stenoflow.errors import InvalidOption
 from stenoflow.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -53,6 +57,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CLEAR = 0.7
+"""Probability of a language in which a stretch is decoded that the recording's language gave no words for."""
+AS_MUCH = 0.8
+"""Of the text that a part had within its chunk: with less, decoded apart, it keeps that."""
 DETECTION_CHUNKS = 4
 """The chunks with most speech decide the language together."""
 SHARD_UNIT = USUAL_BATCH
@@ -120,6 +128,20 @@ class Texts(NamedTuple):
     incomplete: list[Region]
     """Where the decoder reached its limit and the audio is too short to be cut."""
 
+    @property
+    def words(self) -> list[AsrWord]:
+        return [word for segment in self.segments for word in segment.words]
+
+    @property
+    def characters(self) -> int:
+        return sum(len(word.word) for word in self.words)
+
+
+def _joined(parts: Sequence[Texts]) -> Texts:
+    return Texts(
+        [segment for part in parts for segment in part.segments], [region for part in parts for region in part.incomplete]
+    )
+
 
 class Transcriber:
     """A loaded Whisper model with the options of one request."""
@@ -162,6 +184,7 @@ class Transcriber:
             multilingual=multilingual,
             model=info,
             incomplete=tuple(incomplete),
+            untranscribed=untranscribed(plan[begin:end], segments),
         )
 
     def _each(self, work: Callable[[Item], Result], items: Sequence[Item], most: int) -> Generator[Result, None, None]:
@@ -210,9 +233,21 @@ class Transcriber:
         return language, round(total[language] / sum(map(_speech, chunks)), 4)
 
     def _tokenizer(self, language: str) -> Tokenizer:
+        """For speech in a language. Raises InvalidOption where the model has no token for it, as all before large-v3 for Cantonese."""
         from faster_whisper.tokenizer import Tokenizer
 
-        return Tokenizer(self.model.hf_tokenizer, self.model.model.is_multilingual, task=self.params.task, language=language)
+        multilingual = bool(self.model.model.is_multilingual)
+        tokenizer = Tokenizer(self.model.hf_tokenizer, multilingual, task=self.params.task, language=language)
+        if multilingual and tokenizer.language is None:
+            raise InvalidOption(
+                f"The model {self.info.name} does not support the language {language!r}; use large-v3 or large-v3-turbo"
+                + (", or give the language as 'zh'." if language == "yue" else ".")
+            )
+        # By this it splits text into words: into those of the text, which it must not take for Chinese when it is a translation,
+        # and by characters also in Khmer and Tibetan, which it does not list.
+        written = text_language(language, self.params.task)
+        tokenizer.language_code = "zh" if written in WITHOUT_SPACES else written
+        return tokenizer
 
     # -- decoding -----------------------------------------------------------------------------------------------------
 
@@ -242,25 +277,59 @@ class Transcriber:
         return StorageView.from_array(np.concatenate([next(rest) if part is None else part for part in known]))
 
     def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Texts:
-        """The text of some chunks; of one that holds more than Whisper decodes at once, that of its halves."""
+        """The text of some chunks."""
+        found = zip(batch, self._texts(recording, batch, tokenizer), strict=True)
+        return _joined([self._mended(recording, chunk, texts, tokenizer) for chunk, texts in found])
+
+    def _texts(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> list[Texts]:
+        """Each chunk's text; of one that holds more than Whisper decodes at once, that of its halves."""
         encoded = self._encoded(recording, batch)
         decoded = self._generate(encoded, len(batch), tokenizer)
         for i, item in enumerate(decoded):
             if item.repetitive:
                 decoded[i] = self._without_loop(recording, batch[i], item, tokenizer)
-        parts = [halved(chunk, recording) if item.cut_short else None for chunk, item in zip(batch, decoded, strict=True)]
-        words = self._words(encoded, batch, decoded, tokenizer)
-        texts = Texts([], [])
-        for chunk, item, part, timed in zip(batch, decoded, parts, words, strict=True):
-            if part is not None:
-                halves = self._batch(recording, part, tokenizer)
-                texts.segments.extend(halves.segments)
-                texts.incomplete.extend(halves.incomplete)
-            elif not item.silent:
-                texts.segments.append(_segment(chunk, item, timed))
-                if item.cut_short:
-                    texts.incomplete.append(Region(start=chunk.start, end=chunk.end))
+        texts: list[Texts] = []
+        for chunk, item, words in zip(batch, decoded, self._words(encoded, batch, decoded, tokenizer), strict=True):
+            halves = halved(chunk, recording) if item.cut_short else None
+            if halves is not None:
+                texts.append(_joined(self._texts(recording, halves, tokenizer)))
+            elif item.silent:
+                texts.append(Texts([], []))
+            else:
+                incomplete = [Region(start=chunk.start, end=chunk.end)] if item.cut_short else []
+                texts.append(Texts([_segment(chunk, item, words)], incomplete))
         return texts
+
+    def _mended(self, recording: Recording, chunk: Chunk, first: Texts, tokenizer: Tokenizer) -> Texts:
+        """The chunk's text, or what its parts say when speech that has no words in it is decoded apart, louder, and in its own language.
+
+        A decoder leaves out what sounds unlike the rest of its 30 s: another room, a quieter voice, another language.
+        """
+        lost = unworded(chunk, first.words)
+        if not lost:
+            return first
+        parts: list[Texts] = []
+        for piece in cut_around(chunk, lost):
+            if not mostly_in(piece, lost):
+                (again,) = self._texts(recording, [piece], tokenizer)
+                before = _said_between(first, piece, lost)
+                parts.append(again if again.characters >= AS_MUCH * before.characters else before)
+                continue
+            louder = Levelled(recording)
+            tongue = self._tongue(louder, piece, tokenizer)
+            (again,) = self._texts(louder, [piece], tongue)
+            again = Texts([part for part in again.segments if part.avg_logprob >= LOGPROB_LIMIT], again.incomplete)
+            parts.append(again if piece == chunk else self._mended(recording, piece, again, tongue))
+        second = _joined(parts)
+        gained = seconds(lost) - seconds(unworded(chunk, second.words))
+        return second if gained >= LEAST / 2 and second.characters > first.characters else first
+
+    def _tongue(self, recording: Recording, chunk: Chunk, tokenizer: Tokenizer) -> Tokenizer:
+        """For the language of the chunk, where none was asked for and it is clear."""
+        if self.params.language or not self.model.model.is_multilingual:
+            return tokenizer
+        token, probability = self.model.model.detect_language(self.model.encode(self._features(recording, [chunk])))[0][0]
+        return self._tokenizer(token[2:-2]) if probability >= CLEAR else tokenizer
 
     def _without_loop(self, recording: Recording, chunk: Chunk, first: Decoded, tokenizer: Tokenizer) -> Decoded:
         """The best of a text that repeats itself and what the decoder gives when it must not."""
@@ -345,6 +414,33 @@ def _segment(chunk: Chunk, item: Decoded, words: Sequence[AsrWord]) -> AsrSegmen
         avg_logprob=round(item.avg_logprob, 4),
         no_speech_prob=round(item.no_speech_prob, 4),
     )
+
+
+def _said_between(texts: Texts, piece: Chunk, lost: Sequence[Region]) -> Texts:
+    """What of a chunk's text is said in the piece of it, which begins and ends with the chunk or where speech without words is."""
+    low = max((stretch.start for stretch in lost if stretch.start < piece.regions[0].start), default=0.0)
+    high = min((stretch.start for stretch in lost if stretch.start > piece.regions[0].start), default=piece.end)
+    found: list[AsrSegment] = []
+    for segment in texts.segments:
+        kept = [index for index, word in enumerate(segment.words) if low <= word.start < high]
+        if not kept:
+            continue
+        start, end = max(segment.start, piece.start), min(segment.end, piece.end)
+        every = [word.word for word in segment.words]
+        part = slice(kept[0], kept[-1] + 1)
+        words = [
+            AsrWord(word=w.word, start=min(max(w.start, start), end), end=min(max(w.end, start), end), score=w.score)
+            for w in segment.words[part]
+        ]
+        update = {
+            "start": start,
+            "end": end,
+            "text": join_words(every[part], separators(every, segment.text, "en")[part]),
+            "words": tuple(words),
+            "regions": tuple(region for region in piece.regions if region.start < end and region.end > start) or piece.regions,
+        }
+        found.append(segment.model_copy(update=update))
+    return Texts(found, [])
 
 
 def _speech(chunk: Chunk) -> float:

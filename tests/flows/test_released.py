@@ -22,6 +22,7 @@ from infra import usage, webhooks
 from infra.collect import Limits, collect
 from infra.compute import get_store
 from infra.settings import StenoSettings, get_settings
+from speech.stages import STAGES
 from speech.stored import parsed
 from stenoflow.types import Transcript
 from tasks.calls import outcome_in
@@ -53,7 +54,22 @@ def request(store: Path, tmp_path: Path) -> TranscribeRequest:
 # -- forward --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def same_asr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if ASR still gave what it gave then: its version is all that changed in its key."""
+    monkeypatch.setitem(STAGES, "asr", STAGES["asr"]._replace(version=3))
+
+
 @pytest.mark.usefixtures("prefect_server")
+async def test_only_what_a_stage_gives_otherwise_today_is_computed_again_and_what_follows_it(
+    store: Path, tmp_path: Path, double: ComputeDouble
+) -> None:
+    """ASR left out speech then, without a warning. Who speaks when is reused."""
+    await transcribe(request(store, tmp_path))
+    assert double.ran == ["asr", "align", "merge"]
+
+
+@pytest.mark.usefixtures("prefect_server", "same_asr")
 async def test_what_an_earlier_version_computed_is_not_computed_again(
     store: Path, tmp_path: Path, double: ComputeDouble
 ) -> None:
@@ -67,7 +83,7 @@ async def test_what_an_earlier_version_computed_is_not_computed_again(
     ]
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_server", "same_asr")
 async def test_what_was_computed_before_there_were_several_engines_is_not_computed_again(
     steno: StenoSettings, tmp_path: Path, double: ComputeDouble
 ) -> None:

@@ -279,6 +279,58 @@ def test_what_is_transcribed_is_what_was_segmented(call: Path, segmented_call: S
     assert plan(Segmentation.load(path)) == plan(segmented_call)
 
 
+@pytest.mark.slow
+def test_a_voice_that_becomes_much_quieter_keeps_its_words(recorded: Callable[..., Path], transcribe: Transcribe) -> None:
+    speech = media.speech().copy()
+    speech[14 * RATE :] *= 10 ** (-42 / 20)
+    result = transcribe(recorded(speech))
+    assert jiwer.wer(" ".join(truth.words()), " ".join(truth.normal(text(result)))) <= 0.35
+    assert result.warnings == ()
+
+
+@pytest.fixture
+def deaf_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Have the decoder leave out what is said after a time, in seconds, in chunks longer than so many, as it does in another room."""
+    texts = whisper.Transcriber._texts
+
+    def leave_out(seconds: float, longer_than: float) -> None:
+        def deaf(self: Any, recording: Any, batch: Any, tokenizer: Any) -> list[whisper.Texts]:
+            found = []
+            for chunk, said in zip(batch, texts(self, recording, batch, tokenizer), strict=True):
+                words = tuple(word for word in said.words if word.start < seconds)
+                update = {"words": words, "text": " ".join(word.word for word in words)}
+                left = [segment.model_copy(update=update) for segment in said.segments[:1] if words]
+                found.append(whisper.Texts(left, []) if chunk.end - chunk.start > longer_than else said)
+            return found
+
+        monkeypatch.setattr(whisper.Transcriber, "_texts", deaf)
+
+    return leave_out
+
+
+@pytest.mark.slow
+def test_speech_that_the_decoder_leaves_out_is_decoded_on_its_own(
+    call: Path, transcribe: Transcribe, deaf_after: Callable[[float, float], None]
+) -> None:
+    deaf_after(18.0, 20.0)
+    result = transcribe(call)
+    assert len(result.segments) >= 2
+    assert jiwer.wer(" ".join(truth.words()), " ".join(truth.normal(text(result)))) <= 0.2
+    assert (result.warnings, result.untranscribed) == ((), ())
+    assert all(before.end <= after.start for before, after in itertools.pairwise(result.segments))
+
+
+@pytest.mark.slow
+def test_speech_that_has_no_words_either_way_is_a_warning_with_its_times(
+    call: Path, transcribe: Transcribe, deaf_after: Callable[[float, float], None]
+) -> None:
+    deaf_after(18.0, 0.0)
+    result = transcribe(call)
+    (stretch,) = result.untranscribed[:1]
+    assert 17.0 <= stretch.start < stretch.end <= 30.0
+    assert f"{stretch.start:.1f}–" in result.warnings[0]
+
+
 @pytest.fixture
 def limited_to(runtime: RuntimeOptions, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let tiny.en give no more than so many tokens at once, as a chunk of Georgian exceeds Whisper's 224."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from speech.asr.decoded import Decoded, better
+from speech.asr.whisper import Transcriber, Weights
+from speech.languages import WITHOUT_SPACES
 from speech.models import resolve_asr
-from speech.schema import RuntimeOptions
+from speech.schema import AsrParams, RuntimeOptions
 from speech.weights import weights_folder
+from stenoflow.errors import InvalidOption
+from stenoflow.types import ModelInfo
 from tests.scripts import ARTICLES
 
 
@@ -88,3 +93,39 @@ SAID = decoded("and then we met at the station", logprob=-0.6)
 def test_the_better_attempt_is_kept(first: Decoded, strict: Decoded, kept: Decoded | int) -> None:
     wanted = (first, strict)[kept] if isinstance(kept, int) else kept
     assert better(first, strict) is wanted
+
+
+@pytest.fixture
+def asked(tokenizer: Any) -> Any:
+    """Whisper `base`, asked for a task; of the model only the tokenizer is needed."""
+
+    def make(task: str) -> Transcriber:
+        model = SimpleNamespace(hf_tokenizer=tokenizer, model=SimpleNamespace(is_multilingual=True))
+        info = ModelInfo(name="base", revision="1", origin="package")
+        return Transcriber(Weights(model, Path()), info, AsrParams.model_validate({"task": task}))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.mark.parametrize("language", sorted(WITHOUT_SPACES - {"yue"}))
+def test_a_translation_has_english_words_whatever_was_spoken(language: str, asked: Any, tokenizer: Any) -> None:
+    splitting = asked("translate")._tokenizer(language)
+    tokens = tokenizer.encode(" We learned to listen.", add_special_tokens=False).ids
+    assert splitting.split_to_word_tokens(tokens)[0] == [" We", " learned", " to", " listen", "."]
+    assert splitting.sot_sequence[1:] == [tokenizer.token_to_id(f"<|{language}|>"), tokenizer.token_to_id("<|translate|>")]
+
+
+@pytest.mark.parametrize("language", sorted(WITHOUT_SPACES & ARTICLES.keys()))
+def test_text_without_spaces_is_split_into_characters(language: str, asked: Any, tokenizer: Any) -> None:
+    tokens = tokenizer.encode(ARTICLES[language], add_special_tokens=False).ids
+    pieces = asked("transcribe")._tokenizer(language).split_to_word_tokens(tokens)[0]
+    assert "".join(pieces) == ARTICLES[language]
+    assert max(map(len, pieces)) <= 8
+
+
+def test_cantonese_is_refused_by_a_model_that_has_no_token_for_it(asked: Any, models_dir: Path) -> None:
+    with pytest.raises(InvalidOption, match="'yue'"):
+        asked("transcribe")._tokenizer("yue")
+    for model in ("base", "large-v2"):
+        with pytest.raises(InvalidOption, match=f"{model!r} does not support Cantonese"):
+            resolve_asr(model, "yue", models_dir=models_dir, offline=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jiwer
 import numpy as np
@@ -20,7 +20,7 @@ from speech.diarize.segmentation import Segmentation, segment
 from speech.schema import SAMPLE_RATE, ClusterParams, Region, RuntimeOptions
 from speech.scoring import diarization_errors
 from speech.session import ChunkParams, SentWord, Session, Voice
-from speech.streaming import Answer, pcm, transcribe_chunk
+from speech.streaming import Answer, pcm, text_language_of, transcribe_chunk
 from speech.voices import MOST_VOICES, recognised
 from stenoflow.errors import InvalidOption
 from stenoflow.types import Word
@@ -257,7 +257,16 @@ def test_a_word_is_cut_when_the_voice_goes_on_to_the_end(voice_ends: float, cut:
 
 def test_the_decoder_is_told_what_came_before_the_audio_but_not_what_is_in_it() -> None:
     assert decoder_prompt("A walk.", said("we went to the sea"), 1.5, "en") == "A walk. we went to"
-    assert decoder_prompt(None, [], 1.5, None) is None
+    assert decoder_prompt(None, [], 1.5, "en") is None
+
+
+@pytest.mark.parametrize(("task", "prompt"), [("transcribe", "今日は海"), ("translate", "to the sea")])
+def test_words_of_a_translation_are_joined_with_spaces_whatever_was_spoken(
+    task: Literal["transcribe", "translate"], prompt: str
+) -> None:
+    session = Session(ChunkParams(task=task), language="ja")
+    words = said(prompt if task == "translate" else "今日 は 海")
+    assert decoder_prompt(None, words, 9.0, text_language_of(session)) == prompt
 
 
 def test_the_decoder_is_not_told_a_text_that_repeats_itself() -> None:
