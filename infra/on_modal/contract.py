@@ -119,7 +119,7 @@ class RemoteAnswers(Frozen):
 
     answers: dict[str, RemoteAnswer] = Field(default_factory=dict)
     rest: RemoteAnswer | None = None
-    """What became of every other stage of the call, where it was given up as a whole."""
+    """What became of every other stage, where the whole call was refused."""
 
 
 class RemoteEvent(Frozen):
