@@ -35,6 +35,17 @@ class AppService:
     async def workspace_name_lookup(self, request: Empty, caller: Caller) -> api_pb2.WorkspaceNameLookupResponse:
         return api_pb2.WorkspaceNameLookupResponse(workspace_name="local", username="tests")
 
+    async def token_flow_create(
+        self, request: api_pb2.TokenFlowCreateRequest, caller: Caller
+    ) -> api_pb2.TokenFlowCreateResponse:
+        """`modal token new`, whose user signs in on a web page; here the sign-in has happened by then."""
+        return api_pb2.TokenFlowCreateResponse(token_flow_id="tf-1", web_url="http://127.0.0.1/sign-in", wait_secret="wait")
+
+    async def token_flow_wait(self, request: api_pb2.TokenFlowWaitRequest, caller: Caller) -> api_pb2.TokenFlowWaitResponse:
+        return api_pb2.TokenFlowWaitResponse(
+            token_id=self.world.token_id, token_secret=self.world.token_secret, workspace_username="tests"
+        )
+
     async def workspace_billing_report(
         self, request: api_pb2.WorkspaceBillingReportRequest, caller: Caller
     ) -> AsyncIterator[api_pb2.WorkspaceBillingReportItem]:
