@@ -131,8 +131,8 @@ def hub_download(resolved: Resolved, *, again: bool = False) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    patterns = _fetched(resolved)
     with hub_errors_translated(resolved.location):
+        patterns = _chosen(resolved)
         folder = Path(
             snapshot_download(resolved.location, revision=resolved.revision, allow_patterns=patterns, token=hub_token())
         )
@@ -259,6 +259,18 @@ def _from_http_library(error: BaseException) -> bool:
 def _fetched(resolved: Resolved) -> list[str]:
     """Which of a repository's files are fetched."""
     return list(_listed(resolved) or resolved.engine.fetches)
+
+
+def _chosen(resolved: Resolved) -> list[str]:
+    """The same, of alternatives the first that the repository has: many have each of their weights in two formats."""
+    from huggingface_hub import HfApi
+
+    patterns = _fetched(resolved)
+    if not any("|" in pattern for pattern in patterns):
+        return patterns
+    info = HfApi(token=hub_token()).model_info(resolved.location, revision=resolved.revision)
+    there = [file.rfilename for file in info.siblings or ()]
+    return [next((name for name in pattern.split("|") if fnmatch.filter(there, name)), pattern) for pattern in patterns]
 
 
 def _needed(resolved: Resolved) -> tuple[str, ...]:

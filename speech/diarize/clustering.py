@@ -30,6 +30,11 @@ BASE_CONFIDENCE = 0.2
 more than 0.3 points of DER with, against votes that count alike: two to seven speakers, half a minute to ten."""
 
 
+VBX_FA, VBX_FB = 0.07 * 2.5, 0.8
+"""community-1's 0.07 and 0.8 are for chunks at a tenth of a window. At a quarter there are 2.5 times fewer embeddings to tell a speaker
+by, and these overlap less: unscaled, VBx takes similar voices for one (docs/decisions/engine.md)."""
+
+
 class Agglomerative(NamedTuple):
     """Centroid linkage cut at a distance; measured on the packaged CAM++ embeddings (docs/accuracy.md)."""
 
@@ -173,7 +178,7 @@ def _assign(present: NDArray[np.bool_], usable: NDArray[np.bool_], vectors: Floa
 
 
 def _vbx_centroids(raw: Floats, units: Floats, params: ClusterParams, plda: Path) -> Floats:
-    """Centroids by VBx on the PLDA of pyannote's community-1 pipeline, with its parameters (config.yaml at the pinned revision)."""
+    """Centroids by VBx on the PLDA of pyannote's community-1 pipeline, with its parameters (config.yaml at the pinned revision), scaled to our stride."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
     if len(units) < 2:
@@ -181,7 +186,7 @@ def _vbx_centroids(raw: Floats, units: Floats, params: ClusterParams, plda: Path
     start = np.unique(fcluster(linkage(units, "centroid"), 0.6, criterion="distance"), return_inverse=True)[1]
     model = Plda.load(plda)
     projected = model(raw.astype(np.float64))
-    posteriors, priors = vbx(start, projected, model.between[: projected.shape[1]], fa=0.07, fb=0.8)
+    posteriors, priors = vbx(start, projected, model.between[: projected.shape[1]], fa=VBX_FA, fb=VBX_FB)
     weights = posteriors[:, priors > 1e-7]
     centroids = _unit((weights.T @ raw) / weights.sum(0, keepdims=True).T)
     least, most = params.num_speakers or params.min_speakers or 1, params.num_speakers or params.max_speakers or len(units)

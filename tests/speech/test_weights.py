@@ -107,6 +107,29 @@ def test_a_hub_model_is_pinned_when_it_is_first_asked_for(hub: Hub, ask: Ask, tm
     assert json.loads((tmp_path / "models" / "pins.json").read_text()) == {"someone/whisper": "a" * 40}
 
 
+WAV2VEC2 = {"config.json": b"{}", "vocab.json": b'{"a": 1}', "README.md": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "fetched"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], "model.safetensors"),
+        (["pytorch_model.bin", "flax_model.msgpack"], "pytorch_model.bin"),
+    ],
+)
+def test_of_weights_in_two_formats_one_is_fetched(hub: Hub, ask: Ask, weights: list[str], fetched: str) -> None:
+    """Nor what lies beside them: language models of gigabytes, states of the training."""
+    others = dict.fromkeys(["language_model/5gram.bin", "language_model/unigrams.txt", "training_args.bin"], b"x")
+    hub.publish("someone/wav2vec2", WAV2VEC2 | dict.fromkeys(weights, b"w") | others)
+    assert ask("align:someone/wav2vec2")["files"] == ["config.json", fetched, "vocab.json"]
+    files = [asked.path.partition("/resolve/")[2] for asked in hub.asked if asked.method == "GET" and "/resolve/" in asked.path]
+    sent = {file.partition("/")[2] for file in files}
+    assert sent == {"config.json", "vocab.json", fetched}
+    count = len(hub.asked)
+    assert ask("align:someone/wav2vec2")["files"] == ["config.json", fetched, "vocab.json"]
+    assert len(hub.asked) == count
+
+
 def test_what_was_fetched_is_not_asked_for_again(hub: Hub, ask: Ask) -> None:
     fetched = ask("someone/whisper")
     hub.asked.clear()
