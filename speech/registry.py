@@ -28,7 +28,7 @@ class Engine(NamedTuple):
     needs: tuple[str, ...] = ()
     """Files that every folder or repository of such weights has; `a|b` where either will do, `*` for any characters."""
     fetches: tuple[str, ...] = ()
-    """Files that are fetched from a repository of which nothing else is known."""
+    """Files that are fetched from a repository of which nothing else is known; of `a|b`, the first that it has."""
     runs_on: tuple[str, ...] = ()
     """Distributions that it imports."""
     extra: str = "cpu"
@@ -79,10 +79,10 @@ ENGINES: dict[str, Engine] = {
         module="speech.align.wav2vec2",
         holds="wav2vec2 model in transformers' format",
         needs=("config.json", "model.safetensors|pytorch_model.bin"),
-        fetches=("*.json", "*.txt", "*.bin", "*.safetensors"),
+        fetches=("*.json", "vocab.txt", "model.safetensors|pytorch_model.bin"),
         runs_on=("torch", "torchaudio", "whisperx"),
         extra="gpu",
-        on_gpu="float32",
+        on_gpu="float32",  # of the trellis; emissions in half precision give the same times (tests/speech/test_wav2vec2.py)
         times="wav2vec2",
     ),
     "diarization": Engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,12 @@ def has_gpu_extra() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def log_errors_only(*libraries: str) -> None:
+    """Of libraries that print their log themselves, whatever the terminal is for."""
+    for name in libraries:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def install(extra: str) -> str:
     """The command that brings an extra."""
     return f'pip install "stenoflow[{extra}]"'
@@ -143,14 +150,19 @@ _OUT_OF_MEMORY = (
 )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is a library's way of saying that memory ran out."""
+    return isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY)
+
+
 @contextlib.contextmanager
 def memory_errors_translated(stage: str) -> Iterator[None]:
-    """Turn any library's way of saying that memory ran out into OutOfMemory."""
+    """Turn such an error into OutOfMemory."""
     try:
         yield
     except StenoError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no base but Exception
-        if isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             raise OutOfMemory(f"Memory ran out during {stage}", cure="use a smaller --batch-size or model") from error
         raise

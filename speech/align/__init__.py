@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from speech.align.attention import OwnTimes, in_order
+from speech.align.attention import in_order, own_times
 from speech.audio import Recording
 from speech.models import require, resolve_align
 from speech.registry import Resolved
@@ -29,8 +30,8 @@ class Aligner(Protocol):
     device: str
     """`cpu` or `cuda`."""
 
-    def words(self, segment: AsrSegment, recording: Recording) -> list[Word] | None:
-        """The segment's words, each with a time, in order; None when they cannot be aligned with its audio."""
+    def words(self, segments: Sequence[AsrSegment], recording: Recording) -> Generator[list[Word] | None, None, None]:
+        """Each segment's words, each with a time, in order; None when they cannot be aligned with its audio."""
 
 
 def load(model: Resolved, asr: AsrResult, runtime: RuntimeOptions) -> Aligner:
@@ -70,10 +71,10 @@ def timed(asr: AsrResult, recording: Recording, aligner: Aligner, progress: Prog
     """The words of the shard's chunks as the aligner times them."""
     begin, end = part_of(len(asr.segments), shard, 1)
     words: list[tuple[Word, ...] | None] = []
-    for done, segment in enumerate(asr.segments[begin:end], start=1):
-        found = aligner.words(segment, recording)
-        words.append(None if found is None else tuple(found))
-        progress(done / (end - begin))
+    with closing(aligner.words(asr.segments[begin:end], recording)) as timings:
+        for done, found in enumerate(timings, start=1):
+            words.append(None if found is None else tuple(found))
+            progress(done / (end - begin))
     return TimedWords(words=tuple(words))
 
 
@@ -82,12 +83,11 @@ def align(asr: AsrResult, found: TimedWords | None) -> tuple[list[Segment], list
     segments: list[Segment] = []
     fallen_back = 0
     floor = 0.0
-    own = OwnTimes(asr)
     for index, segment in enumerate(asr.segments):
-        words: Sequence[Word] | None = found.words[index] if found is not None else own.words(segment, None)
+        words: Sequence[Word] | None = found.words[index] if found is not None else own_times(asr, segment)
         if words is None:
             fallen_back += 1
-            words = own.words(segment, None)
+            words = own_times(asr, segment)
         words = in_order(words, floor, segment.end)
         if words:
             floor = words[-1].end

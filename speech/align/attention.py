@@ -6,7 +6,7 @@ pauses. The segmentation knows when speech begins and ends to a frame or two, bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from speech.registry import Resolved
@@ -39,12 +39,17 @@ class OwnTimes:
     def __init__(self, asr: AsrResult) -> None:
         self.asr = asr
 
-    def words(self, segment: AsrSegment, recording: Recording | None) -> list[Word]:
-        return attention_words(segment, self.asr.model.name, self.asr.timing)
+    def words(self, segments: Sequence[AsrSegment], recording: Recording) -> Generator[list[Word], None, None]:
+        yield from (own_times(self.asr, segment) for segment in segments)
 
 
 def load(model: Resolved, asr: AsrResult, runtime: RuntimeOptions) -> OwnTimes:
     return OwnTimes(asr)
+
+
+def own_times(asr: AsrResult, segment: AsrSegment) -> list[Word]:
+    """The words of one of the recording's chunks."""
+    return attention_words(segment, asr.model.name, asr.timing)
 
 
 def attention_words(segment: AsrSegment, model: str, timing: Timing = "attention") -> list[Word]:

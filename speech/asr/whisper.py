@@ -28,6 +28,7 @@ from speech.asr.unworded import LEAST, mostly_in, seconds, untranscribed, unword
 from speech.audio import Recording
 from speech.languages import WITHOUT_SPACES, text_language
 from speech.loaded import Room, bytes_in, load_once
+from speech.pipelined import pipelined
 from speech.registry import Resolved
 from speech.runtime import cpu_threads, resolve_device, whisper_compute_type
 from speech.schema import (
@@ -166,12 +167,18 @@ class Transcriber:
             return Transcribed(segments=(), multilingual=multilingual, model=info)
         language, probability = self._language(recording, plan, batch_size)
         tokenizer = self._tokenizer(language)
-        size = min(batch_size, CPU_BATCH) if self.model.model.device == "cpu" else batch_size
+        on_cpu = self.model.model.device == "cpu"
+        size = min(batch_size, CPU_BATCH) if on_cpu else batch_size
         batches = [plan[first : min(first + size, end)] for first in range(begin, end, size)]
         segments: list[AsrSegment] = []
         incomplete: list[Region] = []
         done = 0
-        with closing(self._each(lambda batch: self._batch(recording, batch, tokenizer), batches, batch_size // size)) as found:
+        work = (
+            self._each(lambda batch: self._batch(recording, batch, tokenizer), batches, batch_size // size)
+            if on_cpu
+            else self._pipelined(recording, batches, tokenizer)
+        )
+        with closing(work) as found:
             for batch, texts in zip(batches, found, strict=True):
                 segments += texts.segments
                 incomplete += texts.incomplete
@@ -198,6 +205,26 @@ class Transcriber:
             yield from pool.map(work, items)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _pipelined(
+        self, recording: Recording, batches: Sequence[Sequence[Chunk]], tokenizer: Tokenizer
+    ) -> Generator[Texts, None, None]:
+        """The batches on a GPU: features are extracted ahead, and texts completed, beside the batch that is decoded.
+
+        CTranslate2 queues what several threads ask of a model, so that the GPU goes from one batch's text to the last one's times.
+        """
+
+        def decode(item: tuple[Sequence[Chunk], NDArray[np.float32]]) -> tuple[Sequence[Chunk], StorageView, list[Decoded]]:
+            batch, features = item
+            encoded = self.model.encode(features)
+            return batch, encoded, self._generate(encoded, len(batch), tokenizer)
+
+        yield from pipelined(
+            ((batch, self._features(recording, batch)) for batch in batches),
+            decode,
+            lambda item: self._whole(recording, item[0], self._completed(recording, *item, tokenizer), tokenizer),
+            self.model.model.device,
+        )
 
     # -- language -----------------------------------------------------------------------------------------------------
 
@@ -278,13 +305,20 @@ class Transcriber:
 
     def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Texts:
         """The text of some chunks."""
-        found = zip(batch, self._texts(recording, batch, tokenizer), strict=True)
-        return _joined([self._mended(recording, chunk, texts, tokenizer) for chunk, texts in found])
+        return self._whole(recording, batch, self._texts(recording, batch, tokenizer), tokenizer)
+
+    def _whole(self, recording: Recording, batch: Sequence[Chunk], texts: Sequence[Texts], tokenizer: Tokenizer) -> Texts:
+        found = zip(batch, texts, strict=True)
+        return _joined([self._mended(recording, chunk, own, tokenizer) for chunk, own in found])
 
     def _texts(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> list[Texts]:
         """Each chunk's text; of one that holds more than Whisper decodes at once, that of its halves."""
         encoded = self._encoded(recording, batch)
-        decoded = self._generate(encoded, len(batch), tokenizer)
+        return self._completed(recording, batch, encoded, self._generate(encoded, len(batch), tokenizer), tokenizer)
+
+    def _completed(
+        self, recording: Recording, batch: Sequence[Chunk], encoded: StorageView, decoded: list[Decoded], tokenizer: Tokenizer
+    ) -> list[Texts]:
         for i, item in enumerate(decoded):
             if item.repetitive:
                 decoded[i] = self._without_loop(recording, batch[i], item, tokenizer)

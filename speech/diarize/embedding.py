@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from speech.diarize.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load
 from speech.diarize.segmentation import STEP, Segmentation
 from speech.features import FRAME_SHIFT, fbank
 from speech.models import resolve_diarization
+from speech.pipelined import pipelined
 from speech.schema import WHOLE, EmbedParams, RuntimeOptions, Shard, part_of
 from speech.stages import Progress
 from speech.stored import reading
@@ -55,15 +57,16 @@ def embed(
     vectors = np.full((chunks, speakers, len(embedder.bias)), np.nan, dtype=np.float32)
     active = np.flatnonzero(segmentation.activity.any(axis=(1, 2)))
     begin, end = part_of(len(active), shard, max(_BATCH.values()))
-    trunk = _Trunk(recording, embedder, spoken_blocks(segmentation.activity))
-    for done, chunk in enumerate(active[begin:end], start=1):
-        frames, places = trunk.frames(int(chunk) * STEP)
-        activity = segmentation.activity[chunk]
-        for speaker, own in _speakers(activity, segmentation.frame_step):
-            # Nearest segmentation frame of each frame of the trunk, as `F.interpolate(mode="nearest")` in pyannote's pooling.
-            weights = own[(places * len(activity)).astype(np.int64)]
-            vectors[chunk, speaker] = embedder.embed(frames, weights)
-        progress(done / (end - begin))
+    pooling = _Pooling(segmentation, embedder, active[begin:end].tolist(), spoken_blocks(segmentation.activity), vectors)
+    batches = _batches(recording, embedder, pooling.needed(_BATCH[embedder.network.device]))
+    answers = pipelined(
+        batches,
+        lambda batch: (batch[0], embedder.network(batch[1])),
+        lambda answer: pooling.add(*answer),
+        embedder.network.device,
+    )
+    for left in answers:
+        progress(1 - left / (end - begin))
     return vectors
 
 
@@ -74,56 +77,79 @@ def spoken_blocks(activity: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.unique(np.concatenate(edges) // BLOCK)
 
 
-class _Trunk:
-    """The network's frames of a recording: each block computed once, in batches, and kept while a chunk may need it."""
+def _batches(
+    recording: Recording, embedder: Embedder, batches: Iterable[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], Any]]:
+    """Batches of blocks, each with what the network is given of them."""
+    for blocks in batches:
+        yield blocks, embedder.network.send(np.stack([_features(recording, embedder, int(block)) for block in blocks]))
 
-    def __init__(self, recording: Recording, embedder: Embedder, blocks: NDArray[np.int64]) -> None:
-        self._recording = recording
+
+def _features(recording: Recording, embedder: Embedder, block: int) -> Floats:
+    """(998, 80) features of a block, normalised by their mean over the block as the networks were trained."""
+    first = block * BLOCK
+    features = fbank(recording.read(first, first + WINDOW, pad=True), embedder.fbank)
+    # A padded tail is not part of the recording: it must not pull the mean.
+    present = max(1, min(FBANK_FRAMES, (recording.samples - first) // FRAME_SHIFT - 2))
+    out: Floats = features - features[:present].mean(axis=0)
+    return out
+
+
+class _Pooling:
+    """The embeddings of chunks, in ascending order, from the blocks that they touch; a block is kept while a chunk may need it."""
+
+    def __init__(
+        self, segmentation: Segmentation, embedder: Embedder, chunks: Sequence[int], blocks: NDArray[np.int64], vectors: Floats
+    ) -> None:
+        self._segmentation = segmentation
         self._embedder = embedder
-        size = _BATCH[embedder.network.device]
-        # The same whatever a shard begins with: sums of floats depend on what they are batched with.
-        self._batch = {int(block): blocks[at // size * size :][:size] for at, block in enumerate(blocks)}
+        self._blocks = blocks
+        self._vectors = vectors
+        spoken = set(blocks.tolist())
+        near = {chunk: range(chunk * STEP // BLOCK, (chunk * STEP + WINDOW - 1) // BLOCK + 1) for chunk in chunks}
+        self._waiting = deque((chunk, [block for block in near[chunk] if block in spoken]) for chunk in chunks)
         self._kept: dict[int, Floats] = {}
 
-    def frames(self, start: int) -> tuple[Floats, Floats]:
-        """(channels, frames) of the blocks in the chunk at sample `start`, those without speech left out, and (frames,) where
-        in the chunk each frame is, 0…1. Chunks are asked for in ascending order."""
-        near = range(start // BLOCK, (start + WINDOW - 1) // BLOCK + 1)
-        self._kept = {block: frames for block, frames in self._kept.items() if block >= near[0]}
+    def needed(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """The blocks of these chunks in batches, the same whatever a shard begins with: sums of floats depend on what they are
+        batched with."""
+        wanted = {block for _, blocks in self._waiting for block in blocks}
+        for first in range(0, len(self._blocks), size):
+            batch = self._blocks[first : first + size]
+            if not wanted.isdisjoint(batch.tolist()):
+                yield batch
+
+    def add(self, blocks: NDArray[np.int64], frames: Floats) -> int:
+        """Embed the chunks whose last block is there; how many are left."""
+        self._kept.update(zip(blocks.tolist(), frames, strict=True))
+        while self._waiting and self._waiting[0][1][-1] <= blocks[-1]:
+            self._embed(*self._waiting.popleft())
+        first = self._waiting[0][1][0] if self._waiting else np.inf
+        self._kept = {block: kept for block, kept in self._kept.items() if block >= first}
+        return len(self._waiting)
+
+    def _embed(self, chunk: int, blocks: Sequence[int]) -> None:
         parts: list[Floats] = []
         places: list[NDArray[np.float64]] = []
-        for block in near:
-            if block not in self._batch:
-                continue
-            if block not in self._kept:
-                self._compute(self._batch[block])
+        for block in blocks:
             frames = self._kept[block]
-            place = (block * BLOCK - start + (np.arange(frames.shape[1]) + 0.5) * BLOCK / frames.shape[1]) / WINDOW
-            inside = (place >= 0) & (place < 1)
+            place = (block * BLOCK - chunk * STEP + (np.arange(frames.shape[1]) + 0.5) * BLOCK / frames.shape[1]) / WINDOW
+            inside = slice(*np.searchsorted(place, (0, 1)))
             parts.append(frames[:, inside])
             places.append(place[inside])
-        return np.concatenate(parts, axis=1), np.concatenate(places)
-
-    def _compute(self, blocks: NDArray[np.int64]) -> None:
-        features = np.stack([self._features(int(block)) for block in blocks])
-        self._kept.update(zip(map(int, blocks), self._embedder.network(features), strict=True))
-
-    def _features(self, block: int) -> Floats:
-        """(998, 80) features of a block, normalised by their mean over the block as the networks were trained."""
-        first = block * BLOCK
-        features = fbank(self._recording.read(first, first + WINDOW, pad=True), self._embedder.fbank)
-        # A padded tail is not part of the recording: it must not pull the mean.
-        present = max(1, min(FBANK_FRAMES, (self._recording.samples - first) // FRAME_SHIFT - 2))
-        out: Floats = features - features[:present].mean(axis=0)
-        return out
+        activity = self._segmentation.activity[chunk]
+        speakers, own = _speakers(activity, self._segmentation.frame_step)
+        # Nearest segmentation frame of each frame of the trunk, as `F.interpolate(mode="nearest")` in pyannote's pooling.
+        weights = own[(np.concatenate(places) * len(activity)).astype(np.int64)].T
+        self._vectors[chunk, speakers] = self._embedder.embed(np.concatenate(parts, axis=1), weights)
 
 
-def _speakers(activity: NDArray[np.bool_], frame_step: float) -> Iterator[tuple[int, Floats]]:
-    """For each active speaker of a chunk, (frames,) weights: their speech without overlap, where there is enough of it."""
+def _speakers(activity: NDArray[np.bool_], frame_step: float) -> tuple[NDArray[np.int64], Floats]:
+    """The active speakers of a chunk, and (frames, speakers) weights: their speech without overlap, where there is enough of it."""
+    speakers = np.flatnonzero(activity.any(axis=0))
     alone = activity & (activity.sum(axis=1, keepdims=True) == 1)
-    for speaker in np.flatnonzero(activity.any(axis=0)):
-        own = alone[:, speaker] if alone[:, speaker].sum() * frame_step >= MIN_CLEAN_SECONDS else activity[:, speaker]
-        yield int(speaker), own.astype(np.float32)
+    enough = alone.sum(axis=0) * frame_step >= MIN_CLEAN_SECONDS
+    return speakers, np.where(enough, alone, activity)[:, speakers].astype(np.float32)
 
 
 def run(

@@ -74,7 +74,11 @@ class Network(Protocol):
 
     device: str
 
-    def __call__(self, batch: Floats) -> Floats: ...
+    def send(self, batch: Floats) -> Any:
+        """The batch where the network computes; another thread may send the next one while it does."""
+
+    def __call__(self, batch: Any) -> Floats:
+        """`batch` is what `send` returned."""
 
 
 class Segmenter(NamedTuple):
@@ -100,17 +104,22 @@ class Embedder(NamedTuple):
     fbank: FbankOptions
 
     def embed(self, frames: Floats, weights: Floats) -> Floats:
-        """The embedding of frames (channels, n) weighted by weights (n,): weighted mean and deviation, then the head.
+        """(speakers, dimension) embeddings of frames (channels, n), each weighted by its row of weights (speakers, n): weighted mean and
+        deviation, then the head.
 
-        The deviation is unbiased, as in pyannote.audio's `StatsPool`. NaN when the weights hold less than two frames.
+        The deviation is unbiased, as in pyannote.audio's `StatsPool`. NaN when the weights hold less than two frames. All speakers'
+        sums come from one product each of the frames and of their squares, as differences from their common mean: sums of squares
+        lose what a large mean and a small deviation differ by.
         """
-        total = float(weights.sum())
-        if total < 2.0:
-            return np.full(self.bias.shape, np.nan, dtype=np.float32)
-        mean = frames @ weights / total
-        squares = np.square(frames - mean[:, None]) @ weights
-        deviation = np.sqrt(squares / (total - float(np.square(weights).sum()) / total + 1e-8))
-        out: Floats = self.weight @ np.concatenate([mean, deviation]) + self.bias
+        total = np.maximum(weights.sum(axis=1), 1.0)
+        common = (frames @ (weights.sum(axis=0) / total.sum()))[:, None]
+        apart = frames - common
+        mean = apart @ weights.T / total
+        np.square(apart, out=apart)
+        squares = apart @ weights.T - np.square(mean) * total
+        deviation = np.sqrt(np.maximum(squares, 0) / (total - np.square(weights).sum(axis=1) / total + 1e-8))
+        out: Floats = (self.weight @ np.concatenate([mean + common, deviation])).T + self.bias
+        out[weights.sum(axis=1) < 2.0] = np.nan
         return out
 
 
@@ -172,8 +181,11 @@ class OnnxNetwork:
         options.log_severity_level = 4  # what goes wrong is raised as well
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    def send(self, batch: Floats) -> Floats:
+        return np.ascontiguousarray(batch, dtype=np.float32)
+
     def __call__(self, batch: Floats) -> Floats:
-        out: Floats = self.session.run(None, {"x": np.ascontiguousarray(batch, dtype=np.float32)})[0]
+        out: Floats = self.session.run(None, {"x": self.send(batch)})[0]
         return out
 
 

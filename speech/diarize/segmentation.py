@@ -6,7 +6,7 @@ The result serves twice: as voice activity for ASR, and as the first half of dia
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.audio import Recording
-from speech.diarize.networks import WINDOW, Floats, Segmenter, load_segmenter
+from speech.diarize.networks import WINDOW, Floats, Network, Segmenter, load_segmenter
 from speech.models import resolve_diarization
+from speech.pipelined import pipelined
 from speech.schema import SAMPLE_RATE, WHOLE, RuntimeOptions, SegmentParams, Shard, part_of
 from speech.stages import Progress
 from speech.stored import reading
@@ -128,15 +129,16 @@ def segment(recording: Recording, segmenter: Segmenter, progress: Progress) -> S
 def windows(recording: Recording, segmenter: Segmenter, progress: Progress, shard: Shard = WHOLE) -> Windows:
     """The network's answers for the shard's chunks."""
     begin, end = part_of(chunk_count(recording.samples), shard, max(_BATCH.values()))
-    size = _BATCH[segmenter.network.device]
+    network = segmenter.network
     activity: list[NDArray[np.bool_]] = []
     speech: list[Floats] = []
-    for first in range(begin, end, size):
-        batch = np.stack([recording.read(c * STEP, c * STEP + WINDOW, pad=True) for c in range(first, min(first + size, end))])
-        probabilities = _probabilities(batch, segmenter)
-        activity.append(segmenter.mapping[probabilities.argmax(axis=-1)] > 0.5)
-        speech.append(1.0 - probabilities[..., 0])
-        progress((min(first + size, end) - begin) / (end - begin))
+    batches = _batches(recording, segmenter, begin, end)
+    for active, spoken in pipelined(
+        batches, lambda batch: batch.answered(network), lambda batch: batch.finished(segmenter), network.device
+    ):
+        activity.append(active)
+        speech.append(spoken)
+        progress(sum(map(len, speech)) / (end - begin))
     facts = segmenter.frame_step, segmenter.frame_duration, recording.samples
     if begin == end:
         return Windows(np.zeros((0, 0, 0), dtype=bool), np.zeros((0, 0), dtype=np.float32), *facts)
@@ -156,18 +158,44 @@ def overlapped(parts: Sequence[Windows]) -> Segmentation:
     )
 
 
-def _probabilities(batch: Floats, segmenter: Segmenter) -> Floats:
-    """(batch, samples) → (batch, frames, classes); silent chunks get the non-speech class."""
-    heard = np.abs(batch).max(axis=1) > SILENCE
-    if not heard.any():
-        frames = int((WINDOW / SAMPLE_RATE - segmenter.frame_duration) / segmenter.frame_step) + 1
-        out = np.zeros((len(batch), frames, len(segmenter.mapping)), dtype=np.float32)
-    else:
-        scores = np.exp(segmenter.network(batch[heard]))
-        out = np.zeros((len(batch), *scores.shape[1:]), dtype=np.float32)
-        out[heard] = scores
-    out[~heard, :, 0] = 1.0
-    return out
+class _Batch(NamedTuple):
+    """Chunks beside each other, on their way through the network."""
+
+    heard: NDArray[np.bool_]
+    """(chunks,): which of them are not silence."""
+    data: Any
+    """What the network is given of those, then what it answers; None when all are silence."""
+
+    def answered(self, network: Network) -> _Batch:
+        return self._replace(data=network(self.data)) if self.heard.any() else self
+
+    def finished(self, segmenter: Segmenter) -> tuple[NDArray[np.bool_], Floats]:
+        """(chunks, frames, speakers) who is active, (chunks, frames) the probability of speech; silence has no speaker."""
+        if self.heard.any():
+            scores = np.exp(self.data)
+        else:
+            frames = int((WINDOW / SAMPLE_RATE - segmenter.frame_duration) / segmenter.frame_step) + 1
+            scores = np.zeros((0, frames, len(segmenter.mapping)), dtype=np.float32)
+        activity = np.zeros((len(self.heard), scores.shape[1], segmenter.mapping.shape[1]), dtype=bool)
+        speech = np.zeros((len(self.heard), scores.shape[1]), dtype=np.float32)
+        activity[self.heard] = segmenter.mapping[scores.argmax(axis=-1)] > 0.5
+        speech[self.heard] = 1.0 - scores[..., 0]
+        return activity, speech
+
+
+def _batches(recording: Recording, segmenter: Segmenter, begin: int, end: int) -> Iterator[_Batch]:
+    """The chunks from `begin` to `end`; the recording is read once, though they overlap."""
+    size, together = _BATCH[segmenter.network.device], WINDOW // STEP
+    samples = np.zeros(0, dtype=np.float32)
+    for first in range(begin, end, size):
+        last = min(first + size, end)
+        kept = samples[len(samples) - (WINDOW - STEP) :] if first > begin else samples
+        rest = recording.read(first * STEP + len(kept), (last - 1) * STEP + WINDOW, pad=True)
+        samples = np.concatenate([kept, rest]) if len(kept) else rest
+        loud = np.abs(samples).reshape(-1, STEP).max(axis=1) > SILENCE
+        heard: NDArray[np.bool_] = np.asarray(np.lib.stride_tricks.sliding_window_view(loud, together).any(axis=1))
+        chunks = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::STEP]
+        yield _Batch(heard, segmenter.network.send(chunks if heard.all() else chunks[heard]) if heard.any() else None)
 
 
 def _overlap_average(scores: Floats, frame_step: float) -> Floats:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.checkpoints import read_checkpoint
-from speech.runtime import not_installed
+from speech.pieces import Pieces
+from speech.runtime import log_errors_only, not_installed
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ Floats = NDArray[np.float32]
 
 
 class TorchNetwork:
-    """A module on a device: (batch, …) float32 in, (batch, …) float32 out."""
+    """A module on a device: (batch, …) float32 in, (batch, …) float32 out, in as few pieces as the device's memory holds."""
 
     def __init__(self, module: torch.nn.Module, device: str) -> None:
         import torch
@@ -28,13 +29,17 @@ class TorchNetwork:
         self.device = device
         self.module = module.eval().to(device)
         self._torch = torch
+        self._pieces = Pieces(device)
 
-    def __call__(self, batch: Floats) -> Floats:
+    def send(self, batch: Floats) -> torch.Tensor:
+        tensor = self._torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device != "cpu" else tensor
+
+    def __call__(self, batch: torch.Tensor) -> Floats:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self.device, dtype=torch.float16):
-            tensor = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).pin_memory()
-            out: Floats = self.module(tensor.to(self.device, non_blocking=True)).float().cpu().numpy()
-        return out
+            parts = self._pieces.each(batch, lambda piece: self.module(piece).float().cpu().numpy())
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def segmentation(path: Path) -> torch.nn.Module:
@@ -83,4 +88,5 @@ def _pyannote_model(path: Path) -> Any:
             from pyannote.audio import Model
         except ImportError as error:
             raise not_installed([str(error.name)], "gpu") from None
+        log_errors_only("lightning.pytorch", "pytorch_lightning")
         return Model.from_pretrained(str(path)).eval()

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pyannote.audio.core.task import Problem, Resolution, Specifications
-from pyannote.audio.models.embedding import WeSpeakerResNet34
-from pyannote.audio.models.segmentation import PyanNet
 from pyannote.audio.utils.powerset import Powerset
 
 from speech.checkpoints import read_checkpoint
@@ -22,7 +19,7 @@ from speech.features import fbank
 from speech.models import resolve_diarization
 from speech.schema import RuntimeOptions
 from stenoflow.errors import UnknownModel
-from tests import media
+from tests import media, true_shapes
 
 WEIGHTS = "segmentation-3.0+campplus"
 
@@ -68,7 +65,7 @@ def test_trunk_and_pooled_head_are_the_whole_network(
     with torch.inference_mode():
         whole = load_campplus(files.embedding)(torch.from_numpy(features)[None])[0].numpy()
     frames = embedder.network(features[None])[0]
-    apart = embedder.embed(frames, np.ones(frames.shape[-1], dtype=np.float32))
+    [apart] = embedder.embed(frames, np.ones((1, frames.shape[-1]), dtype=np.float32))
     assert apart.shape == (192,)
     assert np.abs(apart - whole).max() < 1e-4 * max(1.0, np.abs(whole).max())
 
@@ -96,41 +93,12 @@ def test_segmentation_gives_pyannotes_numbers(files: DiarizationWeights, segment
 
 @pytest.fixture(scope="module")
 def community(tmp_path_factory: pytest.TempPathFactory) -> DiarizationWeights:
-    """Checkpoints as community-1 has them, written by pyannote.audio: its networks, of random weights, for four speakers."""
     folder = tmp_path_factory.mktemp("community")
-    torch.manual_seed(0)
-    segmentation = PyanNet(sincnet={"stride": 10}, lstm={"num_layers": 2})
-    segmentation.specifications = Specifications(
-        problem=Problem.MONO_LABEL_CLASSIFICATION,
-        resolution=Resolution.FRAME,
-        duration=10.0,
-        classes=["a", "b", "c", "d"],
-        powerset_max_classes=2,
-    )
-    segmentation.build()
-    embedding = WeSpeakerResNet34()
-    for norm in embedding.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):  # as training leaves them
-            norm.running_mean.normal_(std=0.1)
-            norm.running_var.uniform_(0.5, 2.0)
-    embedding.specifications = Specifications(
-        problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=10.0, classes=["speaker"]
-    )
-    for name, model in (("segmentation", segmentation), ("embedding", embedding)):
-        architecture = {"module": type(model).__module__, "class": type(model).__name__}
-        checkpoint = {
-            "state_dict": model.state_dict(),
-            "hyper_parameters": dict(model.hparams),
-            "pytorch-lightning_version": "2.6.0",
-            "pyannote.audio": {
-                "versions": {"torch": torch.__version__, "pyannote.audio": "4.0.0"},
-                "architecture": architecture,
-                "specifications": model.specifications,
-            },
-        }
-        torch.save(checkpoint, folder / f"{name}.bin")
+    true_shapes.community_1(folder)
     return DiarizationWeights(
-        segmentation=folder / "segmentation.bin", embedding=folder / "embedding.bin", embedding_network="pyannote"
+        segmentation=folder / "segmentation/pytorch_model.bin",
+        embedding=folder / "embedding/pytorch_model.bin",
+        embedding_network="pyannote",
     )
 
 
@@ -176,7 +144,9 @@ def test_weights_leave_out_what_others_say(embedder: Embedder, features: np.ndar
     frames = embedder.network(features[None])[0]
     half = (np.arange(frames.shape[-1]) < frames.shape[-1] // 2).astype(np.float32)
     assert np.allclose(
-        embedder.embed(frames, half), embedder.embed(frames[:, half > 0], np.ones(int(half.sum()), dtype=np.float32)), atol=1e-3
+        embedder.embed(frames, half[None]),
+        embedder.embed(frames[:, half > 0], np.ones((1, int(half.sum())), dtype=np.float32)),
+        atol=1e-3,
     )
 
 
@@ -184,7 +154,7 @@ def test_weights_leave_out_what_others_say(embedder: Embedder, features: np.ndar
 def test_nobody_and_a_single_frame_have_no_embedding(embedder: Embedder, features: np.ndarray, heard: int) -> None:
     frames = embedder.network(features[None])[0]
     weights = (np.arange(frames.shape[-1]) < heard).astype(np.float32)
-    assert np.isnan(embedder.embed(frames, weights)).all()
+    assert np.isnan(embedder.embed(frames, weights[None])).all()
 
 
 _CONVERT = """
