@@ -142,7 +142,7 @@ async def _run(session: Session, request: BatchRequest, table: BatchTable) -> in
     session.table = table
     with interruptible(session):
         try:
-            with drawn(session.console, table, keep=False):
+            with drawn(session, table, keep=False):
                 result = await _result(session, request, table)
         except (CancelledError, StageCancelled) as error:
             await mark_cancelled(table.batch)

@@ -60,6 +60,9 @@ class BatchTable(StageTable):
                 self._at_work.pop(event.run, None)
                 self._counts[event.row.state] += 1
 
+    def line(self) -> str:
+        return ""  # each recording has a line when it ends
+
     def __rich__(self) -> Table:
         from rich.progress_bar import ProgressBar
         from rich.table import Table

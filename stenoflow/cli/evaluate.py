@@ -193,7 +193,7 @@ async def _run(session: Session, request: EvaluateRequest, table: EvaluationTabl
     session.table = table
     with interruptible(session):
         try:
-            with drawn(session.console, table, keep=False):
+            with drawn(session, table, keep=False):
                 found = await _evaluation(session, request, table)
         except (CancelledError, StageCancelled) as error:
             await mark_cancelled(table.run)

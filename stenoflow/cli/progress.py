@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 _MARKS = {"started": "●", "progress": "●", "completed": "✓", "cached": "↺", "failed": "✗", "skipped": "–"}
 _PLAIN_MARKS = {"started": "*", "progress": "*", "completed": "+", "cached": "=", "failed": "x", "skipped": "-"}
+_AT_WORK = ("started", "progress")
+_TELLING, _TELLING_FRACTION = 5.0, 0.05
+"""Seconds of a stage, and the fraction of it done, before its pace says anything of the rest."""
+LINE_SECONDS, LATER_SECONDS = 10.0, 60.0
+"""Between two lines where there is no terminal: in the first minute, and after that."""
 _STYLES = {"started": "cyan", "progress": "cyan", "completed": "green", "cached": "blue", "failed": "red", "skipped": "dim"}
 
 
@@ -76,6 +81,12 @@ class StageTable:
         with self._guard:
             self.stopping, self.note = True, "stopping after the current batch; press Ctrl-C again to stop immediately"
 
+    def line(self) -> str:
+        """What is at work, for where no table can be drawn: `asr 43%, embed 12%`; else what is waited for. Empty: nothing to say."""
+        with self._guard:
+            at_work = [f"{stage} {row.fraction:.0%}" for stage, row in self.rows.items() if row.state in _AT_WORK]
+            return ", ".join(at_work) or self.note or "working"
+
     def __rich__(self) -> Table:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -95,7 +106,7 @@ class StageTable:
         with self._guard:
             for stage, row in self.rows.items():
                 style = _STYLES.get(row.state, "dim")
-                active = row.state in ("started", "progress")
+                active = row.state in _AT_WORK
                 bar = ProgressBar(total=1.0, completed=row.fraction, width=24) if active or row.state == "completed" else ""
                 grid.add_row(
                     Text(marks.get(row.state, " "), style=style),
@@ -103,7 +114,7 @@ class StageTable:
                     bar if row.state != "cached" else Text("reused", style=style),
                     Text(f"{row.fraction:.0%}" if active else ""),
                     Text(_seconds(row)),
-                    Text(row.detail if row.state != "cached" else "", style="dim"),
+                    Text(", ".join(filter(None, (row.detail, _left(row)))) if row.state != "cached" else "", style="dim"),
                 )
             note = self.note
         outer = Table.grid()
@@ -120,11 +131,21 @@ def _elapsed(row: Row) -> float | None:
 
 
 def _seconds(row: Row) -> str:
-    value = row.seconds if row.seconds is not None else (_elapsed(row) if row.state in ("started", "progress") else None)
-    if value is None:
+    value = row.seconds if row.seconds is not None else (_elapsed(row) if row.state in _AT_WORK else None)
+    return "" if value is None else _shown(value)
+
+
+def _shown(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f} m {rest:02.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def _left(row: Row) -> str:
+    """How long the stage will take yet, at the pace so far; nothing until that can be told."""
+    elapsed = _elapsed(row) if row.state in _AT_WORK else None
+    if elapsed is None or elapsed < _TELLING or not _TELLING_FRACTION < row.fraction < 1.0:
         return ""
-    minutes, seconds = divmod(value, 60)
-    return f"{minutes:.0f} m {seconds:02.0f} s" if minutes else f"{seconds:.1f} s"
+    return f"about {_shown(max(1.0, round(elapsed * (1 / row.fraction - 1))))} left"
 
 
 def terminal() -> Console | None:
@@ -145,3 +166,22 @@ def live(console: Console, table: StageTable, *, keep: bool) -> Iterator[None]:
     # What is printed meanwhile is left to its own stream: results must reach standard output unchanged.
     with Live(table, console=console, refresh_per_second=8, transient=not keep, redirect_stdout=False, redirect_stderr=False):
         yield
+
+
+@contextlib.contextmanager
+def lines(table: StageTable) -> Iterator[None]:
+    """Write what is at work to standard error now and then, until the block ends."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def write() -> None:
+        while not ended.wait(LINE_SECONDS if time.monotonic() - began < LATER_SECONDS else LATER_SECONDS):
+            if line := table.line():
+                click.echo(f"steno: {table.title}: {line} ({_shown(time.monotonic() - began)})", err=True)
+
+    writing = threading.Thread(target=write, name="progress", daemon=True)
+    writing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writing.join()

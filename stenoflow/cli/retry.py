@@ -131,7 +131,7 @@ async def _retry(session: Session, options: RetryOptions) -> int:
     session.table = table
     with interruptible(session):
         try:
-            with drawn(session.console, table, keep=True):
+            with drawn(session, table, keep=True):
                 await ready(session, table)
                 await cleared(session)
                 conclude = await _started(session, options, table)

@@ -239,15 +239,19 @@ def warm_up(request: TranscribeRequest) -> None:
 
 
 @contextlib.contextmanager
-def drawn(console: Console | None, table: StageTable, *, keep: bool) -> Iterator[None]:
-    """Draw the table while the block lasts; `keep` leaves it there."""
-    if console is None:
-        yield
-        return
-    from stenoflow.cli.progress import live
+def drawn(session: Session, table: StageTable, *, keep: bool) -> Iterator[None]:
+    """Draw the table while the block lasts; `keep` leaves it there. Without a terminal, write a line now and then."""
+    from stenoflow.cli.progress import lines, live
 
-    with live(console, table, keep=keep):
+    display = session.display
+    if session.console is not None:
+        with live(session.console, table, keep=keep):
+            yield
+    elif display.as_json or display.quiet or display.verbose:
         yield
+    else:
+        with lines(table):
+            yield
 
 
 @contextlib.contextmanager

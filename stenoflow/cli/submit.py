@@ -109,7 +109,7 @@ async def _run(
         work = Submitting(client, session.display, table, fields, detach=detach, at_once=session.console is None)
         with interruptible(session):
             try:
-                with drawn(session.console, table, keep=False):
+                with drawn(session, table, keep=False):
                     await work.all(recordings)
             except CancelledError:
                 pass

@@ -78,6 +78,9 @@ class JobsTable(StageTable):
     def stop(self) -> None:
         self.stopping, self.note = True, "stopping; press Ctrl-C again to stop immediately"
 
+    def line(self) -> str:
+        return ""  # each recording has a line when it ends
+
     def __rich__(self) -> Table:
         from rich.progress_bar import ProgressBar
         from rich.table import Table

@@ -153,7 +153,7 @@ async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     table = StageTable(request.shown_as, utf8=session.console is None or "utf" in session.console.encoding.lower())
     session.table = table
     try:
-        with drawn(session.console, table, keep=total == 1):
+        with drawn(session, table, keep=total == 1):
             stored = for_storage(request)
             result = await reused(session, table, stored)
             if result is None:

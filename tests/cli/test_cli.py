@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -32,7 +33,7 @@ from infra.settings import ComputeSettings
 from speech.stages import STEPS
 from stenoflow.cli.errors import describe, worst
 from stenoflow.cli.options import DEVICES, MACHINE, option_name, with_option_names
-from stenoflow.cli.progress import StageTable
+from stenoflow.cli.progress import StageTable, lines
 from stenoflow.cli.report import duration, print_result, summary
 from stenoflow.cli.transcribe import command
 from stenoflow.errors import DownloadFailed, GatedModel, StorageFull
@@ -404,6 +405,45 @@ def test_the_table_fits_a_narrow_terminal() -> None:
     assert all(len(line) <= 60 for line in drawn(table, width=60))
 
 
+def test_a_stage_says_how_long_it_will_take_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("stenoflow.cli.progress.time.monotonic", lambda: now)
+    table = StageTable("talk.wav")
+    table(StageEvent("r", "asr", "started"))
+    table(StageEvent("r", "asr", "progress", 0.25))
+    now = 104.0
+    assert not any("left" in line for line in drawn(table)), "four seconds say nothing yet"
+    now = 130.0
+    (line,) = (line for line in drawn(table) if "left" in line)
+    assert line.endswith("25% 30.0 s about 1 m 30 s left")
+    table(StageEvent("r", "asr", "completed", 1.0, 120.0))
+    assert not any("left" in line for line in drawn(table))
+
+
+def test_without_a_terminal_a_line_says_what_is_at_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stenoflow.cli.progress.LINE_SECONDS", 0.05)
+    table = StageTable("talk.wav", note="starting Prefect")
+    spoken: list[str] = []
+
+    def until(text: str) -> None:
+        end = time.monotonic() + 20
+        while text not in "".join(spoken) and time.monotonic() < end:
+            time.sleep(0.02)
+            spoken.append(capsys.readouterr().err)
+        assert text in "".join(spoken)
+
+    with lines(table):
+        until("steno: talk.wav: starting Prefect (0.")
+        table(StageEvent("r", "asr", "progress", 0.43))
+        table(StageEvent("r", "embed", "started"))
+        until("steno: talk.wav: asr 43%, embed 0% (")
+    capsys.readouterr()
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
 # -- the other commands -------------------------------------------------------------------------------------------------
 
 
@@ -493,7 +533,9 @@ def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path:
     arguments = ("transcribe", str(source), "-m", "tiny.en", "-f", "json,srt")
     prefect_home(tmp_path / "prefect")
     first = steno(*arguments, "-o", "first", folder=tmp_path, **variables)
-    assert (first.returncode, first.stderr) == (0, "")
+    assert first.returncode == 0
+    progress = re.compile(r"steno: speech\.wav: .+ \(.+ s\)")
+    assert [line for line in first.stderr.splitlines() if not progress.fullmatch(line)] == []
     lines = first.stdout.splitlines()
     assert re.fullmatch(r"speech\.wav: english, 30\.0 s, 2 speakers, \d+ words; took .+ \([\d.]+ × real time\)", lines[0]), (
         lines
