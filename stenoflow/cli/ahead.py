@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from infra.headstart import HeadStart
 from infra.jobs import ProgressSink
 from infra.local import LocalCompute
 from infra.names import STDIN, scheme_of
+from infra.progress import StageEvent
 from infra.settings import StenoSettings
 from infra.sharding import shard_count
 from infra.sources import fetch_source
@@ -37,9 +39,12 @@ _PATIENCE = 1.0
 class Ahead:
     """The start of one recording, in a thread of its own from when it is made."""
 
-    def __init__(self, request: TranscribeRequest, settings: StenoSettings) -> None:
+    def __init__(
+        self, request: TranscribeRequest, settings: StenoSettings, show: Callable[[StageEvent], object] = lambda _: None
+    ) -> None:
         self.request = request
         self.settings = settings
+        self._show = show
         self.head_start = HeadStart()
         self._imported = threading.Event()
         self._at_asr = threading.Event()
@@ -92,7 +97,7 @@ class Ahead:
                 begun = self.head_start.begin(record)
                 if begun is None:
                     return None
-                audio = begun.perform(lambda report: decode(fetched, Path(folder), call, report))
+                audio = begun.perform(lambda report: decode(fetched, Path(folder), call, self._shown("fetch", report)))
         return call.recording(audio, reused=False)
 
     def _computed(self, call: StageCall) -> StageOutcome | None:
@@ -107,10 +112,20 @@ class Ahead:
             return None
 
         def work(report: ProgressSink) -> StageOutcome:
-            outcome = LocalCompute(store).compute(job, report)
+            outcome = LocalCompute(store).compute(job, self._shown(call.shown_as, report))
             # As the run's task will write it again: a command that is killed before that loses nothing.
             store.write_record(job.key, record_of(job.key, outcome))
             return outcome
 
         outcome: StageOutcome = begun.perform(work)
         return outcome
+
+    def _shown(self, stage: str, report: ProgressSink) -> ProgressSink:
+        """A sink that shows what it reports."""
+
+        def both(fraction: float) -> None:
+            report(fraction)
+            self._show(StageEvent("", stage, "progress", fraction))
+
+        self._show(StageEvent("", stage, "started"))
+        return both

@@ -84,7 +84,11 @@ class StageTable:
     def line(self) -> str:
         """What is at work, for where no table can be drawn: `asr 43%, embed 12%`; else what is waited for. Empty: nothing to say."""
         with self._guard:
-            at_work = [f"{stage} {row.fraction:.0%}" for stage, row in self.rows.items() if row.state in _AT_WORK]
+            at_work = [
+                f"{stage} {row.fraction:.0%}"
+                for stage, row in self.rows.items()
+                if row.state in _AT_WORK and row.fraction < 1.0
+            ]
             return ", ".join(at_work) or self.note or "working"
 
     def __rich__(self) -> Table:

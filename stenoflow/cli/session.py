@@ -151,7 +151,7 @@ async def ready(
         table.note = "starting"
         session.server = server.start(verbose=session.display.verbose)
         if session.server is not None and request is not None:
-            await asyncio.to_thread(begin_ahead, session, request)
+            await asyncio.to_thread(begin_ahead, session, table, request)
         await asyncio.to_thread(import_flow)
         from flows.prefect_compat.engine import keep_signals
 
@@ -215,7 +215,7 @@ def import_flow() -> Flow[[TranscribeRequest], Awaitable[TranscribeResult]]:
     return transcribe_flow
 
 
-def begin_ahead(session: Session, request: TranscribeRequest) -> None:
+def begin_ahead(session: Session, table: StageTable, request: TranscribeRequest) -> None:
     """Begin with the first stages of the `request`, where they are computed in this process; returns when Prefect may be imported."""
     from infra.compute import computes_here
     from infra.settings import get_settings
@@ -224,7 +224,7 @@ def begin_ahead(session: Session, request: TranscribeRequest) -> None:
     if computes_here(settings, request.compute):
         from stenoflow.cli.ahead import Ahead
 
-        session.ahead = Ahead(request, settings)
+        session.ahead = Ahead(request, settings, table)
         session.ahead.wait()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from flows.request import TranscribeRequest
 from infra import compute, headstart
 from infra.headstart import HeadStart
+from infra.progress import StageEvent
 from infra.settings import StenoSettings, get_settings
 from stenoflow.cli import ahead
 from tasks.records import look_up
@@ -29,7 +30,12 @@ def settings(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) 
     get_settings.cache_clear()
 
 
-def begun(request: TranscribeRequest, settings: StenoSettings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def begun(
+    request: TranscribeRequest,
+    settings: StenoSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    show: Callable[[StageEvent], object] = lambda _: None,
+) -> list[str]:
     """The kinds of work that are begun for the request, when all is done."""
     kinds: list[str] = []
     begin = HeadStart.begin
@@ -39,7 +45,7 @@ def begun(request: TranscribeRequest, settings: StenoSettings, monkeypatch: pyte
         return begin(self, key)
 
     monkeypatch.setattr(HeadStart, "begin", noted)
-    ahead.Ahead(request, settings).wait()
+    ahead.Ahead(request, settings, show).wait()
     for thread in threading.enumerate():
         if thread.name == "ahead":
             thread.join()
@@ -49,8 +55,11 @@ def begun(request: TranscribeRequest, settings: StenoSettings, monkeypatch: pyte
 def test_a_new_file_is_decoded_segmented_and_heard(
     tmp_path: Path, settings: StenoSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = str(make_case("speech", tmp_path))
-    assert begun(TranscribeRequest(source=source, model="tiny.en"), settings, monkeypatch) == ["decode", "stage", "stage"]
+    source, shown = str(make_case("speech", tmp_path)), list[StageEvent]()
+    request = TranscribeRequest(source=source, model="tiny.en")
+    assert begun(request, settings, monkeypatch, shown.append) == ["decode", "stage", "stage"]
+    assert [event.stage for event in shown if event.state == "started"] == ["fetch", "segment", "asr"]
+    assert [event.fraction for event in shown if event.stage == "asr"][-1] == 1.0, "what goes on is shown before there is a run"
     assert not list(compute.get_store(settings).scratch.glob("ahead-*"))
 
 
