@@ -33,6 +33,8 @@ class Decoded:
     no_speech_prob: float
     cut_short: bool = False
     """Whether the decoder reached its limit of tokens, so that the rest of the chunk is missing."""
+    hints: str = ""
+    """What the decoder was given to expect: a loop may begin there."""
 
     @property
     def bare(self) -> str:
@@ -51,9 +53,9 @@ class Decoded:
         return looped >= LEAST_LOOPED and looped > LOOPED * total
 
     def _looped(self) -> tuple[int, int]:
-        text = self.bare
-        phrases = Counter(text[first : first + PHRASE] for first in range(len(text) - PHRASE + 1))
-        return sum(max(0, count - 2) for count in phrases.values()), phrases.total()
+        phrases, hinted = _phrases(self.bare), _phrases("".join(self.hints.split()))
+        looped = sum(min(count, max(0, count + hinted[phrase] - 2)) for phrase, count in phrases.items())
+        return looped, phrases.total()
 
     @property
     def strict_ngrams(self) -> list[int]:
@@ -86,3 +88,7 @@ def better(first: Decoded, strict: Decoded) -> Decoded:
     if first.cut_short or strict.avg_logprob >= first.avg_logprob - PLAINER:
         return strict
     return first
+
+
+def _phrases(text: str) -> Counter[str]:
+    return Counter(text[first : first + PHRASE] for first in range(len(text) - PHRASE + 1))

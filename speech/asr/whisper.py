@@ -396,7 +396,8 @@ class Transcriber:
         )
         # CTranslate2's own limit (`src/models/whisper.cc`): half of the decoder's window, and no more than the prompt leaves.
         limit = min(self.model.max_length // 2, self.model.max_length - len(prompt))
-        return [self._decoded(result, tokenizer, limit) for result in results]
+        hints = tokenizer.decode([token for token in prompt if token < tokenizer.eot])
+        return [self._decoded(result, tokenizer, limit, hints) for result in results]
 
     def _prompt(self, tokenizer: Tokenizer) -> list[int]:
         """The decoder's prompt. Hints take at most half of its window, the hot words at most half of that: each fits
@@ -411,7 +412,7 @@ class Transcriber:
         return prompt
 
     @staticmethod
-    def _decoded(result: Any, tokenizer: Tokenizer, limit: int) -> Decoded:
+    def _decoded(result: Any, tokenizer: Tokenizer, limit: int, hints: str) -> Decoded:
         tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
         length = len(result.sequences_ids[0])
         return Decoded(
@@ -421,6 +422,7 @@ class Transcriber:
             result.scores[0] * length / (length + 1),
             result.no_speech_prob,
             cut_short=length >= limit,
+            hints=hints,
         )
 
     # -- word times ---------------------------------------------------------------------------------------------------

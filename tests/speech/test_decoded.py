@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,3 +130,10 @@ def test_cantonese_is_refused_by_a_model_that_has_no_token_for_it(asked: Any, mo
     for model in ("base", "large-v2"):
         with pytest.raises(InvalidOption, match=f"{model!r} does not support Cantonese"):
             resolve_asr(model, "yue", models_dir=models_dir, offline=True)
+
+
+def test_a_loop_may_begin_in_the_hints() -> None:
+    echo = Decoded([1] * 20, "Kumquat zeppelin marmalade. And this is Diane.", -0.3, 0.1)
+    assert not echo.repetitive
+    assert not dataclasses.replace(echo, hints="Kumquat zeppelin marmalade.").repetitive, "a name that was hinted at is said"
+    assert dataclasses.replace(echo, hints="Kumquat zeppelin marmalade. " * 8).repetitive
