@@ -79,12 +79,15 @@ def find_api() -> str | None:
     return url
 
 
-def check_api(url: str, timeout: float = 10.0) -> None:
-    """Raise ApiUnreachable unless something answers at `url`. Any answer will do: access is the run's own question."""
+def check_api(url: str) -> None:
+    """Raise ApiUnreachable unless something answers at `url`. Any answer will do: access is the run's own question.
+
+    A server that is busy with many runs accepts the connection at once and answers late.
+    """
     import httpx
 
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=timeout, headers=_authorization())
+        httpx.get(f"{url.rstrip('/')}/health", timeout=httpx.Timeout(60.0, connect=10.0), headers=_authorization())
     except httpx.HTTPError as error:
         raise ApiUnreachable(
             f"The Prefect API at {shown(url)} does not answer ({type(error).__name__}); start it, or unset PREFECT_API_URL to run without a server."
