@@ -145,7 +145,7 @@ def _shown(seconds: float) -> str:
 
 
 def _left(row: Row) -> str:
-    """How long the stage will take yet, at the pace so far; nothing until that can be told."""
+    """How long the stage will take yet, at the pace so far; empty while that would be a guess."""
     elapsed = _elapsed(row) if row.state in _AT_WORK else None
     if elapsed is None or elapsed < _TELLING or not _TELLING_FRACTION < row.fraction < 1.0:
         return ""
