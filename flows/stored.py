@@ -16,14 +16,14 @@ from infra.artifacts import ArtifactRef, StageOutcome
 from infra.compute import get_store
 from infra.jobs import ProgressSink, in_thread
 from infra.names import STDIN, scheme_of
-from infra.progress import StageEvent, publish
+from infra.progress import publish
 from infra.settings import StenoSettings
 from infra.usage import Use, write_use
 from stenoflow.errors import OutputNotWritable, StorageFull, TransientError
 from tasks.calls import StageCall, outcome_in
 from tasks.decoding import FetchCall, Recording, known_audio, record_of
 from tasks.rendering import ExportCall, Exported, render_and_write
-from tasks.reports import Reports, StageReport, succeeded
+from tasks.reports import Reports, StageReport, event_of, since, succeeded
 
 
 async def from_store(request: TranscribeRequest, settings: StenoSettings) -> TranscribeResult | None:
@@ -43,8 +43,7 @@ async def from_store(request: TranscribeRequest, settings: StenoSettings) -> Tra
     await asyncio.to_thread(steps.keep_in_use, written.transcript)
     result = result_of(written, steps.log, time.perf_counter() - began)
     for report in result.stages:
-        state = "completed" if report.state == "computed" else report.state
-        publish(StageEvent("", report.stage, state, 1.0, report.seconds, report.detail))
+        publish(event_of("", report))
     return result
 
 
@@ -66,7 +65,7 @@ class _Stored:
     async def fetch(self, call: FetchCall) -> Recording:
         began = time.perf_counter()
         recording = await in_thread(lambda report: self._decoded(call, report), lambda _: None, "fetch")
-        self.log.keep(StageReport(stage="fetch", state="cached", seconds=_since(began), attempts=1, label=call.label))
+        self.log.keep(StageReport(stage="fetch", state="cached", seconds=since(began), attempts=1, label=call.label))
         return recording
 
     async def compute(self, call: StageCall) -> StageOutcome:
@@ -78,13 +77,13 @@ class _Stored:
         outcome = outcome_in(content, call.key)
         self._keys.append(call.key)
         self._artifacts.append(outcome.artifact.path)
-        self.log.keep(succeeded(call.shown_as, outcome, True, call.label, _since(began), 0))
+        self.log.keep(succeeded(call.shown_as, outcome, True, call.label, since(began), 0))
         return outcome
 
     async def export(self, call: ExportCall) -> Exported:
         began = time.perf_counter()
         exported = await in_thread(lambda report: render_and_write(call, report), lambda _: None, "export")
-        self.log.keep(StageReport(stage="export", state="computed", seconds=_since(began), attempts=1, label=call.stem))
+        self.log.keep(StageReport(stage="export", state="computed", seconds=since(began), attempts=1, label=call.stem))
         return exported
 
     def keep_in_use(self, transcript: ArtifactRef) -> None:
@@ -113,7 +112,3 @@ class _Stored:
         self._keys.append(record)
         self._artifacts.append(audio.path)
         return call.recording(audio, reused=True, served_name=fetched.served_name)
-
-
-def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 3)

@@ -22,7 +22,7 @@ from infra.progress import StageEvent, publish
 from infra.settings import get_settings
 from stenoflow.errors import StageFailed, StenoError, TransientError
 from tasks.graph import after, edges
-from tasks.reports import Reports, StageReport, failed, succeeded
+from tasks.reports import Reports, StageReport, event_of, failed, since, succeeded
 from tasks.retrying import counted
 
 
@@ -94,20 +94,18 @@ class RunLog(Reports):
                 value = await state.aresult()
             except BaseException as error:
                 self.costs.failed(stage, began, self.backend or get_settings().compute.backend)
-                self.keep(failed(stage, error, getattr(call, "label", ""), _since(began), attempts.count))
+                self.keep(failed(stage, error, getattr(call, "label", ""), since(began), attempts.count))
                 raise
         cached = state.name == "Cached" or bool(isinstance(value, dict) and value.get("reused"))
         outcome = _outcome(value)
         if not cached:
             self.costs.computed(stage, began, outcome)
-        self.keep(succeeded(stage, outcome, cached, getattr(call, "label", ""), _since(began), attempts.count))
+        self.keep(succeeded(stage, outcome, cached, getattr(call, "label", ""), since(began), attempts.count))
         return value
 
     def keep(self, report: StageReport) -> None:
         super().keep(report)
-        state: Any = "completed" if report.state == "computed" else report.state
-        detail = report.detail or " ".join(filter(None, (report.backend, report.device)))
-        publish(StageEvent(run_id(), report.stage, state, float(report.state != "failed"), report.seconds, detail))
+        publish(event_of(run_id(), report))
         _write_log(report, self.duration, self.task_runs.get(report.stage))
 
 
@@ -133,7 +131,3 @@ def _write_log(report: StageReport, duration: float | None, task_run: UUID | Non
         key = f"key {report.key[:12]}" if report.key else ""
         facts = ", ".join(filter(None, (report.label, pace, where, batch, shards, key)))
         logger.info("%s %s in %.1f s: %s", report.stage, report.state, report.seconds, facts)
-
-
-def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 3)

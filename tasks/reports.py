@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from infra.artifacts import StageOutcome
 from infra.prices import Rented, own_cost, rented_cost, shared_seconds
+from infra.progress import StageEvent
 from infra.settings import StenoSettings, get_settings
 from speech.stages import AROUND, STEPS
 from stenoflow.errors import StageCancelled, StenoError
@@ -146,3 +147,15 @@ def describe(error: BaseException) -> str:
 def code_of(error: BaseException) -> str:
     """The error's kind for programs, as outcomes and reports carry it."""
     return error.code if isinstance(error, StenoError) else "unexpected"
+
+
+def since(began: float) -> float:
+    """Seconds since then (`time.perf_counter`), as reports carry them."""
+    return round(time.perf_counter() - began, 3)
+
+
+def event_of(run: str, report: StageReport) -> StageEvent:
+    """What is published of a stage that has ended."""
+    state: Any = "completed" if report.state == "computed" else report.state
+    detail = report.detail or " ".join(filter(None, (report.backend, report.device)))
+    return StageEvent(run, report.stage, state, float(report.state != "failed"), report.seconds, detail)

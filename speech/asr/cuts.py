@@ -26,11 +26,7 @@ def halved(chunk: Chunk, recording: Recording) -> tuple[Chunk, Chunk] | None:
     middle, reach = (first + last) / 2, (last - first) / 2 - MIN_PIECE
     if reach <= 0:
         return None
-    pauses = [
-        Region(start=before.end, end=after.start)
-        for before, after in zip(chunk.regions, chunk.regions[1:], strict=False)
-        if abs((before.end + after.start) / 2 - middle) < reach
-    ]
+    pauses = [pause for pause in _pauses(chunk) if abs((pause.start + pause.end) / 2 - middle) < reach]
     if pauses:
         pause = max(pauses, key=lambda gap: (gap.end - gap.start) * (1 - abs((gap.start + gap.end) / 2 - middle) / reach))
     else:
@@ -75,13 +71,14 @@ def cut_around(chunk: Chunk, stretches: Sequence[Region]) -> list[Chunk]:
 
 def _pause_near(chunk: Chunk, time: float) -> Region:
     """The longest pause near a time, nearer ones preferred."""
-    pauses = [
-        Region(start=before.end, end=after.start) for before, after in zip(chunk.regions, chunk.regions[1:], strict=False)
-    ]
 
     def worth(pause: Region) -> float:
         away = max(pause.start - time, time - pause.end, 0.0)
         return (pause.end - pause.start) * (1 - away / NEAR)
 
-    best = max(pauses, key=worth, default=None)
+    best = max(_pauses(chunk), key=worth, default=None)
     return best if best is not None and worth(best) > 0 else Region(start=time, end=time)
+
+
+def _pauses(chunk: Chunk) -> list[Region]:
+    return [Region(start=before.end, end=after.start) for before, after in zip(chunk.regions, chunk.regions[1:], strict=False)]

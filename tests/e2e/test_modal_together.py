@@ -17,8 +17,11 @@ from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
 from infra.on_modal import departures
 from infra.settings import StenoSettings, get_settings
-from tests.modal_app import bursts, call, deployed, unfinished, until
+from tests.e2e.test_modal import modal_server, request, server
+from tests.modal_app import bursts, call, unfinished, until
 from tests.modal_server import ModalServer
+
+__all__ = ["modal_server", "server"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,12 +33,6 @@ asyncio.run(transcribe(TranscribeRequest.model_validate_json(sys.argv[1])))
 """
 
 
-@pytest.fixture(scope="module")
-def modal_server(models_dir: Path) -> Iterator[ModalServer]:
-    with deployed(models_dir) as server:
-        yield server
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> Iterator[StenoSettings]:
     monkeypatch.setenv("STENO_HOME", str(tmp_path / "home"))
@@ -44,17 +41,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: None) 
     get_settings.cache_clear()
     yield get_settings()
     get_settings.cache_clear()
-
-
-@pytest.fixture
-def server(modal_server: ModalServer) -> Iterator[ModalServer]:
-    modal_server.clear_faults()
-    yield modal_server
-    modal_server.clear_faults()
-
-
-def request(source: Path, **options: Any) -> TranscribeRequest:
-    return TranscribeRequest(source=str(source), output_dir=str(source.parent / "out"), **options)
 
 
 async def run(asked: TranscribeRequest) -> Any:

@@ -34,7 +34,7 @@ def job(name: str = "a", duration: float = 60.0, **changes: Any) -> StageJob:
 
 
 class Modal:
-    """Keeps what departed; calls end when they are told to."""
+    """Keeps what departed; a call ends when the test ends it."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []

@@ -24,7 +24,7 @@ THEN = tuple(Following(stage=stage, params={"model": "m"}, models={}) for stage 
 
 
 class Compute:
-    """Stages that fail and wait where they are told to."""
+    """Stages that fail and wait where the test says."""
 
     def __init__(self, store: CallStore, grace: float) -> None:
         pass

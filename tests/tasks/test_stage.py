@@ -1,4 +1,4 @@
-"""Keys, pauses and time-outs of stages, and threads that stop when they are told to."""
+"""Keys, pauses and time-outs of stages, and threads that stop when asked."""
 
 from __future__ import annotations
 
