@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from api.openai import documents as openai
 from api.problems import MEDIA_TYPE
 from api.schemas import JobRequest, Problem, RetryRequest
+from stenoflow.edits import Edits
 from stenoflow.jobs import TranscriptFile
 
 _MEANING = {
@@ -55,6 +56,7 @@ SUBMISSION = {
     }
 }
 RETRY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _reference("RetryRequest")}}}}
+EDITS = {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference("Edits")}}}}
 
 
 def operation_id(route: APIRoute) -> str:
@@ -76,7 +78,7 @@ def describe(app: FastAPI) -> None:
                 tags=app.openapi_tags,
             )
             schemas = found.setdefault("components", {}).setdefault("schemas", {})
-            for model in (JobRequest, RetryRequest, Problem):
+            for model in (JobRequest, RetryRequest, Edits, Problem):
                 _add(schemas, model.__name__, model.model_json_schema(ref_template=_SCHEMAS))
             _add(schemas, "JobUpload", _upload())
             _add(schemas, "TranscriptFile", TypeAdapter(TranscriptFile).json_schema(ref_template=_SCHEMAS))

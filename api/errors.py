@@ -34,6 +34,8 @@ class ApiError(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.problem_code = code or self.code
+        self.more: dict[str, Any] = {}
+        """Members of the problem that only this kind has."""
 
 
 class BadRequest(ApiError):

@@ -55,8 +55,9 @@ def problem(
     title: str | None = None,
     errors: list[dict[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
-    """The answer; under `/v1` as OpenAI's clients read it."""
+    """The answer, with members of its own (RFC 9457, 3.2) where there is `more`; under `/v1` as OpenAI's clients read it."""
     if envelope.applies_to(request):
         return envelope.answer(status, code, detail, errors=errors, headers=headers)
     body = Problem(
@@ -68,6 +69,7 @@ def problem(
         instance=request.url.path,
         request_id=getattr(request.state, "request_id", ""),
         errors=[RefusedField.model_validate(item) for item in errors] if errors is not None else None,
+        **(more or {}),
     )
     # Lone surrogates in a path cannot be encoded; they are somebody's attempt at something.
     content = body.model_dump_json(exclude_none=True)
@@ -106,7 +108,16 @@ async def _api_error(request: Request, error: Exception) -> Response:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     fields = error.errors if isinstance(error, Unprocessable) else None
-    return problem(request, error.status, error.problem_code, error.detail, title=error.title, errors=fields, headers=headers)
+    return problem(
+        request,
+        error.status,
+        error.problem_code,
+        error.detail,
+        title=error.title,
+        errors=fields,
+        headers=headers,
+        more=error.more,
+    )
 
 
 async def _steno_error(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from api import holds, states, tags
+from api.editing import forget_documents
 from api.errors import ApiError
 from api.results import forget_rendered
 from api.runs import Runs
@@ -127,6 +128,7 @@ class Removal:
         if not await asyncio.to_thread(remove_run, store, self.settings, str(run.id)):
             return False  # garbage is being collected; again in a moment
         forget_rendered()
+        forget_documents()
         for tag in run.tags:
             if tag.startswith((tags.UPLOAD, tags.HANDLE)):
                 await self._remove_source(tag)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from api.errors import Gone
 from flows.options import LAYOUT
@@ -16,21 +16,55 @@ from infra.compute import get_store
 from infra.names import output_stem
 from speech.stored import read_json
 from stenoflow.errors import ArtifactMissing
-from stenoflow.types import Transcript
+from stenoflow.types import Segment, Transcript, Turn
+
+Named = TypeVar("Named", Segment, Turn)
 
 
-async def rendered(result: TranscribeResult, format_: str, options: Mapping[str, Any]) -> str:
-    """The transcript as the text of a file, laid out as the job's options say. Raises Gone when its artifact was collected."""
+async def rendered(
+    result: TranscribeResult, format_: str, options: Mapping[str, Any], corrected: Transcript | None = None
+) -> str:
+    """The transcript as the text of a file, laid out as the job's options say; of a revision where it is `corrected`.
+
+    Raises Gone when its artifact was collected.
+    """
     layout = {name: options[name] for name in sorted(LAYOUT) if options.get(name) is not None}
+    if corrected is not None:
+        return await asyncio.to_thread(_of_revision, result, corrected, format_, layout)
     return await _from_store(_rendered, result, format_, json.dumps(layout))
+
+
+def _of_revision(result: TranscribeResult, found: Transcript, format_: str, layout: Mapping[str, Any]) -> str:
+    from speech.formats import RenderOptions, render
+
+    found = found.model_copy(update={"warnings": result.warnings})
+    if format_ != "json":
+        found = _with_names(found)
+    return render(found, format_, RenderOptions(uri=output_stem(result.source_name), **layout))
+
+
+def _with_names(found: Transcript) -> Transcript:
+    """With the names that speakers were given in the place of their labels."""
+
+    def named(parts: tuple[Named, ...]) -> tuple[Named, ...]:
+        return tuple(
+            part.model_copy(update={"speaker": found.speaker_names.get(part.speaker or "", part.speaker)}) for part in parts
+        )
+
+    if not found.speaker_names:
+        return found
+    speakers = tuple(dict.fromkeys(found.speaker_names.get(label, label) for label in found.speakers))
+    return found.model_copy(
+        update={"segments": named(found.segments), "turns": named(found.turns), "speakers": speakers, "speaker_names": {}}
+    )
 
 
 async def transcript(result: TranscribeResult) -> Transcript:
     """The transcript itself. Raises Gone when its artifact was collected."""
     try:
-        return await asyncio.to_thread(_read, result.transcript)
+        return await asyncio.to_thread(read_transcript, result.transcript)
     except ArtifactMissing:
-        raise _expired() from None
+        raise expired() from None
 
 
 async def transcript_members(result: TranscribeResult) -> str:
@@ -49,14 +83,15 @@ async def _from_store(function: Callable[..., str], result: TranscribeResult, *a
     try:
         return await asyncio.to_thread(function, facts, *arguments)
     except ArtifactMissing:
-        raise _expired() from None
+        raise expired() from None
 
 
-def _expired() -> Gone:
+def expired() -> Gone:
     return Gone("The transcript has expired; submit the recording again.", code="result_expired")
 
 
-def _read(reference: ArtifactRef) -> Transcript:
+def read_transcript(reference: ArtifactRef) -> Transcript:
+    """Raises ArtifactMissing."""
     with get_store().local(reference) as path:
         return read_json(Transcript, path)
 
@@ -68,7 +103,9 @@ def _rendered(facts: str, format_: str, layout: str = "{}") -> str:
 
     known = json.loads(facts)
     # Those of the recording are not in the artifact, which several recordings of the same samples share.
-    found = _read(ArtifactRef.model_validate(known["transcript"])).model_copy(update={"warnings": tuple(known["warnings"])})
+    found = read_transcript(ArtifactRef.model_validate(known["transcript"])).model_copy(
+        update={"warnings": tuple(known["warnings"])}
+    )
     return render(found, format_, RenderOptions(uri=output_stem(known["source_name"]), **json.loads(layout)))
 
 

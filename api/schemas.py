@@ -11,6 +11,7 @@ from flows.doors import Door, model_at
 from flows.options import RedoFrom, TranscribeOptions
 from flows.request import TranscribeRequest
 from flows.webhooks import JobEnd
+from stenoflow.edits import Revision
 from stenoflow.jobs import WebhookDelivery, WebhookType
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
@@ -119,3 +120,5 @@ class Problem(BaseModel):
     instance: str = ""
     request_id: str = ""
     errors: list[RefusedField] | None = None
+    revision: int | None = Field(None, description="Of a transcript that was changed meanwhile: its latest revision.")
+    since: list[Revision] | None = Field(None, description="The revisions since the one that the edits were made on.")

@@ -87,6 +87,7 @@ def result_of(written: Written, log: Reports, seconds: float) -> TranscribeResul
     return TranscribeResult(
         source_name=written.recording.name,
         transcript=written.transcript,
+        audio=written.recording.audio,
         files=exported.files,
         language=exported.language,
         language_probability=exported.language_probability,

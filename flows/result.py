@@ -17,6 +17,8 @@ class TranscribeResult(Frozen):
 
     source_name: str
     transcript: ArtifactRef
+    audio: ArtifactRef | None = None
+    """The recording as every stage read it; None of results of release 0.1."""
     files: dict[str, str]
     """Format to path or URL, in the order asked for."""
     language: str

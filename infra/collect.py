@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
-from infra import usage
+from infra import edits, usage
 from infra.collected import Collected
 from infra.jobs import SHARDS
 from infra.on_modal import copies
@@ -159,7 +159,7 @@ class Collector:
         # Artifacts first: one that is written from now on is not among those that may go.
         artifacts = {file.path: file for file in self.store.files("artifacts")}
         records = [file.path.removeprefix("records/") for file in self.store.files("records")]
-        records = [name for name in records if "/" not in name or name.startswith(f"{SHARDS}/")]
+        records = [name for name in records if "/" not in name or name.startswith((f"{SHARDS}/", f"{edits.FOLDER}/"))]
         points_to = dict(zip(records, self._each(self.leads_to, records), strict=True))
         return Inventory(artifacts, points_to, self.uses({}))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 
-from infra import usage
+from infra import edits, usage, waveform
 from infra.collect import Collector, Inventory, Limits, Listed
 from infra.jobs import SHARDS
 from infra.settings import StenoSettings
@@ -34,6 +35,7 @@ def remove_run(store: Store, settings: StenoSettings, run: str) -> bool:
         lock.release()
     store.delete_record(f"{usage.USES}/{run}")
     store.delete_record(f"runs/{run}")
+    edits.remove_log(store, run)
     return True
 
 
@@ -41,7 +43,10 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     use = usage.read_use(store, run)
     if use is None:
         return
-    points_to = {record: collector.leads_to(record) for record in (*use.keys, *_shard_records(store, use))}
+    waveforms = [waveform.record_of(PurePosixPath(path).stem) for path in use.artifacts if path.startswith("artifacts/audio/")]
+    edited = f"{edits.FOLDER}/{run}"
+    records = (*use.keys, *_shard_records(store, use), *waveforms, edited)
+    points_to = {record: collector.leads_to(record) for record in records}
     paths = sorted({*use.artifacts, *(path for led in points_to.values() for path in led)})
     found = {path: StoredFile(path, 0, 0.0) for path in paths if store.exists(path)}
     inventory = Inventory(found, points_to, _without_claims(store, use, collector.uses({})))

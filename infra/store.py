@@ -115,6 +115,21 @@ class Store:
         """Where the file is: a path of this machine, or a URL."""
         return self.storage.address(path)
 
+    def audio_bytes(self, ref: ArtifactRef) -> int:
+        """How large the audio's file is. Raises ArtifactMissing."""
+        size = self._size(ref.path) if ref.in_place else None
+        if size is None:
+            raise _missing(ref)
+        return size
+
+    def read_part(self, ref: ArtifactRef, start: int, most: int) -> bytes:
+        """So many bytes of the artifact, from `start` on, unchecked: for those who listen. Raises ArtifactMissing."""
+        with storage_errors(f"reading the {ref.kind} artifact"):
+            try:
+                return self.storage.read(ref.path, most, start=start)
+            except FileNotFoundError:
+                raise _missing(ref) from None
+
     def keep(self, source: Path, path: str) -> str:
         """Keep the file at `source` under a name of one's own, whole or not at all; where it is then. Raises as `put`."""
         self._commit(source, path)

@@ -75,6 +75,7 @@ class TranscriptFile(TypedDict):
     word_segments: list[Word]
     turns: list[SpeakerTurn]
     speakers: list[str]
+    speaker_names: NotRequired[Annotated[dict[str, str], Field(description="By label, where names were given.")]]
     options: dict[str, Any]
     models: dict[str, Any]
     versions: dict[str, str]

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Timing = Literal["wav2vec2", "attention", "tokens", "interpolated"]
+Timing = Literal["wav2vec2", "attention", "tokens", "interpolated", "edited"]
 """What timed a word: an acoustic model, Whisper's cross-attention, the frames at which a transducer gave its tokens, or its
-neighbours."""
+neighbours; `edited` words, which a person wrote, share the time of those that they replaced."""
 SpeakerSource = Literal["overlap", "nearest"]
 
 
@@ -82,6 +82,11 @@ class Transcript(Frozen):
     word_segments: tuple[Word, ...]
     turns: tuple[Turn, ...] = ()
     speakers: tuple[str, ...] = ()
+    speaker_names: dict[str, str] = Field(
+        {},
+        description="Names that were given to speakers, by label. Left out where there are none.",
+        exclude_if=lambda value: not value,
+    )
     untranscribed: tuple[Stretch, ...] = Field(
         (),
         description="Where someone seems to speak for two seconds or more, but no words were recognized. Left out where there are none.",

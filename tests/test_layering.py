@@ -29,6 +29,7 @@ UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termi
 
 CONTRACT = {
     "speech.schema",
+    "speech.editing",
     "stenoflow.errors",
     "speech.stages",
     "speech.host",
@@ -40,7 +41,7 @@ CONTRACT = {
     "speech.stored",
 }
 """What of the engine is also there where it is not installed: types, names, rendering."""
-PUBLIC = {"stenoflow.errors", "stenoflow.isolated", "stenoflow.jobs", "stenoflow.types"}
+PUBLIC = {"stenoflow.edits", "stenoflow.errors", "stenoflow.isolated", "stenoflow.jobs", "stenoflow.types"}
 """What all rooms share with the programs of others."""
 
 MAY_IMPORT = {

@@ -14,6 +14,7 @@ from api.bodies import json_body
 from api.cursor import utc
 from api.dependencies import CurrentCaller, TheJobs
 from api.documents import RETRY, problems
+from api.editing import corrected_at, in_thread
 from api.errors import JobNotFound
 from api.events import events_of, is_over
 from api.limits import CountedStream
@@ -143,14 +144,24 @@ async def stream_job_events(
     "/transcribes/{job_id}.{format}",
     response_model=None,
     response_class=Response,
-    responses={**_FILE, **problems(404, 409, 410)},
+    responses={**_FILE, **problems(404, 409, 410, 422)},
 )
-async def get_transcript(job_id: str, format: FormatName, caller: CurrentCaller, jobs: TheJobs) -> Response:
-    """Get the transcript as a file, in any format."""
+async def get_transcript(
+    job_id: str,
+    format: FormatName,
+    caller: CurrentCaller,
+    jobs: TheJobs,
+    revision: Annotated[
+        int | None, Query(ge=0, description="0 is the transcript as computed; the latest revision by default.")
+    ] = None,
+) -> Response:
+    """Get the transcript as a file, in any format, with the corrections of a revision."""
     if format not in FORMATS:
         raise JobNotFound(f"There is no such format; use one of {', '.join(FORMATS)}.", code="unknown_format")
     run = await jobs.find(job_id, caller)
-    text = await rendered(await jobs.result(run), format, run.parameters.get("request") or {})
+    result = await jobs.result(run)
+    corrected = await in_thread(corrected_at, str(run.id), result, revision)
+    text = await rendered(result, format, run.parameters.get("request") or {}, corrected)
     headers = {"Content-Disposition": f'inline; filename="{run.id}.{format}"'}
     return Response(text, headers=headers, media_type=FORMATS[format].media_type)
 

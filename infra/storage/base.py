@@ -57,8 +57,8 @@ class Storage(Protocol):
     def get(self, path: str, target: Path, size: int | None = None) -> None:
         """Copy a file to `target`. Raises EOFError when it does not have `size` bytes, or as many as it is said to have."""
 
-    def read(self, path: str, most: int | None = None) -> bytes:
-        """Its bytes, or the first `most`."""
+    def read(self, path: str, most: int | None = None, *, start: int = 0) -> bytes:
+        """Its bytes from `start` on, all or the first `most`."""
 
     def size(self, path: str) -> int | None:
         """Its bytes; None when nothing is there."""

@@ -43,8 +43,9 @@ class Folder:
         if size is not None and target.stat().st_size != size:
             raise EOFError(path)
 
-    def read(self, path: str, most: int | None = None) -> bytes:
+    def read(self, path: str, most: int | None = None, *, start: int = 0) -> bytes:
         with Path(self.address(path)).open("rb") as file:
+            file.seek(start)
             return file.read(-1 if most is None else most)
 
     def size(self, path: str) -> int | None:

@@ -115,11 +115,11 @@ class Remote:
         if target.stat().st_size != announced:
             raise EOFError(path)
 
-    def read(self, path: str, most: int | None = None) -> bytes:
+    def read(self, path: str, most: int | None = None, *, start: int = 0) -> bytes:
         full = self._full(path)
-        if most is not None and int(self.fs.info(full)["size"]) > most:
-            return bytes(self.fs.cat_file(full, start=0, end=most))
-        return bytes(self.fs.cat_file(full))
+        if most is not None and int(self.fs.info(full)["size"]) > start + most:
+            return bytes(self.fs.cat_file(full, start=start, end=start + most))
+        return bytes(self.fs.cat_file(full, start=start or None))
 
     def size(self, path: str) -> int | None:
         try:

@@ -24,6 +24,7 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
         "duration": transcript.duration,
         "turns": [turn.model_dump() for turn in transcript.turns],
         "speakers": list(transcript.speakers),
+        "speaker_names": transcript.speaker_names or None,
         "untranscribed": [stretch.model_dump() for stretch in transcript.untranscribed] or None,
         "options": transcript.options,
         "models": {name: model.model_dump() for name, model in transcript.models.items()},

@@ -20,6 +20,7 @@ from stenoflow.client.options import Changes, ChunkOptions, Format, RetryFrom
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Send, Sleep, Step, Steps, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
+from stenoflow.edits import EditedSegment, EditResult, Operation, Peaks, Revisions
 from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary
 from stenoflow.types import Transcript
 
@@ -135,9 +136,9 @@ class AsyncStenoClient:
         """As `StenoClient.transcript`."""
         return await self._taken(self._core.transcript(job_id_of(job)))
 
-    async def text(self, job: JobRef, format: Format) -> str:
+    async def text(self, job: JobRef, format: Format, *, revision: int | None = None) -> str:
         """As `StenoClient.text`."""
-        return await self._taken(self._core.text(job_id_of(job), format))
+        return await self._taken(self._core.text(job_id_of(job), format, revision))
 
     async def save(
         self, job: JobRef, target: str | Path, formats: Sequence[Format] | None = None, *, name: str | None = None
@@ -145,6 +146,39 @@ class AsyncStenoClient:
         """As `StenoClient.save`."""
         kinds = None if formats is None else tuple(formats)
         return await self._taken(self._core.save(job_id_of(job), Path(target), kinds, name))
+
+    # -- corrections --------------------------------------------------------------------------------------------------
+
+    async def segments(self, job: JobRef, *, revision: int | None = None) -> AsyncIterator[EditedSegment]:
+        """As `StenoClient.segments`."""
+        first = 0
+        while True:
+            page = await self._taken(self._core.segments(job_id_of(job), first, 1000, revision))
+            for segment in page.segments:
+                yield segment
+            first, revision = first + len(page.segments), page.revision
+            if first >= page.total or not page.segments:
+                return
+
+    async def edit(self, job: JobRef, base: int, *operations: Operation) -> EditResult:
+        """As `StenoClient.edit`."""
+        return await self._taken(self._core.edit(job_id_of(job), base, operations))
+
+    async def revisions(self, job: JobRef) -> Revisions:
+        """As `StenoClient.revisions`."""
+        return await self._taken(self._core.revisions(job_id_of(job)))
+
+    async def difference(self, job: JobRef, revision: int, *, since: int = 0) -> EditResult:
+        """As `StenoClient.difference`."""
+        return await self._taken(self._core.difference(job_id_of(job), revision, since))
+
+    async def audio(self, job: JobRef) -> bytes:
+        """As `StenoClient.audio`."""
+        return await self._taken(self._core.audio(job_id_of(job)))
+
+    async def peaks(self, job: JobRef) -> Peaks:
+        """As `StenoClient.peaks`."""
+        return await self._taken(self._core.peaks(job_id_of(job)))
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from stenoflow.client.options import Changes, ChunkOptions, Format, RetryFrom
 from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Send, Sleep, Step, Steps, Work
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
+from stenoflow.edits import EditedSegment, EditResult, Operation, Peaks, Revisions
 from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary
 from stenoflow.types import Transcript
 
@@ -152,9 +153,9 @@ class StenoClient:
         """Return the transcript of a completed job. Raises JobConflict if the job has not completed."""
         return self._taken(self._core.transcript(job_id_of(job)))
 
-    def text(self, job: JobRef, format: Format) -> str:
-        """Return the transcript rendered in a format."""
-        return self._taken(self._core.text(job_id_of(job), format))
+    def text(self, job: JobRef, format: Format, *, revision: int | None = None) -> str:
+        """Return the transcript rendered in a format, with its corrections; `revision` 0 is the original."""
+        return self._taken(self._core.text(job_id_of(job), format, revision))
 
     def save(
         self, job: JobRef, target: str | Path, formats: Sequence[Format] | None = None, *, name: str | None = None
@@ -172,6 +173,47 @@ class StenoClient:
         """
         kinds = None if formats is None else tuple(formats)
         return self._taken(self._core.save(job_id_of(job), Path(target), kinds, name))
+
+    # -- corrections --------------------------------------------------------------------------------------------------
+
+    def segments(self, job: JobRef, *, revision: int | None = None) -> Iterator[EditedSegment]:
+        """Iterate over the segments of a revision, by default the latest, with the ids that corrections name them by."""
+        first = 0
+        while True:
+            page = self._taken(self._core.segments(job_id_of(job), first, 1000, revision))
+            yield from page.segments
+            first, revision = first + len(page.segments), page.revision
+            if first >= page.total or not page.segments:
+                return
+
+    def edit(self, job: JobRef, base: int, *operations: Operation) -> EditResult:
+        """Correct a transcript: make all operations as one new revision, and return what has changed.
+
+        Args:
+            job: A completed job.
+            base: The revision that the operations were made on; 0 is the transcript as computed.
+            operations: Classes of `stenoflow.edits`.
+
+        Raises:
+            JobConflict: The same words, segments or speakers were changed since.
+        """
+        return self._taken(self._core.edit(job_id_of(job), base, operations))
+
+    def revisions(self, job: JobRef) -> Revisions:
+        """Return the history of the corrections."""
+        return self._taken(self._core.revisions(job_id_of(job)))
+
+    def difference(self, job: JobRef, revision: int, *, since: int = 0) -> EditResult:
+        """Return what differs between two revisions, by default from the original."""
+        return self._taken(self._core.difference(job_id_of(job), revision, since))
+
+    def audio(self, job: JobRef) -> bytes:
+        """Return the recording as it was transcribed: FLAC, 16 kHz, one channel."""
+        return self._taken(self._core.audio(job_id_of(job)))
+
+    def peaks(self, job: JobRef) -> Peaks:
+        """Return the recording's waveform."""
+        return self._taken(self._core.peaks(job_id_of(job)))
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from stenoflow.client.errors import (
 )
 from stenoflow.client.steps import Call, Send, Sleep, Steps
 from stenoflow.client.uploads import Recording, address_of, encoded_chunk, upload_of
+from stenoflow.edits import EditResult, Edits, Operation, Peaks, Revisions, SegmentPage
 from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved
 from stenoflow.types import Transcript
 
@@ -141,12 +142,38 @@ class Core:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def text(self, job_id: str, format_: str) -> Steps[str]:
-        response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}"))
+    def text(self, job_id: str, format_: str, revision: int | None = None) -> Steps[str]:
+        response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}", params=_given({"revision": revision})))
         return response.text
 
     def transcript(self, job_id: str) -> Steps[Transcript]:
         return (yield from self._model(Call("GET", f"{path_of(job_id)}.json"), Transcript))
+
+    # -- corrections --------------------------------------------------------------------------------------------------
+
+    def segments(self, job_id: str, first: int, limit: int, revision: int | None) -> Steps[SegmentPage]:
+        params = _given({"first": first, "limit": limit, "revision": revision})
+        return (yield from self._model(Call("GET", f"{path_of(job_id)}/segments", params=params), SegmentPage))
+
+    def edit(self, job_id: str, base: int, operations: Sequence[Operation]) -> Steps[EditResult]:
+        body = Edits(base=base, operations=tuple(operations)).model_dump(mode="json")
+        # Made twice, a correction would be two.
+        call = Call("PATCH", f"{path_of(job_id)}/edits", json=body, repeatable=False)
+        return (yield from self._model(call, EditResult))
+
+    def revisions(self, job_id: str) -> Steps[Revisions]:
+        return (yield from self._model(Call("GET", f"{path_of(job_id)}/revisions"), Revisions))
+
+    def difference(self, job_id: str, revision: int, since: int) -> Steps[EditResult]:
+        call = Call("GET", f"{path_of(job_id)}/revisions/{revision}", params={"since": since})
+        return (yield from self._model(call, EditResult))
+
+    def audio(self, job_id: str) -> Steps[bytes]:
+        response = yield from self.answer(Call("GET", f"{path_of(job_id)}/audio"))
+        return response.content
+
+    def peaks(self, job_id: str) -> Steps[Peaks]:
+        return (yield from self._model(Call("GET", f"{path_of(job_id)}/peaks", timeout=300.0), Peaks))
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 

@@ -159,9 +159,12 @@ def of_response(response: httpx.Response) -> ClientError:
     status, reason = response.status_code, _text(problem.get("code"))
     kind = _BY_STATUS.get(status, ServiceBroken)
     if kind is JobNotFound:
-        kind = {"job_deleted": JobDeleted, "job_not_found": JobNotFound, "unknown_format": RequestRefused}.get(
-            reason, ServiceBroken
-        )
+        kind = {
+            "job_deleted": JobDeleted,
+            "job_not_found": JobNotFound,
+            "unknown_format": RequestRefused,
+            "unknown_revision": RequestRefused,
+        }.get(reason, ServiceBroken)
     fields = problem.get("errors")
     return kind(
         _text(problem.get("detail")) or _describe(response),

@@ -26,7 +26,7 @@ def test_every_operation_has_a_name_of_its_own_that_says_what_it_does(document: 
     names = {where: operation["operationId"] for where, operation in operations(document)}
     assert len(set(names.values())) == len(names)
     for name in names.values():
-        assert re.fullmatch(r"(get|list|submit|create|delete|retry|redeliver|stream)(_[a-z]+)+", name), name
+        assert re.fullmatch(r"(get|list|submit|create|edit|compare|delete|retry|redeliver|stream)(_[a-z]+)+", name), name
     assert names["post /transcribes"] == "submit_job" and names["get /transcribes/{job_id}"] == "get_job"
 
 

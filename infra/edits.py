@@ -1,0 +1,75 @@
+"""Corrections of a job's transcript as the store keeps them: `records/edits/<run>`, one record per job, to which revisions are added.
+
+The record names the artifact of the transcript that was corrected, and goes with it: what removes a transcript removes what
+people made of it. Writers take a lock, so that several processes may serve the same store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+from infra.store import Store
+from speech.stored import parsed
+from stenoflow.edits import Operation
+from stenoflow.errors import TransientError
+from stenoflow.types import Frozen
+
+FOLDER = "edits"
+_PATIENCE = 10.0
+_PAUSE = 0.05
+
+
+class Entry(Frozen):
+    """A revision."""
+
+    at: datetime
+    by: str
+    operations: tuple[Operation, ...]
+
+
+class EditLog(Frozen):
+    """All revisions of one transcript, oldest first."""
+
+    transcript: str
+    """Path of the artifact that was corrected."""
+    entries: tuple[Entry, ...] = ()
+
+    def until(self, revision: int) -> EditLog:
+        return self.model_copy(update={"entries": self.entries[:revision]})
+
+
+def read_log(store: Store, run: str, transcript: str) -> EditLog:
+    """The corrections of the run's transcript; none where another one was corrected."""
+    content = store.read_record(f"{FOLDER}/{run}")
+    try:
+        found = parsed(EditLog, content) if content else None
+    except ValueError as error:
+        raise TransientError(
+            "The corrections of this transcript are damaged in the store, or of a later version; nothing was changed."
+        ) from error
+    return found if found is not None and found.transcript == transcript else EditLog(transcript=transcript)
+
+
+def write_log(store: Store, run: str, log: EditLog) -> None:
+    store.write_record(f"{FOLDER}/{run}", log.model_dump_json().encode())
+
+
+def remove_log(store: Store, run: str) -> None:
+    store.delete_record(f"{FOLDER}/{run}")
+
+
+@contextlib.contextmanager
+def changing(store: Store, run: str) -> Iterator[None]:
+    """Keep others from changing the run's corrections inside the block. Raises TransientError when another keeps us from it."""
+    end = time.monotonic() + _PATIENCE
+    while (lock := store.locks.try_acquire(f"edits-{run}")) is None:
+        if time.monotonic() > end:
+            raise TransientError("Someone else is changing this transcript; try again in a moment.")
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        lock.release()
