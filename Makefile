@@ -15,7 +15,7 @@ TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo test test-fast test-prefect test-matrix mutants bench docs screenshots options lint lock clean
+.PHONY: help demo page test test-fast test-prefect test-matrix mutants bench docs screenshots options lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,15 @@ help: ## List the targets
 	@echo $$(($$(date +%s) - $(BEGAN))) > .venv/set-up-seconds
 	@touch $@
 
+# The page's bundle, with a Node of our own where the machine has none.
+PAGE := api/web/build/page.js
+
+page: $(PAGE) ## Build the page that the REST service serves
+
+$(PAGE): $(wildcard api/web/src/*) api/web/package.json api/web/package-lock.json requirements/node.txt | .venv/uv.stamp
+	@command -v npm >/dev/null || $(UV_INSTALL) --require-hashes -r requirements/node.txt
+	@cd api/web && PATH="$$PATH:$(CURDIR)/$(BIN)" && npm ci --silent --no-audit --no-fund --ignore-scripts && npm run --silent build
+
 .venv/dev.stamp: .venv/cpu.stamp requirements/dev.txt
 	@$(UV_INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
@@ -53,7 +62,7 @@ help: ## List the targets
 	@$(UV_INSTALL) --require-hashes --build-constraints requirements/tcpwer.txt -r requirements/tcpwer.txt
 	@touch $@
 
-.venv/screenshots.stamp: .venv/dev.stamp requirements/screenshots.txt
+.venv/browser.stamp: .venv/dev.stamp requirements/screenshots.txt
 	@$(UV_INSTALL) --require-hashes -r requirements/screenshots.txt
 	@touch $@
 
@@ -65,13 +74,13 @@ help: ## List the targets
 		> $$(.venv/prefect-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/rest.pth
 	@touch $@
 
-demo: .venv/cpu.stamp ## Transcribe a real two-speaker phone conversation, with speakers
+demo: .venv/cpu.stamp $(PAGE) ## Transcribe a real two-speaker phone conversation, with speakers
 	@$(BIN)/python -m bench.demo
 
-test: .venv/dev.stamp lint ## Everything: lint, types, all tests
+test: .venv/browser.stamp $(PAGE) lint ## Everything: lint, types, all tests
 	$(BIN)/python -m pytest $(TWO_AT_ONCE)
 
-test-fast: .venv/dev.stamp ## The tests that take seconds
+test-fast: .venv/dev.stamp $(PAGE) ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE)
 
 test-prefect: .venv/prefect-lowest.stamp .venv/prefect-highest.stamp ## What leans on Prefect, and the fast tests, on its lowest and highest version
@@ -97,7 +106,7 @@ bench: .venv/voices.stamp .venv/tcpwer.stamp ## Print accuracy, speed and memory
 docs: .venv/docs.stamp ## Build the documentation site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-screenshots: .venv/screenshots.stamp ## Take the guides' pictures of Prefect's pages (needs Chromium)
+screenshots: .venv/browser.stamp $(PAGE) ## Take the guides' pictures of Prefect's pages and ours (needs Chromium)
 	$(BIN)/python -m bench.screenshots
 
 options: .venv/dev.stamp ## Write what derives from the options and settings: the client's types, docs/settings.md
@@ -118,6 +127,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) pyproject.toml --extra gpu --extra parakeet --group dev -c requirements/gpu.txt -o requirements/dev.txt
 	$(LOCK) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 	$(LOCK) requirements/tcpwer.in -c requirements/dev.txt -o requirements/tcpwer.txt
+	$(LOCK) requirements/node.in -o requirements/node.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
 	$(LOCK) --no-deps requirements/prefect-lowest.in -o requirements/prefect-lowest.txt
 	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt

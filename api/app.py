@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from api import docs_page, documents, observe, problems, webhooks
+from api import docs_page, documents, observe, problems, web, webhooks
 from api.jobs import Jobs
 from api.openai import routes as openai
 from api.routes import jobs, revisions, submit
@@ -51,7 +51,7 @@ def create_app(settings: StenoSettings | None = None, *, any_host: bool = False)
     )
     app.state.settings = settings
     problems.install(app)
-    for router in (submit.router, revisions.router, jobs.router, webhooks.router, openai.router):
+    for router in (submit.router, revisions.router, jobs.router, webhooks.router, openai.router, web.router):
         app.include_router(router)
     observe.instrument(app, None if any_host else host_names(settings.api.host, settings.api.allowed_hosts))
     webhooks.describe(app)

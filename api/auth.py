@@ -1,4 +1,4 @@
-"""Authentication: a bearer key, or none on this machine if no key was ever created.
+"""Authentication: a bearer key, a browser's sign-in with one, or none on this machine if no key was ever created.
 
 Remote callers need a key for every request. A request is remote by the address that the service is bound to, the
 socket's own and its peer's, the name that was asked for, and the headers that proxies leave.
@@ -15,9 +15,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from api import session
 from api.errors import Unauthenticated
 from api.keyring import KeyRing
-from api.keys import KeyLimits, all_keys
+from api.keys import ApiKey, KeyLimits, all_keys
 from api.openai import envelope
 from infra.compute import get_store
 from infra.listening import is_loopback
@@ -64,10 +65,12 @@ ANYBODY = Caller(SERVICE, "anybody", metrics=True)
 async def caller(request: Request, _: Annotated[object, Depends(_declared)] = None) -> Caller:
     """The caller, by `Authorization: Bearer …`. Raises Unauthenticated, and the store's errors."""
     settings: StenoSettings = getattr(request.app.state, "settings", None) or get_settings()
-    ring = _keyring(request, settings)
+    ring = keyring(request, settings)
     given = request.headers.getlist("authorization")
     if not given and not await keys_required(request, settings, ring):
         found = ANYBODY
+    elif not given and (signed_in := await session.key_of(request, ring)) is not None:
+        found = _of_key(signed_in)
     else:
         try:
             found = await _by_key(given, ring)
@@ -121,10 +124,14 @@ async def _by_key(given: list[str], ring: KeyRing) -> Caller:
     key = await ring.find(token.strip())
     if key is None:
         raise Unauthenticated("This API key is unknown, expired or revoked.")
+    return _of_key(key)
+
+
+def _of_key(key: ApiKey) -> Caller:
     return Caller(key.id, key.name, key.limits, key.owned_by, key.metrics)
 
 
-def _keyring(request: Request, settings: StenoSettings) -> KeyRing:
+def keyring(request: Request, settings: StenoSettings) -> KeyRing:
     """The application's own, opened at its first request."""
     state = request.app.state
     if not hasattr(state, "keyring"):

@@ -63,6 +63,15 @@ class KeyRing:
         self._note(key)
         return key
 
+    async def by_id(self, key_id: str) -> ApiKey | None:
+        """The key of that id, unless it is unknown, has expired or was revoked. Proves nothing about who asks."""
+        await self._refresh()
+        key = self._keys.get(key_id)
+        if key is None or not key.active:
+            return None
+        self._note(key)
+        return key
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def _refresh(self) -> None:

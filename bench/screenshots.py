@@ -1,4 +1,4 @@
-"""`make screenshots`: Prefect's pages as an operator sees them, taken with a real browser from a real `steno up` that asks for its password.
+"""`make screenshots`: Prefect's pages as an operator sees them, and ours, taken with a real browser from a real `steno up` that asks for its password.
 
 Real runs of the real models on the phone conversation inside pyannote.audio. The failed diarization is failed on purpose,
 by a compute backend (`failing`, below) that refuses to cluster while a file is there. Needs Chromium (Debian: `chromium`).
@@ -59,13 +59,15 @@ def failing(settings: StenoSettings) -> FailingCompute:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=TARGET, help="Folder for the pictures.")
+    parser.add_argument("--page", action="store_true", help="Take the pictures of our own page alone.")
     parser.add_argument("--models-dir", default=".cache/models", help="Joined and converted weights, kept between runs.")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="screenshots-") as folder:
         home = Path(folder)
         with Up(home, Path(options.models_dir).absolute()) as up, browser() as page:
-            Gallery(up, page, options.output, home).take_all()
+            gallery = Gallery(up, page, options.output, home)
+            gallery.own_page() if options.page else gallery.take_all()
     return 0
 
 
@@ -75,6 +77,8 @@ class Up:
     def __init__(self, home: Path, models: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.page_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.url, self.home = f"http://127.0.0.1:{port}", home
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STENO_", "PREFECT_"))}
         env = inherited | {
@@ -85,6 +89,7 @@ class Up:
             "STENO_OFFLINE": "1",
             "STENO_COMPUTE__BACKEND": "bench.screenshots:failing",
             "STENO_DEPLOY__AUTH": "true",
+            "STENO_API__PORT": self.page_url.rpartition(":")[2],
             "STENO_REPORT__PREVIEW_WORDS": "60",
             "STENO_DEPLOY__NIGHTLY_SOURCE": str(home / "recordings"),
             FAILURE: str(home / "fail"),
@@ -157,6 +162,7 @@ class Gallery:
         self.home = home
 
     def take_all(self) -> None:
+        self.own_page()
         recordings = self.home / "recordings"
         recordings.mkdir()
         conversation = recordings / "conversation.wav"
@@ -173,6 +179,34 @@ class Gallery:
         self.picture("report-dark", report, "Beginning", height=640)
         self.failed(conversation)
         self.batch(recordings, conversation)
+
+    def own_page(self) -> None:
+        """A conversation whose speakers have names, in light, in dark and on a phone."""
+        with httpx.Client(base_url=self.up.page_url, trust_env=False, timeout=300) as client:
+            with sample_recording().open("rb") as file:
+                form = {"model": "tiny.en", "diarize": "true", "name": "Two friends on the phone"}
+                job = client.post("/transcribes?wait=60", files={"file": file}, data=form).raise_for_status().json()["job_id"]
+            while (state := client.get(f"/transcribes/{job}?wait=30").json())["status"] != "completed":
+                assert state["status"] in ("queued", "downloading", "processing"), state
+            names = [{"op": "name", "speaker": f"SPEAKER_0{i}", "name": name} for i, name in enumerate(("Sheila", "Diane"))]
+            client.patch(f"/transcribes/{job}/edits", json={"base": 0, "operations": names}).raise_for_status()
+        phone = {"width": 390, "height": 800}
+        for name, path, scheme, size in (
+            ("page", f"/jobs/{job}", "light", SIZE),
+            ("page-dark", f"/jobs/{job}", "dark", SIZE),
+            ("page-phone", f"/jobs/{job}", "light", phone),
+            ("page-start", "/", "light", SIZE),
+        ):
+            self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            self.page.set_viewport_size(size)  # type: ignore[arg-type]
+            self.page.goto(f"{self.up.page_url}{path}", wait_until="networkidle")
+            if path != "/":
+                self.page.get_by_text("Chicago").first.click()
+                self.page.get_by_role("button", name="Pause", exact=True).click()
+            self.page.wait_for_timeout(500)
+            self.page.screenshot(path=self.output / f"{name}.png")
+        self.page.emulate_media(color_scheme="dark")
+        self.page.set_viewport_size(SIZE)  # type: ignore[arg-type]
 
     def log_in(self) -> None:
         """With the password that `steno up` made, as its guide says."""

@@ -21,8 +21,10 @@ from deployments.supervisor import Supervisor
 from deployments.welcome import Served, reachable, welcome
 from flows.local_server import running
 from flows.local_server.server import START_TIMEOUT
+from infra.api_settings import ApiSettings
+from infra.listening import is_loopback, listen
 from infra.settings import StenoSettings
-from stenoflow.errors import InvalidOption
+from stenoflow.errors import InvalidOption, PortTaken
 
 LOG_BYTES = 20 * 2**20
 """Bytes above which the log of the last start is rotated, replacing the one before."""
@@ -41,6 +43,18 @@ class Plan:
     verbose: bool
     api: bool = False
     """Whether the REST API is served as well."""
+
+
+def can_serve_page(api: ApiSettings, say: Callable[[str], None]) -> bool:
+    """Whether the page can be served without being asked for: to this machine, and on a port that is free."""
+    if not is_loopback(api.host):
+        return False
+    try:
+        listen(api.host, api.port).close()
+    except PortTaken:
+        say(f"The page is not served: port {api.port} is taken (STENO_API__PORT chooses another).")
+        return False
+    return True
 
 
 def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:

@@ -28,6 +28,8 @@ class Served:
 
 def welcome(served: Served) -> str:
     lines = []
+    if served.api:
+        lines.append(f"The page:     http://{reachable(served.api.host)}:{served.api.port}")
     if served.prefect:
         lines += [f"Prefect's UI: {served.prefect.removesuffix('/api')}", f"Its API:      {served.prefect}", _callers(served)]
     if served.transcripts:

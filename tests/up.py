@@ -40,6 +40,9 @@ class Up:
             "PYTHONPATH": str(ROOT),
         }
         env |= variables
+        # The page's port is one for all of this machine.
+        asked = {"--api", "--no-server", "--no-worker"} & set(arguments) or "STENO_API__PORT" in variables
+        arguments = arguments if asked else (*arguments, "--no-api")
         with self.output.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "stenoflow.cli.main", "up", "--port", str(self.port), *arguments],

@@ -47,7 +47,11 @@ def deploy(as_json: bool, debug: bool) -> None:
 )
 @click.option("--no-server", is_flag=True, help="Start only a worker, for the server at PREFECT_API_URL.")
 @click.option("--no-worker", is_flag=True, help="Start only the server; workers run elsewhere.")
-@click.option("--api", is_flag=True, help="Also serve the REST API, on STENO_API__HOST and STENO_API__PORT.")
+@click.option(
+    "--api/--no-api",
+    default=None,
+    help="Serve the page and the REST API, on STENO_API__HOST and STENO_API__PORT. By default where server and worker are started.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Show the logs of server and worker here instead of writing them to files.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def up(
@@ -57,15 +61,14 @@ def up(
     database_url: str | None,
     no_server: bool,
     no_worker: bool,
-    api: bool,
+    api: bool | None,
     verbose: bool,
     debug: bool,
 ) -> None:
-    """Start Prefect's server and UI, a worker, the deployments and the automations on this machine.
+    """Start Prefect's server and UI, a worker, the page, the deployments and the automations on this machine.
 
     \b
-    steno up                                     server, UI and worker
-    steno up --api                               and the REST API
+    steno up                                     server, UI, worker, and the page
     steno up --no-worker --host 0.0.0.0          the server, for workers elsewhere
     PREFECT_API_URL=http://SERVER:4200/api PREFECT_API_AUTH_STRING=... steno up --no-server     a worker there
     """
@@ -73,11 +76,13 @@ def up(
         raise click.UsageError("--no-server and --no-worker leave nothing to start.")
     from pydantic import SecretStr
 
-    from deployments.up import Plan, print_line
+    from deployments.up import Plan, can_serve_page, print_line
     from deployments.up import up as run
     from infra.settings import get_settings
 
     settings = get_settings()
+    if api is None:
+        api = not no_server and not no_worker and can_serve_page(settings.api, print_line)
     if database_url:  # for the server alone: neither the worker nor its runs need the password
         kept = settings.deploy.model_copy(update={"database_url": SecretStr(database_url)})
         settings = settings.model_copy(update={"deploy": kept})
