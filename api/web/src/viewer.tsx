@@ -55,6 +55,7 @@ export function Viewer({ job }: { job: string }) {
   };
   const saver = useMemo(() => new Saver(job, () => now.current.state.revision, apply, async (operations, detail) => {
     await load();
+    setEditing(null);
     const lost = operations.filter((operation) => operation.op === "text" && !now.current.segments.some((one) => one.id === operation.segment && one.text === operation.text));
     if (lost.length || operations.some((operation) => operation.op !== "text"))
       setConflicts((all) => [...all, { text: lost.map((operation) => String(operation.text)).join("\n"), detail }]);
