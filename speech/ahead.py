@@ -41,6 +41,21 @@ def load_speech(
         load(resolved, runtime)
 
 
+def load_aligner(model: str, language: str, runtime: RuntimeOptions, *, host: Host) -> None:
+    """What times the words of that ASR model in the language, where `auto` stands for a model of its own. Raises as `resolve_align` and
+    `speech.align.load` do."""
+    from speech.align import load
+    from speech.models import resolve_align, resolve_asr
+    from speech.registry import ATTENTION
+    from speech.schema import AsrResult
+
+    where = {"models_dir": runtime.models_path, "offline": runtime.offline, "host": host}
+    text = resolve_asr(model, language, **where)
+    aligner = resolve_align("auto", language, text, **where)
+    if aligner.kind != ATTENTION:
+        load(aligner, AsrResult(language=language, segments=(), model=text.info), runtime)
+
+
 def load_voices(
     runtime: RuntimeOptions, *, host: Host | None = None, model: str = "auto", embedding: bool = True, download: bool = True
 ) -> None:

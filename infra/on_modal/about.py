@@ -1,15 +1,18 @@
-"""What is known of the deployed app before one of its containers is started: its code, and which gated models it can fetch.
+"""What is known of the deployed app before one of its containers is started: its code, which gated models it can fetch, and
+for which languages it was warmed.
 
-`steno modal deploy` notes it, and so does each container that loads models, by its own token. Synchronous; never raises.
+`steno modal deploy` notes it, and so does each container that loads models, by its own token; `steno modal warm` the languages.
+Synchronous; never raises.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.on_modal.contract import ABOUT, About, calls_name, code_fingerprint
+from infra.on_modal.contract import ABOUT, WARMED, About, calls_name, code_fingerprint
 from infra.settings import ModalSettings
 from speech.stored import parsed
 
@@ -30,6 +33,20 @@ def write(settings: ModalSettings, models_dir: Path, *, token: bool) -> None:
     with contextlib.suppress(Exception):
         about = About(code=code_fingerprint(), token=token, gated=gated_models(models_dir) if token else ())
         _notes(settings).update({ABOUT: about.model_dump_json()})
+
+
+def expect(settings: ModalSettings, languages: Sequence[str]) -> None:
+    """Note whose aligners containers load before their first call. Without any, those noted before stay."""
+    if languages:
+        with contextlib.suppress(Exception):
+            _notes(settings).update({WARMED: list(languages)})
+
+
+def expected(settings: ModalSettings) -> tuple[str, ...]:
+    """The languages noted; none where Modal cannot be asked."""
+    with contextlib.suppress(Exception):
+        return tuple(_notes(settings).get(WARMED, ()))
+    return ()
 
 
 def gated_models(models_dir: Path) -> tuple[str, ...]:

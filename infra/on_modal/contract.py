@@ -67,6 +67,10 @@ ABOUT = "about"
 """Where the app's own facts are noted."""
 
 
+WARMED = "warmed"
+"""Where the languages are noted that `steno modal warm` was last given."""
+
+
 class About(Frozen):
     """What a deployed app says of itself before a container of its is started."""
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from infra.compute import runtime_of
@@ -26,8 +27,14 @@ def import_libraries() -> None:
 
 
 def load_speech() -> None:
-    """The ASR model that the settings name. If it is unavailable, the call that needs it reports so."""
-    _load(lambda: ahead.load_speech(get_settings().model, runtime_here(), host=host_here()))
+    """The ASR model that the settings name, and what times its words in the languages that `warm` was given. What is unavailable
+    is reported by the call that needs it."""
+    settings = get_settings()
+    runtime, host = runtime_here(), host_here()
+    _load(
+        lambda: ahead.load_speech(settings.model, runtime, host=host),
+        *(partial(ahead.load_aligner, settings.model, each, runtime, host=host) for each in about.expected(settings.modal)),
+    )
 
 
 def load_voices() -> None:
@@ -35,10 +42,11 @@ def load_voices() -> None:
     _load(lambda: ahead.load_voices(runtime_here(), host=host_here()))
 
 
-def _load(load: Callable[[], None]) -> None:
+def _load(*loads: Callable[[], None]) -> None:
     """A container starts all the same: the call that needs what is missing reports it, and Modal would start it again for ever."""
-    with contextlib.suppress(StenoError):
-        load()
+    for load in loads:
+        with contextlib.suppress(StenoError):
+            load()
     threading.Thread(target=_tell_others, daemon=True).start()  # no call waits for that
 
 
@@ -91,6 +99,7 @@ def warm(models: list[str], languages: list[str]) -> list[dict[str, Any]]:
     for language in languages:
         bring(f"alignment {language}", lambda language=language: aligner(language))
     note_access()
+    about.expect(settings.modal, languages)
     commit()
     return rows
 
