@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speech.schema import AsrResult, RuntimeOptions
+from speech.schema import AsrResult, Diarization, RuntimeOptions
 from speech.stages import STAGES, StageName, run_stage
 
 HOUR = 3600.0
@@ -101,6 +101,7 @@ def measure(
     again = _reclustered(files, runtime, folder, info.duration)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     text = AsrResult.model_validate_json(files[STAGES["asr"].output].read_bytes())
+    turns = Diarization.model_validate_json(files[STAGES["cluster"].output].read_bytes()).turns
     return {
         "duration": info.duration,
         "device": facts["asr"]["device"],
@@ -110,6 +111,7 @@ def measure(
         "again": again,
         "peak_bytes": peak,
         "text": " ".join(segment.text for segment in text.segments),
+        "turns": [(turn.speaker, turn.start, turn.end) for turn in turns],
     }
 
 

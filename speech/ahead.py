@@ -49,9 +49,9 @@ def load_aligner(model: str, language: str, runtime: RuntimeOptions, *, host: Ho
     from speech.registry import ATTENTION
     from speech.schema import AsrResult
 
-    where = {"models_dir": runtime.models_path, "offline": runtime.offline, "host": host}
-    text = resolve_asr(model, language, **where)
-    aligner = resolve_align("auto", language, text, **where)
+    folder, offline = runtime.models_path, runtime.offline
+    text = resolve_asr(model, language, models_dir=folder, offline=offline, host=host)
+    aligner = resolve_align("auto", language, text, models_dir=folder, offline=offline, host=host)
     if aligner.kind != ATTENTION:
         load(aligner, AsrResult(language=language, segments=(), model=text.info), runtime)
 
