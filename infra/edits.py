@@ -1,4 +1,4 @@
-"""Corrections of a job's transcript as the store keeps them: `records/edits/<run>`, one record per job, to which revisions are added.
+"""Corrections of a job's transcript as the store keeps them: `records/edits/<run>.<transcript>`, a record to which revisions are added.
 
 The record names the artifact of the transcript that was corrected, and goes with it: what removes a transcript removes what
 people made of it. Writers take a lock, so that several processes may serve the same store.
@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import PurePosixPath
 
 from infra.store import Store
 from speech.stored import parsed
@@ -42,23 +43,29 @@ class EditLog(Frozen):
 
 
 def read_log(store: Store, run: str, transcript: str) -> EditLog:
-    """The corrections of the run's transcript; none where another one was corrected."""
-    content = store.read_record(f"{FOLDER}/{run}")
+    """The corrections of the run's transcript; those of one that a retry replaced stay as they are, under their own name."""
+    content = store.read_record(_name(run, transcript))
     try:
         found = parsed(EditLog, content) if content else None
     except ValueError as error:
         raise TransientError(
             "The corrections of this transcript are damaged in the store, or of a later version; nothing was changed."
         ) from error
-    return found if found is not None and found.transcript == transcript else EditLog(transcript=transcript)
+    return found or EditLog(transcript=transcript)
 
 
 def write_log(store: Store, run: str, log: EditLog) -> None:
-    store.write_record(f"{FOLDER}/{run}", log.model_dump_json().encode())
+    store.write_record(_name(run, log.transcript), log.model_dump_json().encode())
 
 
-def remove_log(store: Store, run: str) -> None:
-    store.delete_record(f"{FOLDER}/{run}")
+def records_of(store: Store, run: str) -> list[str]:
+    """The names of the run's records."""
+    found = (file.path.removeprefix("records/") for file in store.files(f"records/{FOLDER}"))
+    return [name for name in found if name.startswith(f"{FOLDER}/{run}.")]
+
+
+def _name(run: str, transcript: str) -> str:
+    return f"{FOLDER}/{run}.{PurePosixPath(transcript).stem[:16]}"
 
 
 @contextlib.contextmanager

@@ -35,7 +35,8 @@ def remove_run(store: Store, settings: StenoSettings, run: str) -> bool:
         lock.release()
     store.delete_record(f"{usage.USES}/{run}")
     store.delete_record(f"runs/{run}")
-    edits.remove_log(store, run)
+    for name in edits.records_of(store, run):
+        store.delete_record(name)
     return True
 
 
@@ -44,8 +45,7 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     if use is None:
         return
     waveforms = [waveform.record_of(PurePosixPath(path).stem) for path in use.artifacts if path.startswith("artifacts/audio/")]
-    edited = f"{edits.FOLDER}/{run}"
-    records = (*use.keys, *_shard_records(store, use), *waveforms, edited)
+    records = (*use.keys, *_shard_records(store, use), *waveforms, *edits.records_of(store, run))
     points_to = {record: collector.leads_to(record) for record in records}
     paths = sorted({*use.artifacts, *(path for led in points_to.values() for path in led)})
     found = {path: StoredFile(path, 0, 0.0) for path in paths if store.exists(path)}

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +19,8 @@ REQUIRED = "STENO_TEST_BROWSER"
 """Set where a missing browser is a failure, as in `.ci/run`."""
 
 needs_browser = pytest.mark.skipif(
-    CHROMIUM is None and REQUIRED not in os.environ,
-    reason="The page is tested with Chromium, which this machine lacks (Debian: apt-get install chromium).",
+    (CHROMIUM is None or find_spec("playwright") is None) and REQUIRED not in os.environ,
+    reason="The page is tested with Chromium (Debian: apt-get install chromium) and Playwright (`make test` installs it).",
 )
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,7 +23,8 @@ import pytest
 from deployments import processes, supervisor
 from deployments.processes import Child, listen
 from deployments.supervisor import Supervisor
-from deployments.up import database_url, server_environment
+from deployments.up import can_serve_page, database_url, server_environment
+from infra.api_settings import ApiSettings
 from infra.settings import StenoSettings
 from stenoflow.errors import InvalidOption, PortTaken, ProcessKeepsEnding
 from tests.cli.test_cli import steno
@@ -275,3 +277,13 @@ def test_the_worker_starts_with_the_python_it_runs_on(tmp_path: Path) -> None:
     started = processes.worker("pool", "name", 3, {}, tmp_path / "log")
     assert started._command[:2] == [sys.executable, "-P"]
     assert started._command[-4:] == ["deployments.worker", "pool", "name", "3"]
+
+
+def test_the_page_is_served_unasked_only_to_this_machine_and_where_its_port_is_free() -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert not can_serve_page(ApiSettings(port=port), said.append)
+    assert said == [f"The page is not served: port {port} is taken (STENO_API__PORT chooses another)."]
+    assert can_serve_page(ApiSettings(port=port), said.append)
+    assert not can_serve_page(ApiSettings(host="0.0.0.0", port=port), said.append)
