@@ -113,7 +113,7 @@ STAGES: dict[str, StageSpec] = {
         divisible=True,
     ),
     "embed": StageSpec(
-        version=2,
+        version=3,
         inputs=("audio", "segmentation"),
         output="embeddings",
         params=EmbedParams,
@@ -124,7 +124,7 @@ STAGES: dict[str, StageSpec] = {
         suffix=".npz",
     ),
     "cluster": StageSpec(
-        version=3,
+        version=4,
         inputs=("segmentation", "embeddings"),
         output="diarization",
         params=ClusterParams,

@@ -316,7 +316,7 @@ def _speakers(
     if not params.diarize or not segmentation.activity.any():
         return None, session
     limits = ClusterParams(num_speakers=params.num_speakers, min_speakers=params.min_speakers, max_speakers=params.max_speakers)
-    vectors = embed(recording, segmentation, load_embedder(model, runtime.models_path, runtime), _ignore)
+    vectors, _ = embed(recording, segmentation, load_embedder(model, runtime.models_path, runtime), _ignore)
     labels, voices = recognised(segmentation, vectors, session.voices, window.border - window.begin, limits)
     turns, exclusive = labelled_turns(segmentation, labels, len(voices), limits)
     found = Diarization(

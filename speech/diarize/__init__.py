@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech.audio import Recording
-from speech.diarize.clustering import cluster
+from speech.diarize.clustering import Votes, cluster
 from speech.diarize.embedding import Embeddings
 from speech.diarize.networks import diarization_weights
+from speech.diarize.pieces import NO_PIECES, Pieces
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_diarization
 from speech.registry import Resolved
@@ -54,7 +55,13 @@ _BLOCK = 1 << 14
 """Frames worked on at once, about five minutes: ten hours and sixty clusters took 2.4 GB when they were all."""
 
 
-def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: ClusterParams, plda: Path | None) -> Diarization:
+def diarize(
+    segmentation: Segmentation,
+    vectors: NDArray[np.float32],
+    params: ClusterParams,
+    plda: Path | None,
+    pieces: Pieces = NO_PIECES,
+) -> Diarization:
     """Turns of named speakers, `SPEAKER_00` being who speaks first.
 
     `turns` may overlap where several speak at once; `exclusive_turns` never do.
@@ -63,8 +70,9 @@ def diarize(segmentation: Segmentation, vectors: NDArray[np.float32], params: Cl
         return Diarization(
             turns=(), exclusive_turns=(), speakers=(), warnings=("No speech was found, so there are no speakers.",)
         )
-    clusters = cluster(segmentation.activity, vectors, params, plda)
-    turns, exclusive = labelled_turns(segmentation, clusters.labels, len(clusters.centroids), params, clusters.confidence)
+    clusters = cluster(segmentation.activity, vectors, params, plda, pieces)
+    found = clusters.labels, len(clusters.centroids), params, clusters.confidence, clusters.votes
+    turns, exclusive = labelled_turns(segmentation, *found)
     return _diarization(turns, exclusive, clusters.centroids, params)
 
 
@@ -108,20 +116,27 @@ def labelled_turns(
     clusters: int,
     params: ClusterParams,
     confidence: NDArray[np.float32] | None = None,
+    votes: Votes | None = None,
 ) -> tuple[list[tuple[float, float, int]], list[tuple[float, float, int]]]:
     """(start, end, cluster) of every turn, and of those of the likelier speaker only.
 
-    `labels` is (chunks, speakers), and so is `confidence`: how much each chunk's word counts, all alike by default.
+    `labels` is (chunks, speakers), and so is `confidence`: how much each chunk's word counts, all alike by default. `votes`
+    are the pieces'.
     """
     if confidence is None:
         confidence = np.ones(labels.shape, dtype=np.float32)
     most = params.num_speakers or params.max_speakers or None
-    active, exclusive = _active(segmentation, labels, clusters, confidence, most)
+    active, exclusive = _active(segmentation, labels, clusters, confidence, most, votes)
     return _turns(segmentation, active), _turns(segmentation, exclusive, exclusive=True)
 
 
 def _active(
-    segmentation: Segmentation, labels: NDArray[np.int64], clusters: int, confidence: NDArray[np.float32], most: int | None
+    segmentation: Segmentation,
+    labels: NDArray[np.int64],
+    clusters: int,
+    confidence: NDArray[np.float32],
+    most: int | None,
+    votes: Votes | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(frames, clusters) in the recording's frames: who is active, and who alone is where only one may be.
 
@@ -135,6 +150,8 @@ def _active(
     for first in range(0, total, _BLOCK):
         block = slice(first, min(first + _BLOCK, total))
         support, count = _frame_support(segmentation, labels, clusters, confidence, block)
+        if votes is not None:
+            _count_votes(support, votes, segmentation, block)
         if most is not None:
             count = np.minimum(count, most)
         rank = _rank(support)
@@ -170,6 +187,14 @@ def _frame_support(
             own = labels[chunk] == k
             support[window, k] += (activity[:, own] * confidence[chunk, own]).max(axis=1)
     return support, np.rint(speakers / np.maximum(seen, 1)).astype(np.int64)
+
+
+def _count_votes(support: NDArray[np.float32], votes: Votes, segmentation: Segmentation, block: slice) -> None:
+    """Add the pieces' votes to the block's (frames, clusters) support."""
+    frames = np.rint((votes.spans - segmentation.frame_duration / 2) / segmentation.frame_step).astype(np.int64) - block.start
+    for piece in range(*np.searchsorted(frames.mean(axis=1), (-_BLOCK, 2 * _BLOCK))):
+        first, last = np.clip(frames[piece], 0, len(support))
+        support[first:last, votes.labels[piece]] += votes.weights[piece]
 
 
 def _rank(support: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -226,7 +251,7 @@ def run(
     embeddings = Embeddings.load(inputs["embeddings"])
     model = resolve_diarization(embeddings.model, models_dir=runtime.models_path, offline=runtime.offline)
     plda = diarization_weights(model, runtime.models_path).plda
-    result = diarize(segmentation, embeddings.vectors, params, plda)
+    result = diarize(segmentation, embeddings.vectors, params, plda, embeddings.pieces)
     info: dict[str, ModelInfo] = {"diarization": model.info}
     output.write_text(result.model_copy(update={"models": info}).model_dump_json(), encoding="utf-8")
     progress(1.0)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from speech.diarize.pieces import NO_PIECES, Pieces
 from speech.diarize.vbx import Plda, vbx
 from speech.schema import ClusterParams
 
@@ -35,12 +36,41 @@ VBX_FA, VBX_FB = 0.07 * 2.5, 0.8
 by, and these overlap less: unscaled, VBx takes similar voices for one (docs/decisions/engine.md)."""
 
 
+SHAPING = 1.0
+"""Seconds of a piece that may shape the clusters; shorter ones only join them."""
+PIECE_VOTES = 4.0
+"""What a piece's vote counts against a chunk's: a frame lies in four chunks and one piece."""
+CLEAR = 0.1
+"""How much more similar a piece must be to one speaker than to the next to have a say: the chunks hear more of a voice."""
+
+
 class Agglomerative(NamedTuple):
-    """Centroid linkage cut at a distance; measured on the packaged CAM++ embeddings (docs/accuracy.md)."""
+    """Linkage cut at a distance; measured on the packaged CAM++ embeddings (docs/accuracy.md)."""
 
     threshold: float = 0.7
     min_cluster_size: int = 5
     """Smaller clusters join the nearest large one: pyannote's 12 at a tenth stride, scaled to a quarter."""
+    min_share: float = 0.1
+    """Or this share of the embeddings, if that is fewer: in short recordings there are few of anybody."""
+    method: str = "centroid"
+    same_voice: float = 0.0
+    """Clusters whose true centres are nearer than this are one voice after all."""
+
+
+OF_PIECES = Agglomerative(threshold=0.95, min_cluster_size=2, min_share=0.4, method="average", same_voice=0.5)
+"""Pieces are short, and their embeddings scatter: two of one voice are about 0.85 apart, two of different voices 1.0 to 1.4. The mean of
+all pairs tells these apart; centroids come nearer as clusters grow. One piece alone is nobody, where there are more than three."""
+
+
+class Votes(NamedTuple):
+    """What the pieces say on who speaks."""
+
+    spans: NDArray[np.float64]
+    """(votes, 2): seconds."""
+    labels: Labels
+    """(votes,) clusters."""
+    weights: Floats
+    """(votes,): as a chunk's confidence."""
 
 
 class Clusters(NamedTuple):
@@ -50,6 +80,7 @@ class Clusters(NamedTuple):
     """(clusters, dimension), unit length."""
     confidence: Floats
     """(chunks, speakers): how much a chunk's word counts on whether its speaker is that cluster."""
+    votes: Votes | None = None
 
 
 def trainable(activity: NDArray[np.bool_], vectors: Floats) -> NDArray[np.bool_]:
@@ -60,8 +91,17 @@ def trainable(activity: NDArray[np.bool_], vectors: Floats) -> NDArray[np.bool_]
     return train
 
 
-def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams, plda: Path | None) -> Clusters:
+def cluster(
+    activity: NDArray[np.bool_],
+    vectors: Floats,
+    params: ClusterParams,
+    plda: Path | None,
+    pieces: Pieces = NO_PIECES,
+) -> Clusters:
     """Assign every active (chunk, speaker) to a speaker of the recording.
+
+    Pieces shape the clusters where there are long enough ones, else the chunks' embeddings do; VBx, whose parameters are for chunks, always
+    takes those.
 
     With `num_speakers`, or bounds, the number of clusters is forced into them as far as there are embeddings. Two speakers
     of one chunk are never the same speaker of the recording unless there are fewer clusters than speakers in it.
@@ -81,11 +121,33 @@ def cluster(activity: NDArray[np.bool_], vectors: Floats, params: ClusterParams,
     units = _unit(vectors[train])
     if plda is not None:
         centroids = _vbx_centroids(vectors[train], units, params, plda)
+    elif (shaping := _shaping(pieces)).any():
+        units = _unit(pieces.vectors[shaping])
+        centroids = _centroids(units, agglomerate(units, params, OF_PIECES))
+        labels = _assign(present, usable, vectors, centroids)
+        return Clusters(labels, centroids, _confidence(usable, vectors, labels, centroids), _votes(pieces, centroids))
     else:
         groups = agglomerate(units, params, Agglomerative())
         centroids = _centroids(units, groups)
     labels, centroids = _used(_assign(present, usable, vectors, centroids), centroids)
     return Clusters(labels, centroids, _confidence(usable, vectors, labels, centroids))
+
+
+def _shaping(pieces: Pieces) -> NDArray[np.bool_]:
+    """(pieces,): those that shape the clusters."""
+    long: NDArray[np.bool_] = np.asarray(pieces.spans[:, 1] - pieces.spans[:, 0] >= SHAPING)
+    return _evenly(long & ~np.isnan(pieces.vectors).any(axis=1), MAX_TRAIN)
+
+
+def _votes(pieces: Pieces, centroids: Floats) -> Votes:
+    """Each piece's vote for the nearest speaker, weighted as `_confidence` weighs a chunk's."""
+    there = ~np.isnan(pieces.vectors).any(axis=1)
+    scores = _unit(pieces.vectors[there]) @ centroids.T
+    labels: Labels = scores.argmax(axis=1)
+    nearest = np.sort(scores, axis=1)
+    margin = nearest[:, -1] - nearest[:, -2] if len(centroids) > 1 else np.ones(len(scores), dtype=np.float32)
+    weights = np.where(margin >= CLEAR, PIECE_VOTES * (BASE_CONFIDENCE + np.square(margin)), 0.0)
+    return Votes(pieces.spans[there], labels, weights.astype(np.float32))
 
 
 def _evenly(chosen: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
@@ -107,8 +169,8 @@ def agglomerate(units: Floats, params: ClusterParams, options: Agglomerative) ->
     most = min(count, params.num_speakers or params.max_speakers or count)
     if count == 1 or most == 1:
         return np.zeros(count, dtype=np.int64)
-    size = min(options.min_cluster_size, max(1, round(0.1 * count)))
-    tree = linkage(units, method="centroid", metric="euclidean")
+    size = min(options.min_cluster_size, max(1, round(options.min_share * count)))
+    tree = linkage(units, method=options.method, metric="euclidean")
     found: Labels = np.asarray(fcluster(tree, options.threshold, criterion="distance"), dtype=np.int64) - 1
     large = _large(found, size)
     target = max(least, min(most, len(large)))
@@ -118,7 +180,30 @@ def agglomerate(units: Floats, params: ClusterParams, options: Agglomerative) ->
         size -= 1
     if len(large) == 0:
         return np.zeros(count, dtype=np.int64)
-    return _absorb_small(units, found, large)
+    labels = _absorb_small(units, found, large)
+    return _one_voice(units, labels, options.same_voice, least) if options.same_voice else labels
+
+
+def _one_voice(units: Floats, labels: Labels, nearest: float, least: int) -> Labels:
+    """Join the clusters whose centres are the nearest, while they are nearer than `nearest` and more than `least` are left.
+
+    The mean of few embeddings lies off its voice's centre by their scatter. Squared distances within the clusters say how far, and are
+    subtracted: what is left is an unbiased estimate, as in Székely and Rizzo's energy statistics.
+    """
+    while (count := int(labels.max()) + 1) > max(least, 1):
+        sizes = np.bincount(labels)
+        means = np.stack([units[labels == value].mean(axis=0) for value in range(count)]).astype(np.float64)
+        squares = np.square(means).sum(axis=1)
+        # Of unit vectors, the variance of the mean follows from its length.
+        error = np.where(sizes > 1, (1 - squares) / np.maximum(sizes - 1, 1), 0.0)
+        apart = squares[:, None] + squares - 2 * means @ means.T - error[:, None] - error
+        apart[np.tril_indices(count)] = np.inf
+        one, other = np.unravel_index(int(apart.argmin()), apart.shape)
+        if apart[one, other] >= nearest**2:
+            break
+        labels = np.where(labels == other, one, labels)
+        labels -= labels > other
+    return labels
 
 
 def _cut_for(tree: NDArray[np.float64], target: int, size: int, threshold: float) -> tuple[Labels, Labels]:

@@ -1,4 +1,4 @@
-"""Speaker embeddings: one per chunk and speaker of the segmentation, from one pass of the network over the recording."""
+"""Speaker embeddings: one per chunk and speaker of the segmentation, and one per piece, from one pass of the network over the recording."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from speech.audio import Recording
 from speech.diarize.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load_embedder
+from speech.diarize.pieces import NO_PIECES, Pieces, cut, nearest_chunks
 from speech.diarize.segmentation import STEP, Segmentation
 from speech.features import FRAME_SHIFT, fbank
 from speech.models import resolve_diarization
 from speech.pipelined import pipelined
-from speech.schema import WHOLE, EmbedParams, RuntimeOptions, Shard, part_of
+from speech.schema import SAMPLE_RATE, WHOLE, EmbedParams, RuntimeOptions, Shard, part_of
 from speech.stages import Progress
 from speech.stored import reading
 
@@ -34,30 +35,40 @@ class Embeddings(NamedTuple):
     """(chunks, speakers, dimension); NaN where a speaker is silent."""
     model: str
     """Name of the diarization model; it decides how the vectors are clustered."""
+    pieces: Pieces = NO_PIECES
 
     def save(self, path: Path) -> None:
         with open(path, "wb") as file:
-            np.savez(file, vectors=self.vectors.astype(np.float32), model=self.model)
+            np.savez(
+                file,
+                vectors=self.vectors.astype(np.float32),
+                model=self.model,
+                spans=self.pieces.spans,
+                pieces=self.pieces.vectors.astype(np.float32),
+            )
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
         with reading(path), np.load(path, allow_pickle=False) as file:
-            return cls(file["vectors"], str(file["model"]))
+            return cls(file["vectors"], str(file["model"]), Pieces(file["spans"], file["pieces"]))
 
 
 def embed(
     recording: Recording, segmentation: Segmentation, embedder: Embedder, progress: Progress, shard: Shard = WHOLE
-) -> Floats:
-    """(chunks, speakers, dimension) embeddings; only chunks in which someone speaks are looked at, and of those the shard's.
+) -> tuple[Floats, Pieces]:
+    """(chunks, speakers, dimension) embeddings, and those of the pieces; only chunks in which someone speaks are looked at, and of those the shard's.
 
     Chunks overlap by three quarters. The network goes over the audio once, in blocks that do not, and each chunk's speakers
-    are pooled from the frames of the blocks that it touches.
+    are pooled from the frames of the blocks that it touches; a piece is pooled with the chunk in whose middle it lies.
     """
     chunks, _, speakers = segmentation.activity.shape
     vectors = np.full((chunks, speakers, len(embedder.bias)), np.nan, dtype=np.float32)
     active = np.flatnonzero(segmentation.activity.any(axis=(1, 2)))
     begin, end = part_of(len(active), shard, max(_BATCH.values()))
-    pooling = _Pooling(segmentation, embedder, active[begin:end].tolist(), spoken_blocks(segmentation.activity), vectors)
+    spans = cut(segmentation)
+    pieces = Pieces(spans, np.full((len(spans), len(embedder.bias)), np.nan, dtype=np.float32))
+    blocks = spoken_blocks(segmentation.activity)
+    pooling = _Pooling(segmentation, embedder, active[begin:end].tolist(), blocks, vectors, pieces)
     batches = _batches(recording, embedder, pooling.needed(_BATCH[embedder.network.device]))
     answers = pipelined(
         batches,
@@ -67,7 +78,7 @@ def embed(
     )
     for left in answers:
         progress(1 - left / (end - begin))
-    return vectors
+    return vectors, pieces
 
 
 def spoken_blocks(activity: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -99,12 +110,20 @@ class _Pooling:
     """The embeddings of chunks, in ascending order, from the blocks that they touch; a block is kept while a chunk may need it."""
 
     def __init__(
-        self, segmentation: Segmentation, embedder: Embedder, chunks: Sequence[int], blocks: NDArray[np.int64], vectors: Floats
+        self,
+        segmentation: Segmentation,
+        embedder: Embedder,
+        chunks: Sequence[int],
+        blocks: NDArray[np.int64],
+        vectors: Floats,
+        pieces: Pieces,
     ) -> None:
         self._segmentation = segmentation
         self._embedder = embedder
         self._blocks = blocks
         self._vectors = vectors
+        self._pieces = pieces
+        self._nearest = nearest_chunks(segmentation, pieces.spans)
         spoken = set(blocks.tolist())
         near = {chunk: range(chunk * STEP // BLOCK, (chunk * STEP + WINDOW - 1) // BLOCK + 1) for chunk in chunks}
         self._waiting = deque((chunk, [block for block in near[chunk] if block in spoken]) for chunk in chunks)
@@ -140,8 +159,13 @@ class _Pooling:
         activity = self._segmentation.activity[chunk]
         speakers, own = _speakers(activity, self._segmentation.frame_step)
         # Nearest segmentation frame of each frame of the trunk, as `F.interpolate(mode="nearest")` in pyannote's pooling.
-        weights = own[(np.concatenate(places) * len(activity)).astype(np.int64)].T
-        self._vectors[chunk, speakers] = self._embedder.embed(np.concatenate(parts, axis=1), weights)
+        frames, place = np.concatenate(parts, axis=1), np.concatenate(places)
+        weights = own[(place * len(activity)).astype(np.int64)].T
+        self._vectors[chunk, speakers] = self._embedder.embed(frames, weights)
+        for piece in range(*np.searchsorted(self._nearest, (chunk, chunk + 1))):
+            inside = slice(*np.searchsorted(place, (self._pieces.spans[piece] * SAMPLE_RATE - chunk * STEP) / WINDOW))
+            ones = np.ones((1, inside.stop - inside.start), dtype=np.float32)
+            self._pieces.vectors[piece] = self._embedder.embed(frames[:, inside], ones)[0]
 
 
 def _speakers(activity: NDArray[np.bool_], frame_step: float) -> tuple[NDArray[np.int64], Floats]:
@@ -173,7 +197,15 @@ def run_shard(
     rows = np.flatnonzero(~np.isnan(embeddings.vectors).all(axis=(1, 2)))
     with open(output, "wb") as file:
         shape = embeddings.vectors.shape
-        np.savez(file, shape=shape, rows=rows, vectors=embeddings.vectors[rows], model=embeddings.model)
+        np.savez(
+            file,
+            shape=shape,
+            rows=rows,
+            vectors=embeddings.vectors[rows],
+            model=embeddings.model,
+            spans=embeddings.pieces.spans,
+            pieces=embeddings.pieces.vectors,
+        )
     return facts
 
 
@@ -181,13 +213,16 @@ def combine(
     inputs: Mapping[str, Path], params: EmbedParams, runtime: RuntimeOptions, parts: Sequence[Path], output: Path
 ) -> dict[str, Any]:
     """The embeddings of all shards' chunks."""
-    vectors, model = np.zeros((0, 0, 0), dtype=np.float32), ""
+    vectors, model, pieces = np.zeros((0, 0, 0), dtype=np.float32), "", NO_PIECES
     for part in parts:
         with reading(part), np.load(part, allow_pickle=False) as file:
             if not model:
                 vectors, model = np.full(file["shape"], np.nan, dtype=np.float32), str(file["model"])
+                pieces = Pieces(file["spans"], file["pieces"])
             vectors[file["rows"]] = file["vectors"]
-    return _keep(Embeddings(vectors, model), output)
+            found = ~np.isnan(file["pieces"]).any(axis=1)
+            pieces.vectors[found] = file["pieces"][found]
+    return _keep(Embeddings(vectors, model, pieces), output)
 
 
 def _embedded(
@@ -200,8 +235,8 @@ def _embedded(
     loaded = time.perf_counter() - began
     segmentation = Segmentation.load(inputs["segmentation"])
     with Recording(inputs["audio"]) as recording:
-        vectors = embed(recording, segmentation, embedder, progress, shard)
-    return Embeddings(vectors, model.name), {"load_seconds": round(loaded, 3), "device": embedder.network.device}
+        vectors, pieces = embed(recording, segmentation, embedder, progress, shard)
+    return Embeddings(vectors, model.name, pieces), {"load_seconds": round(loaded, 3), "device": embedder.network.device}
 
 
 def _keep(embeddings: Embeddings, output: Path) -> dict[str, Any]:

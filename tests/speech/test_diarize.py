@@ -24,7 +24,7 @@ from tests import call as truth
 @pytest.fixture(scope="module")
 def vectors(call: Path, segmented_call: Segmentation, embedder: Embedder) -> np.ndarray:
     with Recording(call) as recording:
-        return embed(recording, segmented_call, embedder, lambda fraction: None)
+        return embed(recording, segmented_call, embedder, lambda fraction: None)[0]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ class Counted:
 def embedded(audio: Path, segmentation: Segmentation, embedder: Embedder) -> tuple[Floats, int]:
     counted = Counted(embedder)
     with Recording(audio) as recording:
-        return embed(recording, segmentation, embedder._replace(network=counted), lambda fraction: None), counted.blocks
+        vectors, _ = embed(recording, segmentation, embedder._replace(network=counted), lambda fraction: None)
+    return vectors, counted.blocks
 
 
 def segmented(audio: Path, segmenter: Segmenter) -> Segmentation:

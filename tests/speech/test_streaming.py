@@ -365,7 +365,7 @@ def test_two_speakers_of_a_longer_talk_stay_apart(segmenter: Segmenter, embedder
         begin, end = max(0, border - 2 * PIECE), border + PIECE
         audio = InMemoryRecording(pcm(samples[begin:end]))
         segmentation = segment(audio, segmenter, lambda fraction: None)
-        vectors = embed(audio, segmentation, embedder, lambda fraction: None)
+        vectors, _ = embed(audio, segmentation, embedder, lambda fraction: None)
         labels, voices = recognised(segmentation, vectors, voices, (border - begin) / SAMPLE_RATE, ClusterParams())
         turns, _ = labelled_turns(segmentation, labels, len(voices), ClusterParams())
         shifted = [(name, start + begin / SAMPLE_RATE, stop + begin / SAMPLE_RATE) for start, stop, name in turns]
