@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import peers
-from bench.metrics import backwards, without_speaker, without_time
+from bench.metrics import backwards, without_speaker, without_time, wrong_speakers
 from bench.peers import Outcome, SystemFailed
 from bench.recordings import Recording, Truth, build_all
 from bench.systems import stenoflow
@@ -54,6 +54,8 @@ class Row:
     cp_wer: float | None
     tcp_wer: float | None
     der: float | None
+    wrong_words: int | None
+    words_matched: int | None
     speakers_found: int | None
     speakers_true: int
     start_mae: float | None
@@ -82,6 +84,7 @@ def evaluate(truth: Truth, model: str, outcome: Outcome) -> Row:
         spoken[turn.speaker] = f"{spoken.get(turn.speaker, '')} {turn.text}"
     heard = words if words is not None else outcome.segments
     said = [Spoken(turn.text, turn.start, turn.end, turn.speaker) for turn in truth.turns]
+    wrong = wrong_speakers(_true_words(truth), words, truth.language) if words is not None and turns is not None else None
     timed = None if turns is None else time_constrained_errors(said, heard, truth.language)
     return Row(
         recording=truth.name,
@@ -93,6 +96,8 @@ def evaluate(truth: Truth, model: str, outcome: Outcome) -> Row:
         cp_wer=None if turns is None else speaker_attributed_errors(spoken, texts_by_speaker(heard), truth.language).rate,
         tcp_wer=None if timed is None else timed.rate,
         der=der,
+        wrong_words=wrong[0] if wrong else None,
+        words_matched=wrong[1] if wrong else None,
         speakers_found=None if turns is None else len({speaker for speaker, _, _ in turns}),
         speakers_true=len(truth.speakers),
         start_mae=times.start_mae if times else None,
@@ -159,6 +164,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("WER, Whisper's", lambda row: _percent(row.wer_whisper)),
     ("cpWER", lambda row: _percent(row.cp_wer)),
     ("tcpWER", lambda row: _percent(row.tcp_wer)),
+    ("wrong speaker", lambda row: "–" if row.wrong_words is None else f"{row.wrong_words}/{row.words_matched}"),
     ("DER", lambda row: _percent(row.der)),
     ("speakers", lambda row: f"{_number(row.speakers_found)}/{row.speakers_true}"),
     ("word start MAE / median", lambda row: _milliseconds(row.start_mae, row.start_median)),

@@ -57,9 +57,9 @@ class Agglomerative(NamedTuple):
     """Clusters whose true centres are nearer than this are one voice after all."""
 
 
-OF_PIECES = Agglomerative(threshold=0.95, min_cluster_size=2, min_share=0.4, method="average", same_voice=0.5)
+OF_PIECES = Agglomerative(threshold=0.95, min_cluster_size=2, min_share=0.2, method="average", same_voice=0.5)
 """Pieces are short, and their embeddings scatter: two of one voice are about 0.85 apart, two of different voices 1.0 to 1.4. The mean of
-all pairs tells these apart; centroids come nearer as clusters grow. One piece alone is nobody, where there are more than three."""
+all pairs tells these apart; centroids come nearer as clusters grow. One piece alone is nobody, except in a few seconds of speech."""
 
 
 class Votes(NamedTuple):
@@ -190,19 +190,23 @@ def _one_voice(units: Floats, labels: Labels, nearest: float, least: int) -> Lab
     The mean of few embeddings lies off its voice's centre by their scatter. Squared distances within the clusters say how far, and are
     subtracted: what is left is an unbiased estimate, as in Székely and Rizzo's energy statistics.
     """
-    while (count := int(labels.max()) + 1) > max(least, 1):
-        sizes = np.bincount(labels)
-        means = np.stack([units[labels == value].mean(axis=0) for value in range(count)]).astype(np.float64)
+    sizes = np.bincount(labels)
+    sums = np.stack([units[labels == value].sum(axis=0, dtype=np.float64) for value in range(len(sizes))])
+    while len(sizes) > max(least, 1):
+        means = sums / sizes[:, None]
         squares = np.square(means).sum(axis=1)
         # Of unit vectors, the variance of the mean follows from its length.
         error = np.where(sizes > 1, (1 - squares) / np.maximum(sizes - 1, 1), 0.0)
         apart = squares[:, None] + squares - 2 * means @ means.T - error[:, None] - error
-        apart[np.tril_indices(count)] = np.inf
+        apart[np.tril_indices(len(sizes))] = np.inf
         one, other = np.unravel_index(int(apart.argmin()), apart.shape)
         if apart[one, other] >= nearest**2:
             break
         labels = np.where(labels == other, one, labels)
         labels -= labels > other
+        sums[one] += sums[other]
+        sizes[one] += sizes[other]
+        sums, sizes = np.delete(sums, other, axis=0), np.delete(sizes, other)
     return labels
 
 

@@ -7,6 +7,7 @@ chunks hear a change of speaker, so that it is one person's even then.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ def cut(segmentation: Segmentation) -> NDArray[np.float64]:
         start, end = float(segmentation.frame_time(first)), min(float(segmentation.frame_time(last)), segmentation.duration)
         if alone[first] and end - start >= SHORTEST:
             parts = np.linspace(start, end, int(np.ceil((end - start) / LONGEST)) + 1).tolist()
-            spans += zip(parts[:-1], parts[1:], strict=True)
+            spans += pairwise(parts)
     return np.array(spans, dtype=np.float64).reshape(-1, 2)
 
 

@@ -20,7 +20,7 @@ def time_errors(reference: Sequence[Spoken], hypothesis: Sequence[Spoken], langu
     """Word-time errors over words that match and have times on both sides; None when there is none."""
     starts: list[float] = []
     ends: list[float] = []
-    for true, heard in _matched(reference, hypothesis, language):
+    for true, heard in matched(reference, hypothesis, language):
         if true.start is None or true.end is None or heard.start is None or heard.end is None:
             continue
         starts.append(heard.start - true.start)
@@ -37,7 +37,7 @@ def time_errors(reference: Sequence[Spoken], hypothesis: Sequence[Spoken], langu
     )
 
 
-def _matched(reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str) -> Iterator[tuple[Spoken, Spoken]]:
+def matched(reference: Sequence[Spoken], hypothesis: Sequence[Spoken], language: str) -> Iterator[tuple[Spoken, Spoken]]:
     """Words of which all parts are paired as equal with the parts of one word ("I'm" has two parts)."""
     from rapidfuzz.distance import Levenshtein
 

@@ -52,6 +52,7 @@ def test_a_row_holds_every_metric() -> None:
     assert row.der == pytest.approx(0.5 / 3)
     # "there" is missing from bob, and "here" is nobody's.
     assert row.cp_wer == pytest.approx(0.5)
+    assert (row.wrong_words, row.words_matched) == (0, 3)
     assert (row.speakers_found, row.speakers_true) == (2, 2)
     assert row.words_timed == 2
     assert row.start_mae == pytest.approx(0.05)
@@ -60,12 +61,20 @@ def test_a_row_holds_every_metric() -> None:
     assert row.times_real_time == pytest.approx(2.0)
 
 
+def test_a_word_of_another_speaker_is_counted_once_and_names_do_not_matter() -> None:
+    said = [Spoken("good", 1.1, 1.4, "S1"), Spoken("morning", 1.5, 2.0, "S1"), Spoken("hello", 3.0, 4.0, "S1")]
+    row = evaluate(TRUTH, "base", replace(OUTCOME, words=said))
+    assert (row.wrong_words, row.words_matched) == (1, 3)
+    row = evaluate(TRUTH, "base", replace(OUTCOME, words=[*said[:2], Spoken("hello", 3.0, 4.0, None)]))
+    assert (row.wrong_words, row.words_matched) == (1, 3)
+
+
 def test_what_a_system_does_not_give_is_a_dash_not_a_zero() -> None:
     row = evaluate(TRUTH, "base", replace(OUTCOME, words=None))
     assert (row.start_mae, row.backwards, row.without_time, row.without_speaker) == (None,) * 4
     row = evaluate(TRUTH, "base", replace(OUTCOME, words=None, turns=None))
     assert (row.der, row.cp_wer, row.speakers_found) == (None,) * 3
-    assert "| talk | base | stenoflow | en | 25.0 % | 25.0 % | – | – | – | –/2 | – | – | – | – |" in table([row])
+    assert "| talk | base | stenoflow | en | 25.0 % | 25.0 % | – | – | – | – | –/2 | – | – | – | – |" in table([row])
 
 
 def test_ratios_compare_the_runs_that_both_did() -> None:
