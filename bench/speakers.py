@@ -68,6 +68,7 @@ def voices_of(half: str) -> Voices:
     for language, seconds in lengths.items():
         said[language] = [clip for clip in prompts(language) if len(clip.samples) < seconds * SAMPLE_RATE]
         chance.shuffle(said[language])
+    resampled: tuple[str, ...]
     if half == "choose":
         joe = synthesised(JOE_SENTENCES + tuple(clip.text for clip in said["en"][:40]))
         voices: Voices = {"allison": said["en"], "joe": joe, "june": said["fr"], "reader": readings()}

@@ -60,9 +60,9 @@ def cut(segmentation: Segmentation) -> NDArray[np.float64]:
     bounds = np.concatenate([[0], np.flatnonzero(peak[1:]) + 1, [total]])
     spans: list[tuple[float, float]] = []
     for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        start, end = float(segmentation.frame_time(first)), min(float(segmentation.frame_time(last)), segmentation.duration)
-        if alone[first] and end - start >= SHORTEST:
-            parts = np.linspace(start, end, int(np.ceil((end - start) / LONGEST)) + 1).tolist()
+        begins, ends = float(segmentation.frame_time(first)), min(float(segmentation.frame_time(last)), segmentation.duration)
+        if alone[first] and ends - begins >= SHORTEST:
+            parts = np.linspace(begins, ends, int(np.ceil((ends - begins) / LONGEST)) + 1).tolist()
             spans += pairwise(parts)
     return np.array(spans, dtype=np.float64).reshape(-1, 2)
 

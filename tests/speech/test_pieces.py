@@ -86,7 +86,8 @@ def scattered(sizes: list[int], apart: float, scatter: float, seed: int = 0) -> 
     centres[:, 0], centres[np.arange(len(sizes)), 1 + np.arange(len(sizes))] = 1.0, apart / np.sqrt(2)
     rows = [centre + scatter * generator.normal(size=(n, 192)) / np.sqrt(192) for n, centre in zip(sizes, centres, strict=True)]
     vectors = np.concatenate(rows)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    units: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return units
 
 
 def test_one_odd_piece_is_nobody() -> None:
