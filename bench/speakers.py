@@ -26,7 +26,7 @@ from speech.attribution import attributed
 from speech.diarize import diarize
 from speech.diarize.embedding import embed
 from speech.diarize.networks import Floats, load_embedder, load_segmenter
-from speech.diarize.pieces import NO_PIECES, Pieces
+from speech.diarize.pieces import NO_PIECES, SpeechPieces
 from speech.diarize.segmentation import Segmentation, segment
 from speech.models import resolve_diarization
 from speech.schema import ClusterParams, Diarization, RuntimeOptions
@@ -144,9 +144,9 @@ def recordings(half: str) -> Iterator[Recording]:
 class Heard(NamedTuple):
     segmentation: Segmentation
     vectors: Floats
-    pieces: Pieces
+    pieces: SpeechPieces
 
-    def diarized(self, pieces: Pieces, speakers: int | None) -> Diarization:
+    def diarized(self, pieces: SpeechPieces, speakers: int | None) -> Diarization:
         return diarize(self.segmentation, self.vectors, ClusterParams(num_speakers=speakers), None, pieces)
 
 

@@ -21,7 +21,7 @@ from speech.audio import Recording
 from speech.diarize.clustering import Votes, cluster
 from speech.diarize.embedding import Embeddings
 from speech.diarize.networks import diarization_weights
-from speech.diarize.pieces import NO_PIECES, Pieces
+from speech.diarize.pieces import NO_PIECES, SpeechPieces
 from speech.diarize.segmentation import Segmentation
 from speech.models import require, resolve_diarization
 from speech.registry import Resolved
@@ -60,7 +60,7 @@ def diarize(
     vectors: NDArray[np.float32],
     params: ClusterParams,
     plda: Path | None,
-    pieces: Pieces = NO_PIECES,
+    pieces: SpeechPieces = NO_PIECES,
 ) -> Diarization:
     """Turns of named speakers, `SPEAKER_00` being who speaks first.
 

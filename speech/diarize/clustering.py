@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speech.diarize.pieces import NO_PIECES, Pieces
+from speech.diarize.pieces import NO_PIECES, SpeechPieces
 from speech.diarize.vbx import Plda, vbx
 from speech.schema import ClusterParams
 
@@ -96,7 +96,7 @@ def cluster(
     vectors: Floats,
     params: ClusterParams,
     plda: Path | None,
-    pieces: Pieces = NO_PIECES,
+    pieces: SpeechPieces = NO_PIECES,
 ) -> Clusters:
     """Assign every active (chunk, speaker) to a speaker of the recording.
 
@@ -133,13 +133,13 @@ def cluster(
     return Clusters(labels, centroids, _confidence(usable, vectors, labels, centroids))
 
 
-def _shaping(pieces: Pieces) -> NDArray[np.bool_]:
+def _shaping(pieces: SpeechPieces) -> NDArray[np.bool_]:
     """(pieces,): those that shape the clusters."""
     long: NDArray[np.bool_] = np.asarray(pieces.spans[:, 1] - pieces.spans[:, 0] >= SHAPING)
     return _evenly(long & ~np.isnan(pieces.vectors).any(axis=1), MAX_TRAIN)
 
 
-def _votes(pieces: Pieces, centroids: Floats) -> Votes:
+def _votes(pieces: SpeechPieces, centroids: Floats) -> Votes:
     """Each piece's vote for the nearest speaker, weighted as `_confidence` weighs a chunk's."""
     there = ~np.isnan(pieces.vectors).any(axis=1)
     scores = _unit(pieces.vectors[there]) @ centroids.T

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speech.audio import Recording
 from speech.diarize.networks import FBANK_FRAMES, WINDOW, Embedder, Floats, load_embedder
-from speech.diarize.pieces import NO_PIECES, Pieces, cut, nearest_chunks
+from speech.diarize.pieces import NO_PIECES, SpeechPieces, cut, nearest_chunks
 from speech.diarize.segmentation import STEP, Segmentation
 from speech.features import FRAME_SHIFT, fbank
 from speech.models import resolve_diarization
@@ -35,7 +35,7 @@ class Embeddings(NamedTuple):
     """(chunks, speakers, dimension); NaN where a speaker is silent."""
     model: str
     """Name of the diarization model; it decides how the vectors are clustered."""
-    pieces: Pieces = NO_PIECES
+    pieces: SpeechPieces = NO_PIECES
 
     def save(self, path: Path) -> None:
         with open(path, "wb") as file:
@@ -50,12 +50,12 @@ class Embeddings(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> Embeddings:
         with reading(path), np.load(path, allow_pickle=False) as file:
-            return cls(file["vectors"], str(file["model"]), Pieces(file["spans"], file["pieces"]))
+            return cls(file["vectors"], str(file["model"]), SpeechPieces(file["spans"], file["pieces"]))
 
 
 def embed(
     recording: Recording, segmentation: Segmentation, embedder: Embedder, progress: Progress, shard: Shard = WHOLE
-) -> tuple[Floats, Pieces]:
+) -> tuple[Floats, SpeechPieces]:
     """(chunks, speakers, dimension) embeddings, and those of the pieces; only chunks in which someone speaks are looked at, and of those the shard's.
 
     Chunks overlap by three quarters. The network goes over the audio once, in blocks that do not, and each chunk's speakers
@@ -66,7 +66,7 @@ def embed(
     active = np.flatnonzero(segmentation.activity.any(axis=(1, 2)))
     begin, end = part_of(len(active), shard, max(_BATCH.values()))
     spans = cut(segmentation)
-    pieces = Pieces(spans, np.full((len(spans), len(embedder.bias)), np.nan, dtype=np.float32))
+    pieces = SpeechPieces(spans, np.full((len(spans), len(embedder.bias)), np.nan, dtype=np.float32))
     blocks = spoken_blocks(segmentation.activity)
     pooling = _Pooling(segmentation, embedder, active[begin:end].tolist(), blocks, vectors, pieces)
     batches = _batches(recording, embedder, pooling.needed(_BATCH[embedder.network.device]))
@@ -116,7 +116,7 @@ class _Pooling:
         chunks: Sequence[int],
         blocks: NDArray[np.int64],
         vectors: Floats,
-        pieces: Pieces,
+        pieces: SpeechPieces,
     ) -> None:
         self._segmentation = segmentation
         self._embedder = embedder
@@ -218,7 +218,7 @@ def combine(
         with reading(part), np.load(part, allow_pickle=False) as file:
             if not model:
                 vectors, model = np.full(file["shape"], np.nan, dtype=np.float32), str(file["model"])
-                pieces = Pieces(file["spans"], file["pieces"])
+                pieces = SpeechPieces(file["spans"], file["pieces"])
             vectors[file["rows"]] = file["vectors"]
             found = ~np.isnan(file["pieces"]).any(axis=1)
             pieces.vectors[found] = file["pieces"][found]

@@ -28,14 +28,14 @@ _NEAR = 9
 """Frames, 150 ms, within which chunks mean the same change."""
 
 
-class Pieces(NamedTuple):
+class SpeechPieces(NamedTuple):
     spans: NDArray[np.float64]
     """(pieces, 2): start and end in seconds, ascending, without overlap."""
     vectors: Floats
     """(pieces, dimension); NaN where there is none."""
 
 
-NO_PIECES = Pieces(np.zeros((0, 2)), np.zeros((0, 0), dtype=np.float32))
+NO_PIECES = SpeechPieces(np.zeros((0, 2)), np.zeros((0, 0), dtype=np.float32))
 
 
 def cut(segmentation: Segmentation) -> NDArray[np.float64]:

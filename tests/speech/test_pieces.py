@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from speech.diarize import diarize
 from speech.diarize.clustering import OF_PIECES, agglomerate, cluster
 from speech.diarize.networks import WINDOW
-from speech.diarize.pieces import LONGEST, NO_PIECES, Pieces, cut, nearest_chunks
+from speech.diarize.pieces import LONGEST, NO_PIECES, SpeechPieces, cut, nearest_chunks
 from speech.diarize.segmentation import STEP, Segmentation
 from speech.schema import SAMPLE_RATE, ClusterParams
 
@@ -63,9 +63,12 @@ def test_two_people_whom_every_chunk_takes_for_one_are_two() -> None:
     vectors[:, 0] = voices.sum(axis=0)
     params = ClusterParams()
     assert len(diarize(segmentation, vectors, params, None, NO_PIECES).speakers) == 1
-    found = diarize(segmentation, vectors, params, None, Pieces(spans, voices[whose]))
+    found = diarize(segmentation, vectors, params, None, SpeechPieces(spans, voices[whose]))
     assert [turn.speaker for turn in found.turns] == [f"SPEAKER_{who:02d}" for who in whose]
-    assert len(diarize(segmentation, vectors, ClusterParams(num_speakers=1), None, Pieces(spans, voices[whose])).speakers) == 1
+    assert (
+        len(diarize(segmentation, vectors, ClusterParams(num_speakers=1), None, SpeechPieces(spans, voices[whose])).speakers)
+        == 1
+    )
 
 
 def test_a_piece_between_two_voices_leaves_the_chunks_label() -> None:
@@ -75,7 +78,7 @@ def test_a_piece_between_two_voices_leaves_the_chunks_label() -> None:
     vectors[2] = vectors[[0, -1]].sum(axis=0)
     own = np.full((len(segmentation.activity), 3, 16), np.nan, dtype=np.float32)
     own[:, 0] = np.eye(2, 16)[0]
-    votes = cluster(segmentation.activity, own, ClusterParams(), None, Pieces(spans, vectors)).votes
+    votes = cluster(segmentation.activity, own, ClusterParams(), None, SpeechPieces(spans, vectors)).votes
     assert votes is not None and votes.weights[2] == 0 and (np.delete(votes.weights, 2) > 0).all()
 
 
