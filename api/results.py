@@ -16,15 +16,15 @@ from infra.compute import get_store
 from infra.names import output_stem
 from speech.stored import read_json
 from stenoflow.errors import ArtifactMissing
-from stenoflow.types import Segment, Transcript, Turn
+from stenoflow.types import Transcript
 
-Named = TypeVar("Named", Segment, Turn)
+Content = TypeVar("Content", str, bytes)
 
 
 async def rendered(
     result: TranscribeResult, format_: str, options: Mapping[str, Any], corrected: Transcript | None = None
-) -> str:
-    """The transcript as the text of a file, laid out as the job's options say; of a revision where it is `corrected`.
+) -> bytes:
+    """The transcript as a file, laid out as the job's options say; of a revision where it is `corrected`.
 
     Raises Gone when its artifact was collected.
     """
@@ -34,29 +34,11 @@ async def rendered(
     return await _from_store(_rendered, result, format_, json.dumps(layout))
 
 
-def _of_revision(result: TranscribeResult, found: Transcript, format_: str, layout: Mapping[str, Any]) -> str:
+def _of_revision(result: TranscribeResult, found: Transcript, format_: str, layout: Mapping[str, Any]) -> bytes:
     from speech.formats import RenderOptions, render
 
     found = found.model_copy(update={"warnings": result.warnings})
-    if format_ != "json":
-        found = _with_names(found)
     return render(found, format_, RenderOptions(uri=output_stem(result.source_name), **layout))
-
-
-def _with_names(found: Transcript) -> Transcript:
-    """With the names that speakers were given in the place of their labels."""
-
-    def named(parts: tuple[Named, ...]) -> tuple[Named, ...]:
-        return tuple(
-            part.model_copy(update={"speaker": found.speaker_names.get(part.speaker or "", part.speaker)}) for part in parts
-        )
-
-    if not found.speaker_names:
-        return found
-    speakers = tuple(dict.fromkeys(found.speaker_names.get(label, label) for label in found.speakers))
-    return found.model_copy(
-        update={"segments": named(found.segments), "turns": named(found.turns), "speakers": speakers, "speaker_names": {}}
-    )
 
 
 async def transcript(result: TranscribeResult) -> Transcript:
@@ -78,7 +60,7 @@ def forget_rendered() -> None:
     _members.cache_clear()
 
 
-async def _from_store(function: Callable[..., str], result: TranscribeResult, *arguments: str) -> str:
+async def _from_store(function: Callable[..., Content], result: TranscribeResult, *arguments: str) -> Content:
     facts = result.model_dump_json(include={"transcript", "warnings", "source_name"})
     try:
         return await asyncio.to_thread(function, facts, *arguments)
@@ -97,7 +79,7 @@ def read_transcript(reference: ArtifactRef) -> Transcript:
 
 
 @lru_cache(maxsize=8)
-def _rendered(facts: str, format_: str, layout: str = "{}") -> str:
+def _rendered(facts: str, format_: str, layout: str = "{}") -> bytes:
     """By the result's facts as JSON, so that callers who poll an ended job do not have it read and rendered every time."""
     from speech.formats import RenderOptions, render
 

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator, model_val
 from flows.doors import CALLERS, CHUNKS, OPERATORS, At, Door, Option, option, options_of
 from speech.formats import FORMATS as KNOWN_FORMATS
 from speech.formats import RenderOptions
+from speech.formats.speakers import given_names
 from speech.languages import LANGUAGES, language_code, language_of_tag
 from speech.stages import STEPS
 from stenoflow.errors import InvalidOption
@@ -235,7 +236,7 @@ class TranscribeOptions(Frozen):
         ),
     )
     formats: tuple[Format, ...] = option(
-        ("json",),
+        ("json", "txt", "srt"),
         "Formats of the files to write; `all` for every one. With none, the transcript stays in the store only.",
         Option(
             "Files",
@@ -253,6 +254,17 @@ class TranscribeOptions(Frozen):
             },
         ),
     )
+    layout: Literal["readable", "whisperx"] = option(
+        "readable",
+        "`readable`: paragraphs in txt, subtitles by broadcasters' rules, speakers by name; `whisperx`: files as WhisperX writes them.",
+        Option("Files", "Layout", CALLERS),
+    )
+    speaker_names: str | None = option(
+        None,
+        "Names of the speakers in the order in which they first speak (`Anna, Ben`), or by label (`SPEAKER_01=Ben`).",
+        Option("Files", "Names of the speakers", CALLERS),
+        max_length=MOST_TEXT,
+    )
     highlight_words: bool = option(
         False,
         "Underline each word as it is spoken in srt and vtt; add word times in lrc.",
@@ -260,14 +272,14 @@ class TranscribeOptions(Frozen):
     )
     max_line_width: int | None = option(
         None,
-        "Maximum characters per line in subtitles and lrc.",
+        "Maximum characters per line in subtitles and lrc; in the readable layout 42 by default, or 16 wide ones.",
         Option("Files", "Characters per subtitle line", CALLERS),
         ge=10,
         le=500,
     )
     max_line_count: int | None = option(
         None,
-        "Lines per subtitle; needs max_line_width.",
+        "Lines per subtitle; in the readable layout 2 by default. In WhisperX's it needs max_line_width.",
         Option("Files", "Lines per subtitle", CALLERS),
         ge=1,
         le=10,
@@ -314,6 +326,15 @@ class TranscribeOptions(Frozen):
         except InvalidOption as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("speaker_names")
+    @classmethod
+    def _one_way(cls, value: str | None) -> str | None:
+        try:
+            given_names(value, ())
+        except InvalidOption as error:
+            raise ValueError(str(error)) from None
+        return value
+
     @field_validator("formats", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -337,8 +358,8 @@ class TranscribeOptions(Frozen):
             )
         if self.num_speakers and (self.min_speakers or self.max_speakers):
             raise ValueError("Give either num_speakers or a min_speakers/max_speakers range, not both.")
-        if self.max_line_count and not self.max_line_width:
-            raise ValueError("max_line_count requires max_line_width.")
+        if self.layout == "whisperx" and self.max_line_count and not self.max_line_width:
+            raise ValueError("max_line_count requires max_line_width in WhisperX's layout.")
         return self
 
 

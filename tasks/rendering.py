@@ -15,7 +15,7 @@ from infra.artifacts import ArtifactRef
 from infra.compute import get_store
 from infra.handles import revealed
 from infra.jobs import ProgressSink, in_thread
-from infra.names import output_stem, without_secrets
+from infra.names import STDIN, output_stem, scheme_of, without_secrets
 from infra.settings import StenoSettings, get_settings
 from infra.storage_errors import NO_SPACE, RemoteFault, remote_fault
 from infra.written import known_as, refuse_others, refuse_source, write_for
@@ -47,6 +47,8 @@ class ExportCall(Frozen):
     transcript: ArtifactRef
     output: Output
     stem: str
+    recording: str | None
+    """Its path, where it is a file of this machine."""
     recordings: tuple[str, ...]
     """What the recording is known by (`infra.written`)."""
     warnings: tuple[str, ...]
@@ -71,6 +73,7 @@ def export_call(transcript: ArtifactRef, output: Output, recording: Recording, s
         transcript=transcript,
         output=output,
         stem=recording.stem,
+        recording=None if scheme_of(source) or source == STDIN else source,
         recordings=_known_as(source, recording),
         warnings=recording.warnings,
     )
@@ -117,8 +120,8 @@ def render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
         transcript = read_json(Transcript, path)
     warnings = tuple(dict.fromkeys([*call.warnings, *transcript.warnings]))
     transcript = transcript.model_copy(update={"warnings": warnings})
-    options = RenderOptions(uri=call.stem, **call.output.render)
     targets = call.output.targets(call.stem)
+    options = RenderOptions(uri=call.stem, audio=_beside(call.recording, call.output.output_dir), **call.output.render)
     rendered = {target: render(transcript, format_, options) for format_, target in targets.items()}
     _write_all(rendered, call, settings, report)
     return Exported(
@@ -132,11 +135,20 @@ def render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
     )
 
 
-def _write_all(rendered: Mapping[str, str], call: ExportCall, settings: StenoSettings, report: ProgressSink) -> None:
-    for done, (target, text) in enumerate(rendered.items()):
+def _beside(recording: str | None, output_dir: str) -> str | None:
+    """The recording as a page in that folder refers to it; None where it cannot."""
+    if recording is None or outputs.is_url(output_dir) or not Path(recording).is_file():
+        return None
+    with contextlib.suppress(ValueError):  # two drives of Windows
+        return Path(os.path.relpath(recording, output_dir)).as_posix()
+    return None
+
+
+def _write_all(rendered: Mapping[str, bytes], call: ExportCall, settings: StenoSettings, report: ProgressSink) -> None:
+    for done, (target, content) in enumerate(rendered.items()):
         report(done / len(rendered))
         with refusals(target):
-            write_for(target, call.recordings, text.encode(), settings, overwrite=call.output.overwrite)
+            write_for(target, call.recordings, content, settings, overwrite=call.output.overwrite)
 
 
 def _check_target(target: str, settings: StenoSettings) -> None:

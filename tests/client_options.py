@@ -10,6 +10,7 @@ from typing import Any, get_origin
 from flows.doors import Door, help_at, options_of
 from flows.options import FORMATS
 from flows.request import TranscribeRequest
+from speech.formats import FORMATS as KNOWN
 from speech.stages import STEPS
 
 PATH = Path(__file__).parents[1] / "stenoflow" / "client" / "options.py"
@@ -22,6 +23,7 @@ _ARGUMENTS = ("name",)
 def written() -> str:
     """The module."""
     names = ", ".join(f'"{name}"' for name in FORMATS)
+    binary = ", ".join(f'"{name}"' for name, known in KNOWN.items() if known.binary)
     steps = ", ".join(f'"{step}"' for step in STEPS[:-1])
     job, chunk, retry = (options_of(TranscribeRequest, door) for door in (Door.API, Door.CHUNK, Door.RETRY))
     return f'''"""The options that callers give, as types. Written by `make options` from `flows.options`; not by hand."""
@@ -33,6 +35,8 @@ from typing import Literal, TypedDict, get_args
 
 Format = Literal[{names}]
 FORMATS: tuple[Format, ...] = get_args(Format)
+BINARY: frozenset[Format] = frozenset({{{binary}}})
+"""Formats that are not text."""
 RetryFrom = Literal[{steps}]
 """The steps of a job, of which a retry may repeat one and what follows it."""
 

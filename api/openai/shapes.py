@@ -22,7 +22,7 @@ from api.openai.schemas import (
     Usage,
     VerboseTranscription,
 )
-from speech.formats import render
+from speech.formats import RenderOptions, render_text
 from speech.languages import LANGUAGES, WITHOUT_SPACES
 from stenoflow.types import Segment, Transcript
 
@@ -33,7 +33,7 @@ def rendered(transcript: Transcript, form: AudioForm) -> BaseModel | str:
     """The answer to a call: an object, or text."""
     match form.response_format:
         case "srt" | "vtt":
-            return render(transcript, form.response_format)
+            return render_text(transcript, form.response_format, RenderOptions(layout="whisperx"))
         case "text":
             return f"{text_of(transcript)}\n"
         case "verbose_json":

@@ -161,9 +161,9 @@ async def get_transcript(
     run = await jobs.find(job_id, caller)
     result = await jobs.result(run)
     corrected = await in_thread(corrected_at, str(run.id), result, revision)
-    text = await rendered(result, format, run.parameters.get("request") or {}, corrected)
+    content = await rendered(result, format, run.parameters.get("request") or {}, corrected)
     headers = {"Content-Disposition": f'inline; filename="{run.id}.{format}"'}
-    return Response(text, headers=headers, media_type=FORMATS[format].media_type)
+    return Response(content, headers=headers, media_type=FORMATS[format].media_type)
 
 
 @router.get("/transcribes/{job_id}", response_model=None, responses={200: {"model": Job}, **problems(404, 422)})

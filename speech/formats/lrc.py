@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from speech.formats.cues import LONG_PAUSE, Cue, Token, cues
+from speech.formats.cues import Cue, Token
 from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
+from speech.formats.whisperx_cues import LONG_PAUSE, cues
 from stenoflow.types import Transcript
 
 

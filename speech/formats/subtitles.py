@@ -1,10 +1,12 @@
-"""SubRip and WebVTT, as whisperx.utils.WriteSRT and WriteVTT lay them out."""
+"""SubRip and WebVTT, by broadcasters' rules or as whisperx.utils.WriteSRT and WriteVTT lay them out."""
 
 from __future__ import annotations
 
 import re
 
-from speech.formats.cues import Cue, cues
+from speech.formats import broadcast, whisperx_cues
+from speech.formats.cues import Cue
+from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
 from stenoflow.types import Transcript
 
@@ -12,20 +14,43 @@ from stenoflow.types import Transcript
 def srt(transcript: Transcript, options: RenderOptions) -> str:
     return "".join(
         f"{number}\n{_timestamp(cue.start, ',', hours=True)} --> {_timestamp(cue.end, ',', hours=True)}\n{_srt_text(cue)}\n\n"
-        for number, cue in enumerate(cues(transcript, options), start=1)
+        for number, cue in enumerate(_cues(transcript, options), start=1)
     )
 
 
 def vtt(transcript: Transcript, options: RenderOptions) -> str:
+    voices = options.layout != "whisperx"
     return "WEBVTT\n\n" + "".join(
-        f"{_timestamp(cue.start, '.')} --> {_timestamp(cue.end, '.')}\n{cue.text(escape=_vtt_escape)}\n\n"
-        for cue in cues(transcript, options)
+        f"{_timestamp(cue.start, '.')} --> {_timestamp(cue.end, '.')}\n{_vtt_text(cue, voices)}\n\n"
+        for cue in _cues(transcript, options)
     )
+
+
+def _cues(transcript: Transcript, options: RenderOptions) -> list[Cue]:
+    return whisperx_cues.cues(transcript, options) if options.layout == "whisperx" else broadcast.cues(transcript, options)
 
 
 def _srt_text(cue: Cue) -> str:
     """SubRip has no escapes; "-->" would be read as a time line."""
     return re.sub("-{2,}>", "->", cue.text())
+
+
+def _vtt_text(cue: Cue, voices: bool) -> str:
+    """With voices, who speaks is markup (`<v Name>`), not text."""
+    if not voices:
+        return cue.text(escape=_vtt_escape)
+    parts: list[str] = []
+    speaker: str | None = None
+    for index, token in enumerate(cue.tokens):
+        if token.speaker is not None and token.speaker != speaker:
+            speaker = token.speaker
+            dash = "- " if token.label.startswith("- ") else ""
+            parts.append(f"{token.lead}<v {_vtt_escape(one_line(speaker))}>{dash}")
+        else:
+            parts.append(token.lead)
+        text = _vtt_escape(token.text)
+        parts.append(f"<u>{text}</u>" if index == cue.highlighted else text)
+    return "".join(parts)
 
 
 def _vtt_escape(text: str) -> str:

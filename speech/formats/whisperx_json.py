@@ -6,6 +6,7 @@ import json as _json
 from typing import Any
 
 from speech.formats.options import RenderOptions
+from speech.formats.speakers import given_names
 from stenoflow.types import Segment, Transcript, Word
 
 
@@ -24,7 +25,7 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
         "duration": transcript.duration,
         "turns": [turn.model_dump() for turn in transcript.turns],
         "speakers": list(transcript.speakers),
-        "speaker_names": transcript.speaker_names or None,
+        "speaker_names": (given_names(options.speaker_names, transcript.speakers) | transcript.speaker_names) or None,
         "untranscribed": [stretch.model_dump() for stretch in transcript.untranscribed] or None,
         "options": transcript.options,
         "models": {name: model.model_dump() for name, model in transcript.models.items()},

@@ -230,7 +230,7 @@ class Submitting:
         options = RenderOptions(uri=stem, **shape)
         for kind, target in targets.items():
             try:
-                outputs.write(target, render(transcript, kind, options).encode(), get_settings())
+                outputs.write(target, render(transcript, kind, options), get_settings())
             except OSError as error:
                 why = error.strerror or type(error).__name__
                 raise OutputNotWritable(f"{near(target)} is not writable ({why}); choose another --output-dir.") from error

@@ -21,6 +21,7 @@ from stenoflow.client.errors import (
     ServiceBroken,
     ServiceUnavailable,
 )
+from stenoflow.client.options import BINARY
 from stenoflow.client.steps import Call, Send, Sleep, Steps
 from stenoflow.client.uploads import Recording, address_of, encoded_chunk, upload_of
 from stenoflow.edits import EditResult, Edits, Operation, Peaks, Revisions, SegmentPage
@@ -142,9 +143,20 @@ class Core:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
+<<<<<<< HEAD
     def text(self, job_id: str, format_: str, revision: int | None = None) -> Steps[str]:
         response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}", params=_given({"revision": revision})))
         return response.text
+=======
+    def text(self, job_id: str, format_: str) -> Steps[str]:
+        if format_ in BINARY:
+            raise RequestRefused(f"{format_} is not text; write it to a file with `save`.")
+        return (yield from self.file(job_id, format_)).decode()
+
+    def file(self, job_id: str, format_: str) -> Steps[bytes]:
+        response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}"))
+        return response.content
+>>>>>>> 0d14922 (Files that people read: paragraphs in txt, subtitles by broadcasters' rules, speakers by name; md, docx, html, csv and eaf; WhisperX's files with --layout whisperx)
 
     def transcript(self, job_id: str) -> Steps[Transcript]:
         return (yield from self._model(Call("GET", f"{path_of(job_id)}.json"), Transcript))

@@ -133,8 +133,8 @@ class Following(Core):
         else:
             targets = {format_: target / f"{name or job_id}.{format_}" for format_ in formats}
         for format_, path in targets.items():
-            text = yield from self.text(job_id, format_)
-            yield Work(lambda path=path, text=text: _write(path, text.encode()))  # type: ignore[misc]
+            content = yield from self.file(job_id, format_)
+            yield Work(lambda path=path, content=content: _write(path, content))  # type: ignore[misc]
         return list(targets.values())
 
 

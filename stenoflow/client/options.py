@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
-Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud", "lrc"]
+Format = Literal["json", "srt", "vtt", "txt", "tsv", "rttm", "aud", "lrc", "md", "docx", "html", "csv", "eaf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+BINARY: frozenset[Format] = frozenset({"docx"})
+"""Formats that are not text."""
 RetryFrom = Literal["fetch", "segment", "asr", "align", "embed", "diarize", "merge"]
 """The steps of a job, of which a retry may repeat one and what follows it."""
 
@@ -53,12 +55,16 @@ class Options(ChunkOptions, total=False):
     """If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job."""
     formats: Sequence[Format]
     """Formats to list in `links`. All formats can always be fetched."""
+    layout: Literal["readable", "whisperx"]
+    """`readable`: paragraphs in txt, subtitles by broadcasters' rules, speakers by name; `whisperx`: files as WhisperX writes them."""
+    speaker_names: str | None
+    """Names of the speakers in the order in which they first speak (`Anna, Ben`), or by label (`SPEAKER_01=Ben`)."""
     highlight_words: bool
     """Underline each word as it is spoken in srt and vtt; add word times in lrc."""
     max_line_width: int | None
-    """Maximum characters per line in subtitles and lrc."""
+    """Maximum characters per line in subtitles and lrc; in the readable layout 42 by default, or 16 wide ones."""
     max_line_count: int | None
-    """Lines per subtitle; needs max_line_width."""
+    """Lines per subtitle; in the readable layout 2 by default. In WhisperX's it needs max_line_width."""
     batch_size: int | None
     """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""
 
@@ -98,11 +104,15 @@ class Changes(TypedDict, total=False):
     """Maximum number of speakers."""
     on_diarization_failure: Literal["fail", "degrade"] | None
     """If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job."""
+    layout: Literal["readable", "whisperx"] | None
+    """`readable`: paragraphs in txt, subtitles by broadcasters' rules, speakers by name; `whisperx`: files as WhisperX writes them."""
+    speaker_names: str | None
+    """Names of the speakers in the order in which they first speak (`Anna, Ben`), or by label (`SPEAKER_01=Ben`)."""
     highlight_words: bool | None
     """Underline each word as it is spoken in srt and vtt; add word times in lrc."""
     max_line_width: int | None
-    """Maximum characters per line in subtitles and lrc."""
+    """Maximum characters per line in subtitles and lrc; in the readable layout 42 by default, or 16 wide ones."""
     max_line_count: int | None
-    """Lines per subtitle; needs max_line_width."""
+    """Lines per subtitle; in the readable layout 2 by default. In WhisperX's it needs max_line_width."""
     batch_size: int | None
     """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""

@@ -154,4 +154,4 @@ def test_transcripts_echo_what_they_echoed_from_the_first_version_on_and_more_on
 def test_options_that_leave_a_finished_transcript_as_it_is() -> None:
     assert {"batch_size", "max_duration", "retention_days", "on_diarization_failure", "overwrite", "redo_from"} == NEUTRAL
     assert not [name for name in NEUTRAL if options_of(TranscribeOptions)[name].key]
-    assert set(RENDERED) == {"formats", *RenderOptions.model_fields} - {"uri"}
+    assert set(RENDERED) == {"formats", *RenderOptions.model_fields} - {"uri", "audio"}

@@ -9,16 +9,25 @@ import json
 import random
 import re
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from whisperx.utils import WriteAudacity, WriteSRT, WriteTSV, WriteTXT, WriteVTT
 
-from speech.formats import FORMATS, RenderOptions, render
+from speech.formats import FORMATS, RenderOptions
+from speech.formats import render as render_file
 from stenoflow.errors import InvalidOption
 from stenoflow.types import ModelInfo, Segment, Transcript, Turn, Word
 
 WRITERS = {"srt": WriteSRT, "vtt": WriteVTT, "txt": WriteTXT, "tsv": WriteTSV, "aud": WriteAudacity}
 OURS_ALONE = {"language_probability", "duration", "turns", "speakers", "options", "models", "versions", "warnings"}
+
+
+def render(value: Transcript, format: str, options: RenderOptions | None = None) -> str:
+    """In WhisperX's layout."""
+    options = (options or RenderOptions()).model_copy(update={"layout": "whisperx"})
+    content = render_file(value, format, options)
+    return content.decode("latin-1" if FORMATS[format].binary else "utf-8")
 
 
 def segment(start: float, end: float, text: str, speaker: str | None = None, spaced: bool = True, **more: Any) -> Segment:
@@ -421,12 +430,17 @@ def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
     data = json.loads(rendered.pop("json"))
     assert (data["segments"], data["word_segments"], data["warnings"]) == ([], [], ["No speech was found."])
     assert rendered.pop("lrc") == "[ti:recording]\n[length:00:01]\n[re:Stenoflow]\n"
+    assert rendered.pop("docx").startswith("PK")
+    assert "<main" in rendered.pop("html")
+    assert ElementTree.fromstring(rendered.pop("eaf")).tag == "ANNOTATION_DOCUMENT"
+    assert rendered.pop("csv") == "start,end,speaker,text\r\n"
+    assert rendered.pop("md") == "# recording\n"
     assert rendered == {"srt": "", "vtt": "WEBVTT\n\n", "txt": "", "tsv": "start\tend\ttext\n", "rttm": "", "aud": ""}
 
 
 def test_an_unknown_format_is_refused_by_name() -> None:
-    with pytest.raises(InvalidOption, match=r"docx.*json, srt, vtt, txt, tsv, rttm, aud"):
-        render(TALK, "docx")
+    with pytest.raises(InvalidOption, match=r"odt.*json, srt, vtt, txt, tsv, rttm, aud"):
+        render(TALK, "odt")
 
 
 @pytest.mark.parametrize("options", [RenderOptions(), RenderOptions(highlight_words=True, max_line_width=30)])
