@@ -248,6 +248,7 @@ class TranscribeOptions(Frozen):
             at={
                 Door.API: At(
                     "nothing is written: every format is rendered when it is fetched, and these are linked",
+                    default=("json",),
                     help="Formats to list in `links`. All formats can always be fetched.",
                     bounds=(MinLen(1), MaxLen(len(FORMATS))),
                 )
@@ -272,14 +273,14 @@ class TranscribeOptions(Frozen):
     )
     max_line_width: int | None = option(
         None,
-        "Maximum characters per line in subtitles and lrc; in the readable layout 42 by default, or 16 wide ones.",
+        "Maximum characters per line in subtitles and lrc; 42 by default in subtitles, any number in WhisperX's layout.",
         Option("Files", "Characters per subtitle line", CALLERS),
         ge=10,
         le=500,
     )
     max_line_count: int | None = option(
         None,
-        "Lines per subtitle; in the readable layout 2 by default. In WhisperX's it needs max_line_width.",
+        "Lines per subtitle, 2 by default; in WhisperX's layout it needs a width as well.",
         Option("Files", "Lines per subtitle", CALLERS),
         ge=1,
         le=10,

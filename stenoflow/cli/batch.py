@@ -198,10 +198,10 @@ def print_batch(result: BatchResult, display: Display, source: str) -> None:
         click.echo(f"steno: error: {result.trouble}", err=True)
     if display.quiet:
         return
-    from stenoflow.cli.report import duration, near
+    from stenoflow.cli.report import duration, near, pace
 
-    pace = f" ({result.duration / result.seconds:.1f} × real time)" if result.seconds and result.duration else ""
-    done = f" {duration(result.duration)} of recordings in {duration(result.seconds)}{pace}." if result.done else ""
+    taken = pace(result.duration, result.seconds)
+    done = f" {duration(result.duration)} of recordings in {duration(result.seconds)}{taken}." if result.done else ""
     click.echo(f"{source}: {result.sentence}{done}")
     if result.table:
         click.echo(f"  {near(result.table)}")

@@ -81,7 +81,7 @@ def check_source(source: str) -> None:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise SourceError(f"{source} is a folder; give the recordings in it, such as {source.rstrip('/')}/*.wav.")
+            raise SourceError(f"{source} is a folder; transcribe all that is in it with `steno batch {source}`.")
         if path.is_file():  # opening a named pipe would wait for its writer
             path.open("rb").close()
     except FileNotFoundError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +18,17 @@ if TYPE_CHECKING:
 
 
 def print_result(result: TranscribeResult, *, as_json: bool, quiet: bool) -> None:
-    """The summary and the files on standard output, warnings on standard error; or one JSON line."""
+    """The summary and the files on standard output, warnings on standard error; or one JSON line.
+
+    On a terminal the text comes first, where it was written to a file of this machine.
+    """
     if as_json:
         line = {"type": "result", "source": result.source_name} | result.model_dump(mode="json", exclude={"source_name"})
         click.echo(json.dumps(line, ensure_ascii=False))
         return
     if quiet:
         return
+    print_text(result.files)
     for warning in result.warnings:
         click.echo(f"steno: warning: {result.source_name}: {warning}", err=True)
     click.echo(f"{result.source_name}: {summary(result)}")
@@ -29,19 +36,42 @@ def print_result(result: TranscribeResult, *, as_json: bool, quiet: bool) -> Non
         click.echo(f"  {near(path)}")
 
 
-def summary(result: TranscribeResult) -> str:
-    """`english, 30.0 s, 2 speakers, 97 words; 12.3 s (2.4 × real time), 3 of 6 stages reused`."""
-    from speech.languages import LANGUAGES
+def print_text(files: Mapping[str, str]) -> None:
+    """The transcript as text, on a terminal."""
+    written = files.get("txt")
+    if not written or "://" in written or not sys.stdout.isatty():
+        return
+    with contextlib.suppress(OSError):
+        click.echo(f"{Path(written).read_text(encoding='utf-8').rstrip()}\n")
 
-    facts = [LANGUAGES.get(result.language, result.language), duration(result.duration)]
+
+def summary(result: TranscribeResult) -> str:
+    """`English, 30.0 s, 2 speakers, 97 words; took 12.3 s (2.4 times as fast as real time), 3 of 6 stages reused`."""
+    facts = [language_name(result.language), duration(result.duration)]
     if result.speakers:
         facts.append(counted(result.speakers, "speaker"))
     if not any(stage.stage == "align" and stage.state == "skipped" for stage in result.stages):
         facts.append(counted(result.words, "word"))
-    pace = f" ({result.duration / result.total_seconds:.1f} × real time)" if result.total_seconds > 0 else ""
+    taken = pace(result.duration, result.total_seconds)
     reused, total = stages_reused(result)
     tail = f", {reused} of {total} stages reused" if reused else ""
-    return f"{', '.join(facts)}; took {duration(result.total_seconds)}{pace}{tail}"
+    return f"{', '.join(facts)}; took {duration(result.total_seconds)}{taken}{tail}"
+
+
+def pace(audio: float, seconds: float) -> str:
+    """` (2.4 times as fast as real time)`, ` (1.3 times as long as the recording)`; nothing where either is unknown."""
+    if audio <= 0 or seconds <= 0:
+        return ""
+    if audio >= seconds:
+        return f" ({audio / seconds:.1f} times as fast as real time)"
+    return f" ({seconds / audio:.1f} times as long as the recording)"
+
+
+def language_name(code: str) -> str:
+    """`English`."""
+    from speech.languages import LANGUAGES
+
+    return LANGUAGES.get(code, code).capitalize()
 
 
 def stages_reused(result: TranscribeResult) -> tuple[int, int]:

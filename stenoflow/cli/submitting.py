@@ -22,10 +22,9 @@ from infra import outputs
 from infra.names import STDIN, output_stem, scheme_of
 from infra.settings import get_settings
 from speech.formats import RenderOptions, render
-from speech.languages import LANGUAGES
 from stenoflow.cli.errors import PARTIAL, Problem, describe, report
 from stenoflow.cli.progress import StageTable
-from stenoflow.cli.report import counted, duration, near
+from stenoflow.cli.report import counted, duration, language_name, near, print_text
 from stenoflow.client import (
     AsyncStenoClient,
     ClientError,
@@ -249,9 +248,10 @@ class Submitting:
             return
         if self.display.quiet:
             return
+        print_text(files)
         for warning in job.warnings:
             click.echo(f"steno: warning: {recording.shown_as}: {warning}", err=True)
-        said = [LANGUAGES.get(transcript.language, transcript.language), duration(transcript.duration)]
+        said = [language_name(transcript.language), duration(transcript.duration)]
         said += [counted(speakers, "speaker")] if speakers else []
         said += [counted(words, "word")] if words else []
         click.echo(f"{recording.shown_as}: {', '.join(said)}")

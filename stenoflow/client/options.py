@@ -62,9 +62,9 @@ class Options(ChunkOptions, total=False):
     highlight_words: bool
     """Underline each word as it is spoken in srt and vtt; add word times in lrc."""
     max_line_width: int | None
-    """Maximum characters per line in subtitles and lrc; in the readable layout 42 by default, or 16 wide ones."""
+    """Maximum characters per line in subtitles and lrc; 42 by default in subtitles, any number in WhisperX's layout."""
     max_line_count: int | None
-    """Lines per subtitle; in the readable layout 2 by default. In WhisperX's it needs max_line_width."""
+    """Lines per subtitle, 2 by default; in WhisperX's layout it needs a width as well."""
     batch_size: int | None
     """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""
 
@@ -111,8 +111,8 @@ class Changes(TypedDict, total=False):
     highlight_words: bool | None
     """Underline each word as it is spoken in srt and vtt; add word times in lrc."""
     max_line_width: int | None
-    """Maximum characters per line in subtitles and lrc; in the readable layout 42 by default, or 16 wide ones."""
+    """Maximum characters per line in subtitles and lrc; 42 by default in subtitles, any number in WhisperX's layout."""
     max_line_count: int | None
-    """Lines per subtitle; in the readable layout 2 by default. In WhisperX's it needs max_line_width."""
+    """Lines per subtitle, 2 by default; in WhisperX's layout it needs a width as well."""
     batch_size: int | None
     """Audio chunks per batch. By default as many as fit into the GPU's memory, or 8 on a CPU."""

@@ -63,7 +63,7 @@ async def test_a_transcript_is_rendered_with_the_warnings_of_its_own_recording(s
     result = kept(store)
     assert (await results.transcript(result)).word_segments[1].word == "morning"
     assert json.loads(await results.rendered(result, "json", {}))["warnings"] == ["of this recording"]
-    assert "good morning" in await results.rendered(result, "txt", {})
+    assert b"good morning" in await results.rendered(result, "txt", {})
     members = json.loads("{" + await results.transcript_members(result) + "}")
     assert members["language"] == "en" and [word["word"] for word in members["word_segments"]] == list(WORDS)
     assert set(members) == {"language", "segments", "word_segments"}
@@ -72,8 +72,8 @@ async def test_a_transcript_is_rendered_with_the_warnings_of_its_own_recording(s
 async def test_the_layout_that_a_job_asked_for_is_its_own(store: Store) -> None:
     result = kept(store)
     plain = await results.rendered(result, "srt", {})
-    narrow = await results.rendered(result, "srt", {"max_line_width": 5})
-    assert "good morning" in plain and "good\nmorning" in narrow
+    narrow = await results.rendered(result, "srt", {"max_line_width": 10})
+    assert b"good morning" in plain and b"good\nmorning" in narrow
     assert await results.rendered(result, "srt", {"language": "en", "max_line_width": None}) == plain
 
 
@@ -107,7 +107,7 @@ async def test_what_was_collected_is_gone_and_the_caller_is_told_what_to_do(stor
 
 async def test_what_was_deleted_is_not_given_from_memory(store: Store) -> None:
     result = kept(store)
-    assert "good" in await results.rendered(result, "txt", {}) and "good" in await results.transcript_members(result)
+    assert b"good" in await results.rendered(result, "txt", {}) and "good" in await results.transcript_members(result)
     lose(store, result)
     results.forget_rendered()
     with pytest.raises(Gone):

@@ -114,7 +114,7 @@ def test_standard_input_is_sent_and_missing_speakers_are_an_error_beside_the_tra
     recording = live_api.file(seconds=2.0).read_bytes()
     done = submit(live_api, "-", "--output-file", "piped.vtt", "--max-line-width", "12", folder=tmp_path, stdin=recording)
     assert done.returncode == 7, done
-    assert done.stdout.splitlines()[0].startswith("stdin: english, 2.0 s, 3 words") and "piped.vtt" in done.stdout
+    assert done.stdout.splitlines()[0].startswith("stdin: English, 2.0 s, 3 words") and "piped.vtt" in done.stdout
     assert "steno: error: " in done.stderr
     assert "good morning\neveryone" in (tmp_path / "piped.vtt").read_text()
 

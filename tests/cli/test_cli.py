@@ -145,7 +145,12 @@ REFUSALS: list[tuple[list[str], int, str, str]] = [
     (["talk.wav", "--model", "tiny.en", "--language", "fr"], 2, "invalid_option", "English only"),
     (["talk.wav", "--format", "doc"], 2, "invalid_option", "'doc' is not one of"),
     (["talk.wav", "--output-file", "talk.doc"], 2, "invalid_option", "--output-file must end in one of"),
-    (["talk.wav", "--max-line-count", "2"], 2, "invalid_option", "--max-line-count requires --max-line-width"),
+    (
+        ["talk.wav", "--layout", "whisperx", "--max-line-count", "2"],
+        2,
+        "invalid_option",
+        "--max-line-count requires --max-line-width",
+    ),
     (["talk.wav", "other.wav", "--output-file", "x.srt"], 2, "invalid_option", "--output-file applies to one recording"),
     (["talk.wav", "folder/talk.mp3"], 2, "invalid_option", "would both be written to talk.json"),
     (["-", "-"], 2, "invalid_option", "only once"),
@@ -334,7 +339,7 @@ def test_the_summary_names_language_speakers_words_pace_and_reuse(capsys: pytest
     print_result(RESULT, as_json=False, quiet=False)
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
-        "talk.wav: english, 30.0 s, 2 speakers, 97 words; took 12.0 s (2.5 × real time), 4 of 6 stages reused",
+        "talk.wav: English, 30.0 s, 2 speakers, 97 words; took 12.0 s (2.5 times as fast as real time), 4 of 6 stages reused",
         "  out/talk.json",
         "  s3://bucket/talk.srt",
     ]
@@ -356,7 +361,7 @@ def test_json_is_one_line_with_the_whole_result(capsys: pytest.CaptureFixture[st
 
 
 def test_a_recording_without_speech_has_a_summary() -> None:
-    assert summary(RESULT.model_copy(update={"words": 0, "speakers": 0})).startswith("english, 30.0 s, 0 words;")
+    assert summary(RESULT.model_copy(update={"words": 0, "speakers": 0})).startswith("English, 30.0 s, 0 words;")
 
 
 @pytest.mark.parametrize(
@@ -537,7 +542,7 @@ def test_a_recording_goes_through_and_a_second_time_reuses_every_stage(tmp_path:
     progress = re.compile(r"steno: speech\.wav: .+ \(.+ s\)")
     assert [line for line in first.stderr.splitlines() if not progress.fullmatch(line)] == []
     lines = first.stdout.splitlines()
-    assert re.fullmatch(r"speech\.wav: english, 30\.0 s, 2 speakers, \d+ words; took .+ \([\d.]+ × real time\)", lines[0]), (
+    assert re.fullmatch(r"speech\.wav: English, 30\.0 s, 2 speakers, \d+ words; took .+ \([\d.]+ times as .+\)", lines[0]), (
         lines
     )
     assert lines[1:] == ["  first/speech.json", "  first/speech.srt"]

@@ -100,7 +100,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert shown.err == "steno: error: bad.mp3 is no recording.\n"
     assert shown.out.startswith(
-        "in: 1 done, 1 failed; the others are left for the next batch. 1 min 00 s of recordings in 30.0 s (2.0 ×"
+        "in: 1 done, 1 failed; the others are left for the next batch. 1 min 00 s of recordings in 30.0 s (2.0 times"
     )
     assert "/out/batch.csv" in shown.out
     print_batch(result, Display(as_json=True, quiet=False, verbose=False, debug=False), "in")

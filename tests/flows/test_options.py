@@ -97,7 +97,7 @@ def test_only_the_exceptions_have_another_default_at_the_api() -> None:
         for name, known in options_of(TranscribeRequest, Door.API).items()
         if JobOptions.model_fields[name].default != fields[name].default
     }
-    assert set(differing) == {"diarize", "on_diarization_failure"} and all(differing.values())
+    assert set(differing) == {"diarize", "formats", "on_diarization_failure"} and all(differing.values())
     assert (JobOptions.model_fields["batch_size"].default, fields["batch_size"].default) == (None, None)
 
 
