@@ -162,8 +162,9 @@ async def get_transcript(
     result = await jobs.result(run)
     corrected = await in_thread(corrected_at, str(run.id), result, revision)
     content = await rendered(result, format, run.parameters.get("request") or {}, corrected)
-    headers = {"Content-Disposition": f'inline; filename="{run.id}.{format}"'}
-    return Response(content, headers=headers, media_type=FORMATS[format].media_type)
+    known = FORMATS[format]
+    headers = {"Content-Disposition": f'{"attachment" if known.opens_elsewhere else "inline"}; filename="{run.id}.{format}"'}
+    return Response(content, headers=headers, media_type=known.media_type)
 
 
 @router.get("/transcribes/{job_id}", response_model=None, responses={200: {"model": Job}, **problems(404, 422)})

@@ -32,6 +32,11 @@ class Format(NamedTuple):
     labels: bool = False
     """Speakers stand in it as labels, which other programs join on, whatever they are called."""
 
+    @property
+    def opens_elsewhere(self) -> bool:
+        """Not shown by a browser as a part of the site that it comes from: a page would run as the site's."""
+        return self.binary or self.media_type in ("text/html", "application/xml")
+
 
 FORMATS: dict[str, Format] = {
     "json": Format(json, "application/json", labels=True),

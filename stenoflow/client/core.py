@@ -143,20 +143,14 @@ class Core:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-<<<<<<< HEAD
     def text(self, job_id: str, format_: str, revision: int | None = None) -> Steps[str]:
-        response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}", params=_given({"revision": revision})))
-        return response.text
-=======
-    def text(self, job_id: str, format_: str) -> Steps[str]:
         if format_ in BINARY:
             raise RequestRefused(f"{format_} is not text; write it to a file with `save`.")
-        return (yield from self.file(job_id, format_)).decode()
+        return (yield from self.file(job_id, format_, revision)).decode()
 
-    def file(self, job_id: str, format_: str) -> Steps[bytes]:
-        response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}"))
+    def file(self, job_id: str, format_: str, revision: int | None = None) -> Steps[bytes]:
+        response = yield from self.answer(Call("GET", f"{path_of(job_id)}.{format_}", params=_given({"revision": revision})))
         return response.content
->>>>>>> 0d14922 (Files that people read: paragraphs in txt, subtitles by broadcasters' rules, speakers by name; md, docx, html, csv and eaf; WhisperX's files with --layout whisperx)
 
     def transcript(self, job_id: str) -> Steps[Transcript]:
         return (yield from self._model(Call("GET", f"{path_of(job_id)}.json"), Transcript))

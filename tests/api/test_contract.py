@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import soundfile
 from bench.demo import sample_recording
 from flows.options import FORMATS
 from speech.scoring import diarization_errors
-from stenoflow.client import Job, JobDeleted, Progress, StenoClient
+from stenoflow.client import Job, JobDeleted, Progress, RequestRefused, StenoClient
 from tests import media
 from tests.api.live import LiveApi
 
@@ -98,7 +99,10 @@ def test_a_url_becomes_a_transcript_of_who_said_what(talk: Job, steno: StenoClie
 def test_it_is_to_be_had_in_every_format(talk: Job, steno: StenoClient, tmp_path: Path) -> None:
     written = steno.save(talk, tmp_path, FORMATS, name="talk")
     assert [path.suffix[1:] for path in written] == list(FORMATS)
-    text = {path.suffix[1:]: path.read_text() for path in written}
+    text = {path.suffix[1:]: path.read_text() for path in written if path.suffix != ".docx"}
+    assert zipfile.is_zipfile(tmp_path / "talk.docx")
+    with pytest.raises(RequestRefused, match="save"):
+        steno.text(talk, "docx")
     assert text["srt"].startswith("1\n00:00:0") and text["vtt"].startswith("WEBVTT\n")
     assert all("Chicago" in text[name] for name in ("json", "srt", "vtt", "txt", "tsv", "aud"))
     assert {line.split()[7] for line in text["rttm"].splitlines()} == {"SPEAKER_00", "SPEAKER_01"}

@@ -26,6 +26,12 @@ FORMATS = {
     "tsv": "text/tab-separated-values",
     "rttm": "text/plain",
     "aud": "text/plain",
+    "lrc": "text/plain",
+    "md": "text/markdown",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "html": "text/html",
+    "csv": "text/csv",
+    "eaf": "application/xml",
 }
 
 
@@ -96,7 +102,9 @@ def test_a_url_becomes_a_transcript_in_every_format(live_api: LiveApi) -> None:
     for name, kind in FORMATS.items():
         file = live_api.get(f"/transcribes/{body['job_id']}.{name}")
         assert file.status_code == 200 and file.headers["content-type"].startswith(kind)
-        assert "morning" in file.text or name == "rttm"
+        assert "morning" in file.text or name in ("rttm", "docx")
+        # A page of the transcript must not run as one of the service.
+        assert file.headers["content-disposition"].startswith("attachment" if name in ("html", "docx", "eaf") else "inline")
     problem(live_api.get(f"/transcribes/{body['job_id']}.mp3"), 404, "unknown_format")
 
     assert live_api.get("/transcribes", params={"job_id": body["job_id"]}).json() == job
