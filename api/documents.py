@@ -25,6 +25,7 @@ _MEANING = {
     410: "The result of the job has expired.",
     413: "The body is too large.",
     415: "The body must be JSON or multipart/form-data.",
+    416: "The range is beyond the end.",
     422: "A value is not valid.",
     429: "A limit of the key is reached; retry after `Retry-After` seconds.",
     503: "The orchestrator, the store or the warm worker is unavailable.",

@@ -9,12 +9,14 @@ from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 from api.errors import Conflict, JobNotFound
-from api.results import expired, read_transcript
+from api.results import expired, read_transcript, transcript_at
 from flows.result import TranscribeResult
 from infra import waveform
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
-from infra.edits import EditLog, Entry, changing, read_log, write_log
+from infra.edits import EditLog, Entry, changing, read_log, replaced_log, write_log
+from infra.store import Store
+from speech.carrying import carried
 from speech.editing import CannotApply, Document, Piece, add, in_effect, replayed
 from stenoflow.edits import (
     ChangedSegment,
@@ -94,7 +96,7 @@ def edit(run: str, result: TranscribeResult, edits: Edits, by: str) -> EditResul
     """Make a new revision; what has changed since the base of the edits. Raises Overlapping, and Conflict for what does not apply."""
     store = get_store()
     with changing(store, run):
-        log = read_log(store, run, result.transcript.path)
+        log = _with_carried(store, run, result)
         if edits.base > len(log.entries):
             raise Conflict(f"There is no revision {edits.base}; the latest is {len(log.entries)}.", code="unknown_revision")
         if len(log.entries) >= _MOST_REVISIONS:
@@ -134,12 +136,41 @@ def audio_of(result: TranscribeResult) -> ArtifactRef:
 
 
 def _log_at(run: str, result: TranscribeResult, revision: int | None) -> EditLog:
-    log = read_log(get_store(), run, result.transcript.path)
+    store = get_store()
+    log = read_log(store, run, result.transcript.path)
+    if not log.entries and _has_replaced(run, result.transcript.path):
+        with changing(store, run):
+            log = _with_carried(store, run, result)
     if revision is None:
         return log
     if revision > len(log.entries):
         raise JobNotFound(f"There is no revision {revision}; the latest is {len(log.entries)}.", code="unknown_revision")
     return log.until(revision)
+
+
+@lru_cache(maxsize=1000)
+def _has_replaced(run: str, transcript: str) -> bool:
+    """Whether a transcript was corrected in whose place this one is."""
+    return replaced_log(get_store(), run, transcript) is not None
+
+
+def _with_carried(store: Store, run: str, result: TranscribeResult) -> EditLog:
+    """The corrections; before there are any, those of the transcript that a retry has replaced, as far as they fit. Under the lock."""
+    log = read_log(store, run, result.transcript.path)
+    before = replaced_log(store, run, result.transcript.path) if not log.entries else None
+    if before is None:
+        return log
+    try:
+        base = Document(read_transcript(transcript_at(before.transcript)))
+    except ArtifactMissing:  # collected: nothing can be said of its words
+        return log
+    found = carried(base, replayed(base, _operations(before.entries)), _base(result.transcript.model_dump_json()))
+    if found.operations or found.left_out:
+        last = before.entries[-1]
+        entry = Entry(at=datetime.now(UTC), by=last.by, operations=found.operations, left_out=found.left_out)
+        log = log.model_copy(update={"entries": (entry,)})
+        write_log(store, run, log)
+    return log
 
 
 def _document(result: TranscribeResult, log: EditLog) -> Document:
@@ -161,6 +192,7 @@ def forget_documents() -> None:
     """Keep nothing of a job that was deleted."""
     _cached.cache_clear()
     _base.cache_clear()
+    _has_replaced.cache_clear()
 
 
 def _with(result: TranscribeResult, now: Document, log: EditLog) -> Document:
@@ -239,7 +271,14 @@ def _undoes_a_change(operations: Sequence[Sequence[Operation]], number: int) -> 
 def _history(log: EditLog) -> list[Revision]:
     active = in_effect(_operations(log.entries))
     return [
-        Revision(revision=number, at=entry.at, by=entry.by, operations=list(entry.operations), active=effective)
+        Revision(
+            revision=number,
+            at=entry.at,
+            by=entry.by,
+            operations=list(entry.operations),
+            active=effective,
+            left_out=list(entry.left_out),
+        )
         for number, (entry, effective) in enumerate(zip(log.entries, active, strict=True), start=1)
     ]
 

@@ -31,6 +31,8 @@ from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from flows.webhooks import WANTED
+from infra.compute import get_store
+from infra.edits import hand_on
 from infra.handles import revealed
 from infra.names import scheme_of
 from infra.settings import StenoSettings
@@ -259,7 +261,9 @@ class Jobs:
                     self.runs.changed(run.id)
                     if tags.is_deleted(await self.runs.get(run.id) or run):
                         raise JobNotFound("This job was deleted.", code="job_deleted")
-                    return await new_run(self.runs.client, plan, here=False, key=once and f"retry-{once}")
+                    new = await new_run(self.runs.client, plan, here=False, key=once and f"retry-{once}")
+                    await asyncio.to_thread(hand_on, get_store(), str(run.id), str(new.id))
+                    return new
             await set_going(self.runs.client, run, force=False)
         self.runs.changed(run.id)
         return await self.runs.get(run.id) or run

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
-from fastapi import Response
+from fastapi import HTTPException, Response
 from fastapi.responses import StreamingResponse
 
 from infra.artifacts import ArtifactRef
@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 
 
 async def ranged(ref: ArtifactRef, asked: str | None, media_type: str, *, head: bool = False) -> Response:
-    """The artifact, or the range of it that is asked for: one; of several the whole is sent. Raises ArtifactMissing."""
+    """The artifact, or the range of it that is asked for: one; of several the whole is sent. Raises ArtifactMissing, HTTPException."""
     size = await asyncio.to_thread(get_store().audio_bytes, ref)
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{ref.sha256}"', "Cache-Control": "private, no-cache"}
     match = _RANGE.fullmatch(asked.replace(" ", "")) if asked else None
@@ -26,7 +26,7 @@ async def ranged(ref: ArtifactRef, asked: str | None, media_type: str, *, head: 
         first, last = (int(match[1]), int(match[2] or size)) if match[1] else (max(0, size - int(match[2])), size)
         last = min(last, size - 1)
         if first > last:
-            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
+            raise HTTPException(416, f"The recording has {size} bytes.", {"Content-Range": f"bytes */{size}"})
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)

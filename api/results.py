@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from api.errors import Gone
@@ -70,6 +71,11 @@ async def _from_store(function: Callable[..., Content], result: TranscribeResult
 
 def expired() -> Gone:
     return Gone("The transcript has expired; submit the recording again.", code="result_expired")
+
+
+def transcript_at(path: str) -> ArtifactRef:
+    """A reference to the transcript of that path in the store."""
+    return ArtifactRef(kind="transcript", path=path, sha256=PurePosixPath(path).name.partition(".")[0], bytes=0)
 
 
 def read_transcript(reference: ArtifactRef) -> Transcript:

@@ -184,11 +184,11 @@ class Gallery:
         """A conversation whose speakers have names, in light, in dark and on a phone."""
         with httpx.Client(base_url=self.up.page_url, trust_env=False, timeout=300) as client:
             with sample_recording().open("rb") as file:
-                form = {"model": "tiny.en", "diarize": "true", "name": "Two friends on the phone"}
+                form = {"model": "tiny.en", "diarize": "true", "name": "Telephone call"}
                 job = client.post("/transcribes?wait=60", files={"file": file}, data=form).raise_for_status().json()["job_id"]
             while (state := client.get(f"/transcribes/{job}?wait=30").json())["status"] != "completed":
                 assert state["status"] in ("queued", "downloading", "processing"), state
-            names = [{"op": "name", "speaker": f"SPEAKER_0{i}", "name": name} for i, name in enumerate(("Sheila", "Diane"))]
+            names = [{"op": "name", "speaker": f"SPEAKER_0{i}", "name": name} for i, name in enumerate(("Diane", "Sheila"))]
             client.patch(f"/transcribes/{job}/edits", json={"base": 0, "operations": names}).raise_for_status()
         phone = {"width": 390, "height": 800}
         for name, path, scheme, size in (

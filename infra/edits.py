@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import PurePosixPath
 
+from pydantic import Field
+
 from infra.store import Store
 from speech.stored import parsed
 from stenoflow.edits import Operation
@@ -29,6 +31,8 @@ class Entry(Frozen):
     at: datetime
     by: str
     operations: tuple[Operation, ...]
+    left_out: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """What did not fit of the corrections of a transcript that this one replaced."""
 
 
 class EditLog(Frozen):
@@ -52,6 +56,25 @@ def read_log(store: Store, run: str, transcript: str) -> EditLog:
             "The corrections of this transcript are damaged in the store, or of a later version; nothing was changed."
         ) from error
     return found or EditLog(transcript=transcript)
+
+
+def replaced_log(store: Store, run: str, transcript: str) -> EditLog | None:
+    """The latest corrections of a transcript of the run in whose place a retry has put this one."""
+    own = _name(run, transcript)
+    found = []
+    for name in records_of(store, run):
+        content = store.read_record(name) if name != own else None
+        with contextlib.suppress(ValueError):  # damaged, or of a later version: it stays where it is
+            if content and (log := parsed(EditLog, content)).entries:
+                found.append(log)
+    return max(found, key=lambda log: log.entries[-1].at, default=None)
+
+
+def hand_on(store: Store, run: str, to: str) -> None:
+    """Give a run the corrections of the one whose recording it transcribes once more."""
+    for name in records_of(store, run):
+        if content := store.read_record(name):
+            store.write_record(f"{FOLDER}/{to}.{name.rpartition('.')[2]}", content)
 
 
 def write_log(store: Store, run: str, log: EditLog) -> None:

@@ -91,7 +91,7 @@ class Document:
             self._keep(Piece(f"s{index}", segment.start, segment.end, segment.speaker, tokens, segment, segment))
 
     @property
-    def _joint(self) -> str:
+    def joint(self) -> str:
         """What stands between words."""
         return "" if self.language in WITHOUT_SPACES else " "
 
@@ -114,6 +114,11 @@ class Document:
         used = {piece.speaker for piece in self if piece.speaker is not None}
         first = [label for label in self.base.speakers if label not in self.merged]
         return [*first, *sorted(used - set(first))]
+
+    def segment_of(self, word: str) -> str | None:
+        """Id of the segment that holds the word."""
+        piece = self.pieces.get(self._home.get(word, ""))
+        return piece.id if piece is not None and any(token.id == word for token in piece.tokens) else None
 
     def transcript(self) -> Transcript:
         """As a transcript, with labels for speakers. Where nothing differs, it is the computed one."""
@@ -224,7 +229,7 @@ class Document:
         written = self._written(edit.text, start, end, speaker, new)
         tail = tokens[last:]
         if not last and written and tail:
-            tail = (tail[0]._replace(lead=self._joint), *tail[1:])
+            tail = (tail[0]._replace(lead=self.joint), *tail[1:])
         self._set_tokens(piece, (*tokens[:first], *written, *tail))
 
     def _span(self, edit: ReplaceWords) -> tuple[Piece, int, int]:
@@ -259,7 +264,7 @@ class Document:
         place = self.order.index(first)
         if self.order[place + 1 : place + 2] != [second]:
             raise CannotApply("The segments do not follow each other.")
-        tail = tuple(token._replace(lead=self._joint if not i else token.lead) for i, token in enumerate(other.tokens))
+        tail = tuple(token._replace(lead=self.joint if not i else token.lead) for i, token in enumerate(other.tokens))
         del self.order[place + 1], self.pieces[second]
         if one.speaker != other.speaker and one.speaker is not None:
             tail = _spoken_by(tail, one.speaker)
@@ -302,7 +307,7 @@ class Document:
         ids = [token.id for token in piece.tokens]
         # From the end, so that what is inserted after a word is not in the way of what is replaced before it.
         for kind, i, j, k, m in reversed(difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()):
-            text = self._joint.join(new[k:m])
+            text = self.joint.join(new[k:m])
             if kind == "insert":
                 yield ReplaceWords(after=ids[i - 1] if i else None, segment=None if i else piece.id, text=text)
             elif kind != "equal":
@@ -319,7 +324,7 @@ class Document:
             Token(
                 next(new),
                 Word(word=word, start=begin, end=finish, score=1.0, timing="edited", speaker=speaker),
-                lead or self._joint,
+                lead or self.joint,
             )
             for (word, begin, finish), lead in zip(_shared(words, start, end), leads, strict=True)
         )
@@ -348,10 +353,9 @@ class Document:
         return self.pieces[id_]
 
     def _piece_of(self, word: str) -> Piece:
-        piece = self.pieces.get(self._home.get(word, ""))
-        if piece is None or all(token.id != word for token in piece.tokens):
+        if (home := self.segment_of(word)) is None:
             raise CannotApply(f"There is no word {word}.")
-        return piece
+        return self.pieces[home]
 
     def _check_speaker(self, speaker: str) -> None:
         if speaker not in self.speakers:

@@ -121,6 +121,10 @@ class Revision(BaseModel):
     by: str = Field(description="Name of the key.")
     operations: list[Operation]
     active: bool = Field(description="False once it is undone.")
+    left_out: list[str] = Field(
+        [],
+        description="Of the first revision after a retry, which repeats the corrections of the transcript before: those that did not fit.",
+    )
 
 
 class EditedWord(BaseModel):

@@ -29,7 +29,7 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
     "/transcribes/{job_id}/audio",
     response_model=None,
     response_class=Response,
-    responses={**_AUDIO, 416: {"description": "The range is beyond the end."}, **problems(404, 409, 410)},
+    responses={**_AUDIO, **problems(404, 409, 410, 416)},
 )
 async def get_audio(
     job_id: str,

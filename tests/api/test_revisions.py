@@ -53,6 +53,7 @@ def test_audio_is_played_from_anywhere(live_api: LiveApi, job: str) -> None:
         assert re.fullmatch(rf"bytes \d+-\d+/{len(whole.content)}", part.headers["content-range"])
     beyond = live_api.get(f"/transcribes/{job}/audio", headers={"Range": f"bytes={len(whole.content)}-"})
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(whole.content)}")
+    assert beyond.headers["content-type"] == "application/problem+json"
 
 
 def test_peaks_are_those_of_the_recording(live_api: LiveApi, job: str) -> None:
@@ -125,6 +126,31 @@ def test_corrections_of_an_old_revision_are_merged_or_refused(live_api: LiveApi,
     ):
         assert edit(live_api, job, base + 2, wrong).status_code == status, wrong
     assert latest(live_api, job) == base + 2
+
+
+def test_another_number_of_speakers_keeps_what_was_corrected(live_api: LiveApi, job: str) -> None:
+    base = latest(live_api, job)
+    first = segments(live_api, job)["segments"][0]
+    words = [word["word"].strip() for word in first["words"]]
+    text = " ".join([*words[:-1], "carried-4711"])
+    edit(
+        live_api,
+        job,
+        base,
+        {"op": "text", "segment": first["id"], "text": text},
+        {"op": "name", "speaker": first["speaker"], "name": "Anna"},
+    ).raise_for_status()
+    again = live_api.post(f"/transcribes/{job}/retry", json={"from": "diarize", "max_speakers": 3}).json()["job_id"]
+    assert again != job
+    assert live_api.ended(again)["status"] == "completed"
+    found = segments(live_api, again)
+    assert "carried-4711" in " ".join(one["text"] for one in found["segments"])
+    assert "Anna" in found["speakers"].values()
+    history = live_api.get(f"/transcribes/{again}/revisions").json()["revisions"]
+    assert "carried-4711" in live_api.get(f"/transcribes/{again}.srt").text
+    edit(live_api, job, base + 1, {"op": "undo", "revision": base + 1}).raise_for_status()
+    edit(live_api, again, len(history), {"op": "undo", "revision": len(history)}).raise_for_status()
+    assert "carried-4711" not in live_api.get(f"/transcribes/{again}.srt").text
 
 
 def test_no_correction_is_lost_when_many_write_at_once_and_the_service_is_killed(live_api: LiveApi, job: str) -> None:

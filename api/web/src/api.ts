@@ -9,7 +9,7 @@ export interface Job {
   job_id: string; status: string; message: string; name: string; created_at: string;
   progress?: number; error?: string; links?: Record<string, string>; warnings?: string[];
 }
-export interface Revision { revision: number; at: string; by: string; operations: Operation[]; active: boolean }
+export interface Revision { revision: number; at: string; by: string; operations: Operation[]; active: boolean; left_out: string[] }
 export type Operation = { op: string } & Record<string, unknown>;
 
 export class Refused extends Error {

@@ -6,7 +6,7 @@ import { Saver, type Status } from "./saver";
 import { Waveform } from "./waveform";
 
 const DOUBTFUL = 0.5;
-const FORMATS = ["srt", "vtt", "txt", "json", "docx", "md", "tsv", "rttm", "aud", "lrc"];
+const FORMATS = ["srt", "vtt", "txt", "json", "docx", "html", "md", "csv", "tsv", "eaf", "rttm", "aud", "lrc"];
 const RATES = [0.5, 0.75, 1, 1.25, 1.5, 2];
 interface Timed { word: Word; segment: string }
 
@@ -431,6 +431,7 @@ function History({ job, revision }: { job: string; revision: number }) {
       <ol reversed>{revisions.map((one) => (
         <li value={one.revision} class={one.active ? "" : "undone"}>
           <button onClick={() => difference(one.revision)}>{new Date(one.at).toLocaleTimeString()}</button> {summary(one.operations)}
+          {one.left_out.length > 0 && <><p>Corrections of the transcript before that do not fit this one:</p><ul>{one.left_out.map((said) => <li>{said}</li>)}</ul></>}
           {shown?.revision === one.revision && <ul>{shown.lines.map((line) => <li>{line}</li>)}</ul>}
         </li>
       ))}</ol>
@@ -440,13 +441,14 @@ function History({ job, revision }: { job: string; revision: number }) {
 }
 
 function summary(operations: Operation[]): string {
-  const first = operations[0]!, more = operations.length > 1 ? ` and ${operations.length - 1} more` : "";
-  switch (first.op) {
+  const first = operations[0], more = operations.length > 1 ? ` and ${operations.length - 1} more` : "";
+  switch (first?.op) {
     case "replace": return (first.text ? `wrote “${String(first.text)}”` : "deleted words") + more;
     case "name": return `named ${String(first.speaker)} “${String(first.name)}”` + more;
     case "assign": return `gave ${(first.segments as string[]).length} segments to ${String(first.speaker)}` + more;
     case "undo": return `undid revision ${String(first.revision)}`;
-    default: return String(first.op).replace("_", " ") + more;
+    case undefined: return "no change";
+    default: return String(first!.op).replace("_", " ") + more;
   }
 }
 
