@@ -29,6 +29,7 @@ UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termi
 
 CONTRACT = {
     "speech.schema",
+    "speech.carrying",
     "speech.editing",
     "stenoflow.errors",
     "speech.stages",
