@@ -86,9 +86,9 @@ export function Viewer({ job }: { job: string }) {
     const player = audio.current!;
     player.currentTime = Math.max(0, Math.min(to, duration || to));
     stopAt.current = null; yields.current = 0; setTime(player.currentTime);
-    if (play) player.play();
+    if (play) begin(player);
   };
-  const toggle = () => { const player = audio.current!; stopAt.current = null; if (player.paused) player.play(); else player.pause(); };
+  const toggle = () => { const player = audio.current!; stopAt.current = null; if (player.paused) begin(player); else player.pause(); };
   const at = () => wordsNow.current[before(wordsNow.current, audio.current!.currentTime)]?.segment;
 
   useEffect(() => {
@@ -438,6 +438,11 @@ function History({ job, revision }: { job: string; revision: number }) {
       <p><a href={`${pathOf(job)}.txt?revision=0`}>The original text</a></p>
     </div>
   );
+}
+
+/** Whoever pauses before the sound has arrived interrupts a promise, and nothing is wrong. */
+function begin(player: HTMLAudioElement): void {
+  player.play().catch((error: Error) => { if (error.name !== "AbortError") throw error; });
 }
 
 function summary(operations: Operation[]): string {
