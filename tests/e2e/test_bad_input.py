@@ -257,7 +257,7 @@ def test_a_url_that_gives_no_recording_has_its_own_error(fetched: Done, name: st
 
 def test_an_allowed_private_host_is_fetched_after_the_bad_ones(fetched: Done) -> None:
     assert fetched.of("fine.wav")["type"] == "result"
-    assert written(fetched.output, "fine.wav") == ["fine.json"]
+    assert written(fetched.output, "fine.wav") == ["fine.json", "fine.srt", "fine.txt"]
     assert fetched.exit_code == 3
 
 

@@ -240,7 +240,7 @@ class Stage:
             f"{crashes} crashes": crashes == interrupted,
             f"{', '.join(repeated)} repeated after it was finished": not repeated,
             "not every stage was finished once": Counter(line["stage"] for line in done) == dict.fromkeys(STAGES, 1),
-            f"the output is {files}": len(files) == 1 and files[0].endswith(".json"),
+            f"the output is {files}": [Path(name).suffix for name in files] == [".json", ".srt", ".txt"],
         }
         if len(files) == 1:
             transcript = json.loads((out / files[0]).read_text())

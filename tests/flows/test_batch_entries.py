@@ -159,4 +159,4 @@ def test_a_name_that_is_not_utf8_is_transcribed_beside_a_good_one(tmp_path: Path
     assert [line["source"] for line in lines if line["type"] == "result"] == ["good.wav", "café.wav"]
     (error,) = [line for line in lines if line["type"] == "error"]
     assert (error["source"], error["code"]) == ("não.wav", "source_not_found")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["café.json", "good.json"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == ["café.json", "good.json"]
