@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 PENDING = [*states.WAITING, *states.AT_WORK]
-_LOOK = 0.4
+_LOOK = 0.2
 """Seconds between two looks at a job that is waited for."""
 _MOST_OUTCOMES = 1000
 

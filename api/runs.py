@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 
-FRESH = 0.7
+FRESH = 0.4
 """Seconds that what was read of a run is good for."""
 OLDEST = 5.0
 """The same for callers who poll, when Prefect is too slow to be asked that often."""

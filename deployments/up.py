@@ -136,7 +136,7 @@ def server_environment(settings: StenoSettings, url: str, env: Mapping[str, str]
 
 def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
     """What a worker runs with: ours where the environment does not say otherwise."""
-    return flow_environment() | {"PREFECT_WORKER_QUERY_SECONDS": "3"} | dict(env)
+    return flow_environment() | {"PREFECT_WORKER_QUERY_SECONDS": "1"} | dict(env)
 
 
 def database_url(url: str) -> str:

@@ -1,4 +1,4 @@
-"""A worker as a process of its own: takes runs from the pool, starts each in a process, ends with its parent.
+"""A worker as a process of its own: takes runs from the pool, has warm processes execute them, ends with its parent.
 
 `python -m deployments.worker POOL NAME LIMIT`
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import signal
 import sys
 
 from deployments.environment import flow_environment
+from deployments.warm import Kind, WarmProcesses
 from infra.processes import end_with_parent
 from infra.settings import get_settings
 from stenoflow import isolated
@@ -28,13 +28,18 @@ REPORT = 10.0
 
 async def work(pool: str, name: str, limit: int | None) -> None:
     """Serve the pool until SIGTERM or SIGINT; then put back what is at work, and return."""
-    from flows.prefect_compat.worker import Launch, Serving, process_worker, put_back
+    from flows.prefect_compat.worker import Serving, process_worker, put_back, settings_of_prefect
 
-    command = shlex.join(isolated.command("deployments.execute"))
-    serving = Serving()
-    worker = process_worker(
-        pool, name, limit, Launch(command, flow_environment(), lambda: get_settings().workdir_path), serving
+    settings, serving = get_settings(), Serving()
+    kind = Kind(
+        command=lambda descriptor: isolated.command("deployments.execute", str(descriptor)),
+        env=lambda: flow_environment() | settings_of_prefect(),
+        folder=lambda: settings.workdir_path,
+        idle_seconds=settings.compute.idle_seconds,
     )
+    processes = WarmProcesses(kind, limit)
+    worker = process_worker(pool, name, limit, processes, serving)
+    processes.keep_spare()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, serving.told.set)
@@ -43,6 +48,7 @@ async def work(pool: str, name: str, limit: int | None) -> None:
     if working.done():
         waiting.cancel()
         return working.result()
+    processes.close()
     ending = (put_back(run, context, PUT_BACK, grace=GRACE, report=REPORT) for run, context in serving.at_work.items())
     await asyncio.gather(*ending, return_exceptions=True)
     # No pause between the end of the last process and this: the worker would report it as crashed.

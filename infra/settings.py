@@ -75,6 +75,11 @@ class ComputeSettings(BaseModel):
     workers: int = Field(
         1, ge=1, le=64, description="Shards of a stage that run concurrently on this machine; they share its threads."
     )
+    idle_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds without a run after which a worker's process releases its models and the GPU's memory.",
+    )
 
 
 class ShardSettings(BaseModel):
@@ -182,7 +187,9 @@ class BatchSettings(BaseModel):
         ge=5,
         description="Seconds after which another batch may take over the recordings of one that stopped renewing its lease.",
     )
-    recycle: int = Field(500, ge=1, description="Recordings after which the worker process is replaced.")
+    recycle: int = Field(
+        500, ge=1, description="Recordings after which the process that transcribes them, of a batch or a worker, is replaced."
+    )
     poll_seconds: float = Field(3.0, gt=0, description="Seconds between polls of the states of all runs on workers.")
 
 

@@ -239,6 +239,16 @@ class Deployed:
             time.sleep(0.05)
         raise AssertionError(f"no {event} of {stage} after {timeout:.0f} s; worker: {self.tail('worker')}")
 
+    def wait_for_stage_of(self, run: str, stage: str, timeout: float = 90) -> dict[str, Any]:
+        """The first progress of that run's stage."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for line in self.events("progress"):
+                if (line["run"], line["stage"]) == (run, stage):
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"{stage} of {run} not begun after {timeout:.0f} s; worker: {self.tail('worker')}")
+
     # -- the processes --------------------------------------------------------------------------------------------------
 
     def flow_pids(self, run: str | None = None) -> list[int]:
@@ -252,7 +262,9 @@ class Deployed:
             return False
         if env.get("PREFECT_API_URL") != self.url or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return env.get("PREFECT__FLOW_RUN_ID") == run if run else "PREFECT__FLOW_RUN_ID" in env
+        if run is None:
+            return "PREFECT__FLOW_RUN_ID" in env or "deployments.execute" in process.cmdline()
+        return env.get("PREFECT__FLOW_RUN_ID") == run or process.pid == pid_at_work(Path(self.env["STENO_HOME"]), run)
 
     def kill_flow(self, run: str | None = None) -> None:
         """`kill -9` of what executes the run (all runs)."""
@@ -293,6 +305,14 @@ class Deployed:
         """This process with the deployment's environment, for code that reads settings and for Prefect's client."""
         with _process_environment(self.env, self.url):
             yield
+
+
+def pid_at_work(home: Path, run: str) -> int | None:
+    """The process that has marked the run as its own (`flows.orphans.marked`)."""
+    try:
+        return int((home / "running" / run).read_text().split("/")[3])
+    except (OSError, IndexError):
+        return None
 
 
 @contextlib.contextmanager

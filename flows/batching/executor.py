@@ -17,9 +17,10 @@ import os
 import sys
 import threading
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
+
+from infra.processes import resident
 
 if TYPE_CHECKING:
     from infra.progress import StageEvent
@@ -128,7 +129,7 @@ async def _execute(order: dict[str, Any], channel: _Channel, at_work: set[str]) 
         state = f"Crashed ({type(error).__name__})"
     finally:
         at_work.discard(str(run.id))
-        channel.emit({"ended": str(run.id), "state": state, "rss": _resident()})
+        channel.emit({"ended": str(run.id), "state": state, "rss": resident()})
 
 
 async def _mark_cancelled(run: Any) -> None:
@@ -139,13 +140,6 @@ async def _mark_cancelled(run: Any) -> None:
     with contextlib.suppress(Exception):
         async with get_client() as client:
             await client.set_flow_run_state(run.id, Cancelled(message="The batch was cancelled."), force=True)
-
-
-def _resident() -> int:
-    """Bytes of memory in use; 0 where the system does not say."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
 T = TypeVar("T")
+SENT_WITHIN = 10.0
+"""Seconds for a run's last log lines and events to reach the API, which may be away."""
 
 # -- executing a run that there is already ------------------------------------------------------------------------------
 
@@ -40,10 +43,13 @@ async def result_of(flow: Flow[..., Awaitable[T]], run: FlowRun, parameters: dic
     return cast("T", result)
 
 
-def execute_for_worker(flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | None]]) -> None:
-    """Execute the run that the worker started this process for, as `python -m prefect.engine` does, but for what it loads.
+def execute_for_worker(
+    flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | None]], runner: asyncio.Runner
+) -> State[Any] | None:
+    """Execute the run that the environment names, as `python -m prefect.engine` does, but for what it loads; how it ended.
 
-    `flow_of` names the flow; None where the run is not to be executed.
+    `flow_of` names the flow; None where the run is not to be executed. On the main thread, where the engine takes SIGTERM for its
+    own. Raises SystemExit where the run was cancelled or is put back.
     """
     from prefect._internal.control_listener import configure_from_env
     from prefect.engine import handle_engine_signals
@@ -51,14 +57,41 @@ def execute_for_worker(flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | N
     run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     configure_from_env()  # how the worker tells this process that it is cancelled, and learns how it ended
     with handle_engine_signals(run_id):
-        from prefect.flow_engine import load_flow_run, run_flow
+        from prefect.flow_engine import load_flow_run
 
         run = load_flow_run(run_id)
-        flow = asyncio.run(cast(Any, flow_of(run)))
+        try:
+            # A context of its own, so that it leaves nothing to the next one.
+            return runner.run(_execute_as(flow_of, run), context=copy_context())
+        except BaseException:
+            runner.close()  # SIGTERM leaves the loop and not the run, which has to end while it is known why
+            raise
+    return None
+
+
+async def _execute_as(flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | None]], run: FlowRun) -> State[Any] | None:
+    from prefect.context import AsyncClientContext
+    from prefect.flow_engine import run_flow
+
+    async with (
+        AsyncClientContext.get_or_create()
+    ):  # one client: Prefect makes several otherwise, and reads certificates for each
+        flow = await flow_of(run)
         if flow is None:
-            return
+            return None
         executing: Any = run_flow(flow, flow_run=run, return_type="state")
-        asyncio.run(executing)  # on the main thread, where the engine takes SIGTERM for its own
+        return cast("State[Any]", await executing)
+
+
+def nothing_left(runner: asyncio.Runner) -> bool:
+    """Flush what the run before wrote, and say whether nothing else of it is left in this process."""
+    from prefect._internal import control_listener
+    from prefect.events.worker import EventsWorker
+
+    send_logs(SENT_WITHIN)
+    EventsWorker.drain_all(timeout=SENT_WITHIN)
+    control_listener.stop()
+    return control_listener.get_intent() is None and not asyncio.all_tasks(runner.get_loop())
 
 
 def environment_of_no_run() -> dict[str, str]:

@@ -62,7 +62,19 @@ def _parts() -> Iterator[Part]:  # noqa: PLR0915  a table
     yield used(f"{executor}.create_executor", ours, "flow_run starter hook_runner propose_submitting")
     yield used(f"{executor}.process_manager", back, issue=16746)
     yield used(f"{executor}.client", back, issue=16746)
-    yield used("prefect.runner._starter_engine:EngineCommandStarter", ours, "command cwd env stream_output control_channel")
+    turn = "runs are executed one after another by processes that stay"
+    yield used("prefect.runner._process_manager:ProcessHandle", turn, "_process termination_scope")
+    scope = "prefect.runner._process_manager:ProcessTerminationScope"
+    yield used(f"{scope}.wait_after_graceful_kill", turn)
+    yield replaced(f"{scope}.is_alive", turn, "self pid")
+    yield replaced(f"{scope}.graceful_kill", turn, "self pid")
+    yield replaced(f"{scope}.hard_kill", turn, "self pid")
+    yield replaced(f"{scope}.close", turn, "self")
+    yield replaced("prefect.runner._flow_run_executor:ProcessStarter.start", turn, "self flow_run task_status")
+    yield used("prefect.runner._control_channel:ControlChannel.register", turn, "flow_run_id")
+    yield used("prefect._internal.control_listener:stop", turn)
+    yield used("prefect._internal.control_listener:get_intent", turn)
+    yield used("prefect.events.worker:EventsWorker.drain_all", turn, "timeout")
     yield replaced("prefect.runner._hook_runner:FlowRunHookRunner.run_cancellation_hooks", ours, "self flow_run state")
     yield replaced("prefect.runner._hook_runner:FlowRunHookRunner.run_crashed_hooks", ours, "self flow_run state")
     yield replaced(

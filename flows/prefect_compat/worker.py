@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import UUID
 
 import anyio
-from prefect.runner._control_channel import ControlSignalStatus
+from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
-from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.runner._process_manager import ProcessHandle
+from prefect.settings import get_current_settings
 from prefect.states import AwaitingRetry
 from prefect.utilities.engine import propose_state
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
@@ -41,14 +42,73 @@ class Serving:
     """What the runs that have processes are stopped by."""
 
 
-@dataclass(frozen=True)
-class Launch:
-    """What a run's process is started with. No pool, deployment or run can set any of it: whoever may call the API may write these."""
+class Process(Protocol):
+    """What executes one run, and others before and after it."""
 
-    command: str
-    env: Mapping[str, str]
-    folder: Callable[[], Path]
-    """It works there; made when it does not exist."""
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+
+
+class Processes(Protocol):
+    """Processes that execute runs (`deployments.warm`). No pool, deployment or run can set what they are started with: whoever may call
+    the API may write these."""
+
+    async def begin(self, run: Mapping[str, str]) -> Any: ...
+    async def ended(self, process: Any) -> int: ...
+
+
+class Turn:
+    """One run's use of a process, as Prefect's executor sees a process: it ends with the run, and cannot be killed any more then."""
+
+    wait_after_graceful_kill = True
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.returncode: int | None = None
+
+    def is_alive(self, pid: int) -> bool:
+        return self.returncode is None and self._process.returncode is None
+
+    def graceful_kill(self, pid: int) -> None:
+        self._send(signal.SIGTERM)
+
+    def hard_kill(self, pid: int) -> None:
+        self._send(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Nothing: the process has other turns."""
+
+    def _send(self, number: signal.Signals) -> None:
+        if not self.is_alive(self.pid):
+            raise ProcessLookupError
+        os.kill(self.pid, number)
+
+
+class TurnStarter:
+    """Starts a run in a process that there is, as `EngineCommandStarter` starts one for it."""
+
+    def __init__(self, processes: Processes, channel: ControlChannel) -> None:
+        self._processes = processes
+        self._channel = channel
+
+    async def start(self, flow_run: FlowRun, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+        """Return when the run has ended."""
+        variables = {"PREFECT__FLOW_RUN_ID": str(flow_run.id), "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false"}
+        with contextlib.suppress(RuntimeError):  # no loopback: the process is then ended without being told why
+            port, token = self._channel.register(flow_run.id)
+            variables |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
+        process = await self._processes.begin(variables)
+        turn = Turn(process)
+        task_status.started(ProcessHandle(cast(Any, turn), termination_scope=turn))
+        turn.returncode = await self._processes.ended(process)
+
+
+def settings_of_prefect() -> dict[str, str]:
+    """This process's settings of Prefect, as variables for a process that executes runs."""
+    return get_current_settings().to_environment_variables(exclude_unset=True)
 
 
 class NoHooks:
@@ -61,19 +121,19 @@ class NoHooks:
         pass
 
 
-def process_worker(pool: str, name: str, limit: int | None, launch: Launch, serving: Serving) -> ProcessWorker:
-    """Prefect's process worker, which starts every run as `launch` says, and keeps in `serving` what they are stopped by."""
+def process_worker(pool: str, name: str, limit: int | None, processes: Processes, serving: Serving) -> ProcessWorker:
+    """Prefect's process worker, which has every run executed by `processes`, and keeps in `serving` what they are stopped by."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*existing type will be overridden")  # which is what ours is for
-        kind = _process_worker(launch, serving)
+        kind = _process_worker(processes, serving)
     return kind(work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False)
 
 
-def _process_worker(launch: Launch, serving: Serving) -> type[ProcessWorker]:
+def _process_worker(processes: Processes, serving: Serving) -> type[ProcessWorker]:
     class Configuration(ProcessJobConfiguration):
         @classmethod
         async def from_template_and_values(cls, *_: Any, **__: Any) -> Any:
-            return cls(command=launch.command, env=dict(launch.env), working_dir=launch.folder(), stream_output=True)
+            return cls()
 
     class Worker(ProcessWorker):
         job_configuration = Configuration
@@ -90,7 +150,7 @@ def _process_worker(launch: Launch, serving: Serving) -> type[ProcessWorker]:
             return await super()._submit_scheduled_flow_runs(_free(self, flow_run_response))
 
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = anyio.TASK_STATUS_IGNORED) -> Any:
-            """As Prefect's, for a command that is known; and the working directory need not exist yet.
+            """As Prefect's, in a process that there is.
 
             Prefect's overlooks a run that is cancelled between its submission and the start of its process: it would stay
             Cancelling, and keep its place among the deployment's concurrent runs.
@@ -98,17 +158,9 @@ def _process_worker(launch: Launch, serving: Serving) -> type[ProcessWorker]:
             if await self._cancelled_meanwhile(flow_run):
                 task_status.started(None)
                 return ProcessWorkerResult(status_code=0, identifier="none")
-            workdir = configuration.working_dir or Path.cwd()
-            workdir.mkdir(parents=True, exist_ok=True)
             results = []
             async with FlowRunExecutorContext() as context:
-                starter = EngineCommandStarter(
-                    command=configuration.command,
-                    cwd=workdir,
-                    env=configuration.env,
-                    stream_output=configuration.stream_output,
-                    control_channel=context.control_channel,
-                )
+                starter = TurnStarter(processes, context.control_channel)
                 executor = context.create_executor(flow_run, starter, hook_runner=NoHooks(), propose_submitting=False)
 
                 async def execute(*, task_status: Any) -> None:

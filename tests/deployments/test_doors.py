@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import websockets
 
+from tests.deployed import pid_at_work
 from tests.ports import free_port
 from tests.up import Up
 
@@ -256,20 +256,10 @@ def test_what_a_deployment_is_changed_to_while_its_run_is_at_work_is_not_execute
     os.mkfifo(up.folder / "slow.wav")  # nothing comes of it
     run = run_of(up, f"/deployments/{flow['id']}", parameters={"request": {"source": str(up.folder / "slow.wav")}})
 
-    def process() -> psutil.Process | None:
-        for child in psutil.Process(up.children()["worker"]).children(recursive=True):
-            try:
-                if child.environ().get("PREFECT__FLOW_RUN_ID") == run:
-                    return child
-            except psutil.Error:
-                continue
-        return None
-
     until(lambda: answered(up, "GET", f"/flow_runs/{run}")["state_type"] == "RUNNING")
     answered(up, "PATCH", f"/deployments/{flow['id']}", {"entrypoint": "evil.py:evil", "path": str(up.folder)})
-    executing = process()
-    assert executing is not None
-    executing.send_signal(signal.SIGKILL)
+    executing = until(lambda: pid_at_work(up.folder / "home", run))
+    os.kill(executing, signal.SIGKILL)
     found = until(lambda: (now := answered(up, "GET", f"/flow_runs/{run}"))["state_type"] == "FAILED" and now)
     assert "Not executed." in found["state"]["message"]
     states = answered(up, "GET", f"/flow_run_states/?flow_run_id={run}")
