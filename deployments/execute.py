@@ -140,10 +140,11 @@ def variables(run: dict[str, str]) -> Iterator[None]:
 
 
 def main() -> None:
-    from flows.prefect_compat.engine import execute_for_worker
+    from flows.prefect_compat.engine import execute_for_worker, leave
 
     if len(sys.argv) > 1:
         serve(socket.socket(fileno=int(sys.argv[1])))
+        leave()
     else:
         with asyncio.Runner() as runner:
             execute_for_worker(flow_or_refusal, runner)

@@ -60,6 +60,9 @@ async def work(pool: str, name: str, limit: int | None) -> None:
 def main(pool: str, name: str, limit: str) -> None:
     end_with_parent()
     asyncio.run(work(pool, name, int(limit) or None))
+    from flows.prefect_compat.engine import leave
+
+    leave()
 
 
 if __name__ == "__main__":

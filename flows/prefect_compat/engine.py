@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from uuid import UUID
 
 from prefect.filesystems import WritableFileSystem
@@ -86,10 +87,8 @@ async def _execute_as(flow_of: Callable[[FlowRun], Awaitable[Flow[..., Any] | No
 def nothing_left(runner: asyncio.Runner) -> bool:
     """Flush what the run before wrote, and say whether nothing else of it is left in this process."""
     from prefect._internal import control_listener
-    from prefect.events.worker import EventsWorker
 
-    send_logs(SENT_WITHIN)
-    EventsWorker.drain_all(timeout=SENT_WITHIN)
+    flush()
     control_listener.stop()
     return control_listener.get_intent() is None and not asyncio.all_tasks(runner.get_loop())
 
@@ -112,6 +111,22 @@ def keep_signals() -> None:
     from prefect import flow_engine
 
     vars(flow_engine)["capture_sigterm"] = contextlib.nullcontext
+
+
+def flush() -> None:
+    """Send the API the logs and events that are waiting, as far as it takes them within a few seconds."""
+    from prefect.events.worker import EventsWorker
+
+    send_logs(SENT_WITHIN)
+    EventsWorker.drain_all(timeout=SENT_WITHIN)
+
+
+def leave() -> NoReturn:
+    """End this process. Python's own end would wait for as long as Prefect's API is away."""
+    flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def send_logs(timeout: float) -> None:
