@@ -181,4 +181,6 @@ def test_a_run_of_the_command_line_is_retried_from_another_folder_and_without_a_
     done = steno("retry", "talk.wav", "--json", env=env, folder=tmp_path / "there")
     assert done.returncode == 0, done.stdout + done.stderr
     assert mark.executed == SPEAKERS_ONLY
-    assert lines(done)[-1]["files"] == {"json": str(tmp_path / "here" / "out" / "talk.json")}
+    assert lines(done)[-1]["files"] == {
+        kind: str(tmp_path / "here" / "out" / f"talk.{kind}") for kind in ("json", "txt", "srt")
+    }
