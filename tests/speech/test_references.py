@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from speech.formats import render
+from speech.formats import render_text
 from speech.scoring import ScoringOptions, Spoken, score
 from speech.scoring.marks import Utterance
 from speech.scoring.references import Reference, read_reference
@@ -102,7 +102,7 @@ def test_rttm_says_who_is_audible_and_uem_what_is_scored() -> None:
 
 def test_our_own_json_is_read_back_whole() -> None:
     written = transcript(("Good", 1.0, 1.4, "ann"), ("morning.", 1.5, 2.0, "ann"), ("Hello?", 3.0, 3.5, "bob"))
-    found = read(json=render(written, "json"))
+    found = read(json=render_text(written, "json"))
     assert found.utterances == (Utterance("ann", 1.0, 2.0, "Good morning."), Utterance("bob", 3.0, 3.5, "Hello?"))
     assert found.timed_words == (
         Spoken("Good", 1.0, 1.4, "ann"),
