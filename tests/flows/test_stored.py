@@ -37,7 +37,9 @@ ASR_THEN = 3
 
 WITHOUT_PREFECT = "import sys; sys.modules['prefect'] = None; from stenoflow.cli.main import run; run(sys.argv[1:])"
 
-pytestmark = pytest.mark.xfail(reason="Embeddings have other keys since 0.1; this store needs them, as it has ASR's.", strict=False)
+pytestmark = pytest.mark.xfail(
+    reason="Embeddings have other keys since 0.1; this store needs them, as it has ASR's.", strict=False
+)
 
 
 @pytest.fixture
