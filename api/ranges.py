@@ -16,7 +16,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _BLOCK = 1 << 20
 
 
-async def ranged(ref: ArtifactRef, asked: str | None, media_type: str, *, head: bool = False) -> Response:
+async def ranged(ref: ArtifactRef, asked: str | None, media_type: str) -> Response:
     """The artifact, or the range of it that is asked for: one; of several the whole is sent. Raises ArtifactMissing, HTTPException."""
     size = await asyncio.to_thread(get_store().audio_bytes, ref)
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{ref.sha256}"', "Cache-Control": "private, no-cache"}
@@ -30,8 +30,6 @@ async def ranged(ref: ArtifactRef, asked: str | None, media_type: str, *, head: 
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
-    if head:
-        return Response(status_code=status, headers=headers, media_type=media_type)
     return StreamingResponse(_blocks(ref, first, last), status, headers, media_type)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "images"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--use-gl=swiftshader", "--enable-webgl", "--ignore-gpu-blocklist"]
 """The run's graph is drawn with WebGL, which a machine without a GPU has in software only."""
 SIZE = {"width": 1200, "height": 800}
@@ -141,11 +141,10 @@ def browser() -> Iterator[Page]:
     """A page of a headless Chromium of the machine's own."""
     from playwright.sync_api import sync_playwright
 
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
+    if CHROMIUM is None:
         raise SystemExit("Chromium is needed for screenshots: apt-get install chromium")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = chromium.new_page(viewport=SIZE)  # type: ignore[arg-type]
         page.set_default_timeout(120_000)
         yield page

@@ -46,6 +46,7 @@ class _Carrying:
     def __init__(self, before: Document, corrected: Document, now: Document) -> None:
         self.before, self.corrected, self.now = before, corrected, now
         self.old, self.new = _tokens(before), _tokens(now)
+        self.computed = {token.id for token in self.new}
         self.place = {token.id: index for index, token in enumerate(self.old)}
         """Of each computed word of the old transcript."""
         self.found = _found([token.word.word for token in self.old], [token.word.word for token in self.new])
@@ -178,8 +179,7 @@ class _Carrying:
 
     def _wanted(self, piece: Piece, targets: dict[str, str]) -> list[str | None]:
         """Whose each word is. What was written has the speaker of the words around it."""
-        computed = {token.id for token in self.new}
-        known = [targets.get(token.id, piece.speaker) if token.id in computed else _UNKNOWN for token in piece.tokens]
+        known = [targets.get(token.id, piece.speaker) if token.id in self.computed else _UNKNOWN for token in piece.tokens]
         last = next((speaker for speaker in known if speaker != _UNKNOWN), piece.speaker)
         return [last := speaker if speaker != _UNKNOWN else last for speaker in known]
 

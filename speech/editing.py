@@ -7,12 +7,11 @@ undone leaves the original, to the byte, and every revision remains available. P
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from speech.languages import WITHOUT_SPACES, text_language
-from speech.sentences import join_words, separators
+from speech.languages import WITHOUT_SPACES, language_of_text
+from speech.sentences import characters, join_words, separators, shared_time
 from stenoflow.edits import (
     Assign,
     Delete,
@@ -28,8 +27,6 @@ from stenoflow.edits import (
 )
 from stenoflow.types import Segment, Transcript, Turn, Word
 
-_PIECES = re.compile(r"[!-~]+|\S")
-"""What a script without spaces is edited in."""
 _EVERYTHING = "*"
 
 
@@ -72,7 +69,7 @@ class Document:
 
     def __init__(self, transcript: Transcript) -> None:
         self.base = transcript
-        self.language = text_language(transcript.language, str(transcript.options.get("task") or "transcribe"))
+        self.language = language_of_text(transcript)
         self.names: dict[str, str] = {}
         self.merged: dict[str, str] = {}
         self.assigned: list[tuple[float, float, str]] = []
@@ -215,7 +212,7 @@ class Document:
                 for id_ in segments:
                     self._assign(self._piece(id_), speaker)
             case _:
-                raise CannotApply(f"{operation.op} is no change of a document.")
+                raise CannotApply(f"The operation {operation.op} does not change a transcript.")
 
     def _replace(self, edit: ReplaceWords, new: Iterator[str]) -> None:
         piece, first, last = self._span(edit)
@@ -314,7 +311,7 @@ class Document:
                 yield ReplaceWords(words=tuple(ids[i:j]), text=text)
 
     def _words(self, text: str) -> list[str]:
-        return _PIECES.findall(text) if self.language in WITHOUT_SPACES else text.split()
+        return characters(text) if self.language in WITHOUT_SPACES else text.split()
 
     def _written(self, text: str, start: float, end: float, speaker: str | None, new: Iterator[str]) -> tuple[Token, ...]:
         """The words of a text, which share a stretch of time by their length."""
@@ -326,11 +323,11 @@ class Document:
                 Word(word=word, start=begin, end=finish, score=1.0, timing="edited", speaker=speaker),
                 lead or self.joint,
             )
-            for (word, begin, finish), lead in zip(_shared(words, start, end), leads, strict=True)
+            for (word, begin, finish), lead in zip(shared_time(words, start, end), leads, strict=True)
         )
 
     def _untimed(self, segment: Segment) -> Iterator[Word]:
-        for word, start, end in _shared(self._words(segment.text), segment.start, segment.end):
+        for word, start, end in shared_time(self._words(segment.text), segment.start, segment.end):
             yield Word(word=word, start=start, end=end, score=0.0, timing="interpolated", speaker=segment.speaker)
 
     def _set_tokens(self, piece: Piece, tokens: tuple[Token, ...]) -> None:
@@ -393,14 +390,6 @@ def in_effect(revisions: Sequence[Sequence[Operation]]) -> list[bool]:
 def _spoken_by(tokens: tuple[Token, ...], speaker: str) -> tuple[Token, ...]:
     changes = {"speaker": speaker, "speaker_source": None}
     return tuple(token._replace(word=token.word.model_copy(update=changes)) for token in tokens)
-
-
-def _shared(words: Sequence[str], start: float, end: float) -> Iterator[tuple[str, float, float]]:
-    total, done = sum(map(len, words)), 0
-    for word in words:
-        begin = start + (end - start) * done / total
-        done += len(word)
-        yield word, begin, start + (end - start) * done / total
 
 
 def _segment(piece: Piece, *, aligned: bool) -> Segment:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stenoflow.types import Transcript
+
 LANGUAGES: dict[str, str] = {
     "en": "english",
     "zh": "chinese",
@@ -127,6 +132,11 @@ WITHOUT_SPACES = frozenset({"ja", "zh", "yue", "th", "lo", "my", "km", "bo"})
 def text_language(spoken: str, task: str) -> str:
     """The language of the text: a translation is English whatever was spoken."""
     return "en" if task == "translate" else spoken
+
+
+def language_of_text(transcript: Transcript) -> str:
+    """That of a transcript's text."""
+    return text_language(transcript.language, str(transcript.options.get("task")))
 
 
 _TAGS = (

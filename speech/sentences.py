@@ -9,7 +9,8 @@ a list of abbreviations decide nearly all of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 
 from speech.languages import WITHOUT_SPACES
 
@@ -224,6 +225,26 @@ class _Rules:
         joined = "".join(self.units[max(0, index - 12) : index + 1]).rstrip(_CLOSERS)
         match = re.search(r"[!-~]+$", joined)
         return match.group() if match else joined[-2:]
+
+
+def characters(text: str) -> list[str]:
+    """What a script without spaces is broken and edited in: characters with their marks; Latin words and numbers whole."""
+    found: list[str] = []
+    for piece in re.findall(r"[!-~]+|\S", text):
+        if found and unicodedata.category(piece[0]).startswith("M"):
+            found[-1] += piece
+        else:
+            found.append(piece)
+    return found
+
+
+def shared_time(words: Sequence[str], start: float, end: float) -> Iterator[tuple[str, float, float]]:
+    """Each word with the part of a stretch of seconds that its length has a claim to."""
+    total, done = sum(map(len, words)), 0
+    for word in words:
+        begin = start + (end - start) * done / total
+        done += len(word)
+        yield word, begin, start + (end - start) * done / total
 
 
 def _units(words: Sequence[str], full_stops: str) -> tuple[list[str], list[int]]:

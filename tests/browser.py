@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.screenshots import CHROMIUM
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REQUIRED = "STENO_TEST_BROWSER"
 """Set where a missing browser is a failure, as in `.ci/run`."""
 

@@ -23,7 +23,7 @@ from api.openai.schemas import (
     VerboseTranscription,
 )
 from speech.formats import RenderOptions, render_text
-from speech.languages import LANGUAGES, WITHOUT_SPACES
+from speech.languages import LANGUAGES, WITHOUT_SPACES, language_of_text
 from stenoflow.types import Segment, Transcript
 
 NOBODY = "unknown"
@@ -58,7 +58,7 @@ def verbose(transcript: Transcript, form: AudioForm) -> VerboseTranscription:
     words = [TranscriptWord(word=word.word, start=word.start, end=word.end) for word in transcript.word_segments]
     return VerboseTranscription(
         task="transcribe" if isinstance(form, TranscriptionForm) else "translate",
-        language=LANGUAGES.get(_text_language(transcript), transcript.language),
+        language=LANGUAGES.get(language_of_text(transcript), transcript.language),
         duration=transcript.duration,
         text=text_of(transcript),
         segments=segments if "segment" in asked or not asked else None,
@@ -89,13 +89,8 @@ def events(transcript: Transcript, form: TranscriptionForm) -> Iterator[BaseMode
 
 def _pieces(transcript: Transcript) -> list[str]:
     """Each segment's text, with what separates it from the one before."""
-    space = "" if _text_language(transcript) in WITHOUT_SPACES else " "
+    space = "" if language_of_text(transcript) in WITHOUT_SPACES else " "
     return [f"{space if number else ''}{segment.text}" for number, segment in enumerate(transcript.segments)]
-
-
-def _text_language(transcript: Transcript) -> str:
-    """A translation is English whatever was spoken."""
-    return "en" if transcript.options.get("task") == "translate" else transcript.language
 
 
 def _usage(transcript: Transcript) -> Usage:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from flows.report.advice import HELPS, advice_for, retry_of
 from flows.report.contents import Contents, Utterance
-from flows.report.timeline import clock, data_uri, timeline
+from flows.report.timeline import data_uri, timeline
 from flows.report.words import code, link, plain, sentence, table
 from flows.result import StageReport, TranscribeResult
 from infra.prices import AS_OF, dollars
 from infra.settings import StenoSettings
+from speech.formats.paragraphs import clock
 from speech.languages import LANGUAGES
 from speech.stages import AROUND, STEPS
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from speech.formats.paragraphs import clock
+
 WIDTH = 760
 _LEFT, _RIGHT, _ROW, _BAR, _TOP, _BOTTOM = 124, 96, 26, 14, 14, 34
 _INK = "#7b7d82"
@@ -49,13 +51,6 @@ def timeline(spans: Sequence[Span], duration: float) -> str:
 
 def data_uri(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
-def clock(seconds: float) -> str:
-    """`1:05` or `1:02:05`."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def _row(number: int, speaker: str, seconds: float, spans: Iterable[Span], duration: float) -> str:

@@ -16,9 +16,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from speech.formats.cues import Cue, Token, highlights, in_sequence, milliseconds, text_language, tokens_of
+from speech.formats.cues import Cue, Token, highlights, in_sequence, milliseconds, tokens_of
 from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
+from speech.languages import language_of_text
 from stenoflow.types import Transcript
 
 WIDTH, WIDE_WIDTH, LINES = 42, 32, 2
@@ -67,7 +68,7 @@ class _Cut(NamedTuple):
 
 def cues(transcript: Transcript, options: RenderOptions) -> list[Cue]:
     """The subtitles in order, at least a millisecond long each; none overlaps the next."""
-    language = text_language(transcript)
+    language = language_of_text(transcript)
     width = options.max_line_width or (WIDE_WIDTH if language in _WIDE else WIDTH)
     tokens = [token for segment in transcript.segments for token in tokens_of(segment, language)]
     found: list[Cue] = []

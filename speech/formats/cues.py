@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
 from speech.formats.lines import one_line
 from speech.languages import WITHOUT_SPACES
-from speech.sentences import separators
-from stenoflow.types import Segment, Transcript
+from speech.sentences import characters, separators, shared_time
+from stenoflow.types import Segment
 
 SHORTEST_MS = 100
 """How long a subtitle is shown whose words have no duration."""
@@ -57,36 +55,13 @@ def tokens_of(segment: Segment, language: str) -> list[Token]:
     words = [word for word in words if word[0]]
     timed = bool(words)
     if not timed:
-        words = _spread(_pieces(text, language), segment.start, segment.end)
+        pieces = characters(text) if language in WITHOUT_SPACES else text.split(" ") if text else []
+        words = list(shared_time(pieces, segment.start, segment.end))
     leads = separators([word for word, _, _ in words], text, language)
     return [
         Token(word, lead if index else default, start, end, timed, segment.speaker, ends_segment=index + 1 == len(words))
         for index, ((word, start, end), lead) in enumerate(zip(words, leads, strict=True))
     ]
-
-
-def _pieces(text: str, language: str) -> list[str]:
-    """What a line may be broken between: words, or in scripts without spaces characters with their marks."""
-    if language not in WITHOUT_SPACES:
-        return text.split(" ") if text else []
-    pieces: list[str] = []
-    for piece in re.findall(r"[!-~]+|\S", text):
-        if pieces and unicodedata.category(piece[0]).startswith("M"):
-            pieces[-1] += piece
-        else:
-            pieces.append(piece)
-    return pieces
-
-
-def _spread(pieces: list[str], start: float, end: float) -> list[tuple[str, float, float]]:
-    total = sum(map(len, pieces))
-    spread: list[tuple[str, float, float]] = []
-    done = 0
-    for piece in pieces:
-        begin = start + (end - start) * done / total
-        done += len(piece)
-        spread.append((piece, begin, start + (end - start) * done / total))
-    return spread
 
 
 def highlights(cue: Cue) -> list[Cue]:
@@ -119,11 +94,6 @@ def in_sequence(found: list[Cue]) -> list[Cue]:
         result.append(cue._replace(start=start, end=end))
         cursor = end
     return result
-
-
-def text_language(transcript: Transcript) -> str:
-    """A translation is English whatever was spoken."""
-    return "en" if transcript.options.get("task") == "translate" else transcript.language
 
 
 def milliseconds(seconds: float) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 from datetime import UTC, datetime
 
-from speech.formats.lines import one_line
+from speech.formats.lines import xml_line
 from speech.formats.options import RenderOptions
 from speech.formats.paragraphs import clock, paragraphs, without_words
 from stenoflow.types import Transcript
-
-_NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def docx(transcript: Transcript, options: RenderOptions) -> bytes:
@@ -22,21 +19,17 @@ def docx(transcript: Transcript, options: RenderOptions) -> bytes:
     document = Document()
     document.core_properties.created = document.core_properties.modified = datetime(2000, 1, 1, tzinfo=UTC)
     document.core_properties.author = ""
-    document.core_properties.title = _text(options.uri)[:255]
-    document.add_heading(_text(options.uri), level=1)
+    document.core_properties.title = xml_line(options.uri)[:255]
+    document.add_heading(xml_line(options.uri), level=1)
     for paragraph in paragraphs(transcript):
         written = document.add_paragraph()
         if paragraph.speaker is not None:
-            written.add_run(f"{_text(paragraph.speaker)} ").bold = True
+            written.add_run(f"{xml_line(paragraph.speaker)} ").bold = True
         written.add_run(f"[{clock(paragraph.start)}] ").font.color.rgb = RGBColor(0x66, 0x66, 0x66)
         if paragraph.segments:
-            written.add_run(_text(paragraph.text))
+            written.add_run(xml_line(paragraph.text))
         else:
             written.add_run(without_words(paragraph)).italic = True
     content = io.BytesIO()
     document.save(content)
     return content.getvalue()
-
-
-def _text(text: str) -> str:
-    return _NOT_IN_XML.sub("\ufffd", one_line(text))

@@ -5,15 +5,12 @@ Schema: https://www.mpi.nl/tools/elan/EAFv3.0.xsd.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from speech.formats.lines import one_line
+from speech.formats.lines import one_line, xml_line
 from speech.formats.options import RenderOptions
 from stenoflow.types import Segment, Transcript
-
-_NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def eaf(transcript: Transcript, options: RenderOptions) -> str:
@@ -61,11 +58,12 @@ class _Counter:
         self.slots = self.annotations = 0
 
     def tiers(self, root: Element, speaker: str, segments: Iterable[Segment]) -> None:
-        spoken = {"LINGUISTIC_TYPE_REF": "utterance", "TIER_ID": _text(speaker), "PARTICIPANT": _text(speaker)}
+        spoken = {"LINGUISTIC_TYPE_REF": "utterance", "TIER_ID": xml_line(speaker), "PARTICIPANT": xml_line(speaker)}
         utterances = SubElement(root, "TIER", spoken)
         words = Element(
             "TIER",
-            {**spoken, "LINGUISTIC_TYPE_REF": "word", "TIER_ID": f"{_text(speaker)} words"} | {"PARENT_REF": _text(speaker)},
+            {**spoken, "LINGUISTIC_TYPE_REF": "word", "TIER_ID": f"{xml_line(speaker)} words"}
+            | {"PARENT_REF": xml_line(speaker)},
         )
         now = 0
         for segment in segments:
@@ -86,13 +84,9 @@ class _Counter:
         self.annotations += 1
         holder = SubElement(tier, "ANNOTATION")
         fields = {"ANNOTATION_ID": f"a{self.annotations}", "TIME_SLOT_REF1": first, "TIME_SLOT_REF2": last}
-        SubElement(SubElement(holder, "ALIGNABLE_ANNOTATION", fields), "ANNOTATION_VALUE").text = _text(text)
+        SubElement(SubElement(holder, "ALIGNABLE_ANNOTATION", fields), "ANNOTATION_VALUE").text = xml_line(text)
 
     def _slot(self, time: int) -> str:
         self.slots += 1
         SubElement(self.order, "TIME_SLOT", {"TIME_SLOT_ID": f"ts{self.slots}", "TIME_VALUE": str(time)})
         return f"ts{self.slots}"
-
-
-def _text(text: str) -> str:
-    return _NOT_IN_XML.sub("\ufffd", one_line(text))

@@ -10,11 +10,17 @@ from speech.formats.options import RenderOptions
 from stenoflow.types import Transcript
 
 _BREAKS = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]+")
+_NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def one_line(text: str) -> str:
     """The text without line breaks, tabs and control characters, which would end a line or a field."""
     return _BREAKS.sub(" ", text).strip()
+
+
+def xml_line(text: str) -> str:
+    """The same without what XML cannot hold."""
+    return _NOT_IN_XML.sub("\ufffd", one_line(text))
 
 
 def whisperx_txt(transcript: Transcript) -> str:

@@ -8,10 +8,11 @@ from html import escape
 from itertools import chain
 from urllib.parse import quote
 
-from speech.formats.cues import Token, text_language, tokens_of
+from speech.formats.cues import Token, tokens_of
 from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
 from speech.formats.paragraphs import Paragraph, clock, paragraphs, without_words
+from speech.languages import language_of_text
 from stenoflow.types import Transcript
 
 _STYLE = """
@@ -49,7 +50,7 @@ word.scrollIntoView({block:"center",behavior:"smooth"})};
 
 def html(transcript: Transcript, options: RenderOptions) -> str:
     """A click on a word plays it, where the recording is beside the page or was chosen there."""
-    language = text_language(transcript)
+    language = language_of_text(transcript)
     title = escape(one_line(options.uri))
     body = "\n".join(_section(paragraph, language) for paragraph in paragraphs(transcript))
     source = f' src="{escape(quote(options.audio))}"' if options.audio else " hidden"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from speech.formats.cues import text_language
 from speech.formats.lines import one_line
-from speech.languages import WITHOUT_SPACES
+from speech.languages import WITHOUT_SPACES, language_of_text
 from stenoflow.types import Segment, Stretch, Transcript
 
 LONGEST = 60.0
@@ -33,7 +32,7 @@ class Paragraph(NamedTuple):
 
 def paragraphs(transcript: Transcript) -> list[Paragraph]:
     """In order of time; where nothing was recognized although someone seems to speak, a paragraph without segments."""
-    joint = "" if text_language(transcript) in WITHOUT_SPACES else " "
+    joint = "" if language_of_text(transcript) in WITHOUT_SPACES else " "
     found: list[list[Segment]] = []
     for segment in transcript.segments:
         if not one_line(segment.text):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from speech.formats.cues import Cue, Token, highlights, in_sequence, milliseconds, text_language, tokens_of
+from speech.formats.cues import Cue, Token, highlights, in_sequence, milliseconds, tokens_of
 from speech.formats.lines import one_line
 from speech.formats.options import RenderOptions
+from speech.languages import language_of_text
 from stenoflow.types import Transcript
 
 LONG_PAUSE = 3.0
@@ -35,7 +36,7 @@ def _groups(transcript: Transcript, options: RenderOptions) -> Iterator[tuple[To
     group: list[Token] = []
     line_length, line_count, last = 0, 1, 0.0
     for segment in transcript.segments:
-        for position, token in enumerate(tokens_of(segment, text_language(transcript))):
+        for position, token in enumerate(tokens_of(segment, language_of_text(transcript))):
             pause = fill and bool(group) and token.timed and token.start - last > LONG_PAUSE
             other = bool(group) and token.speaker != group[0].speaker
             new_segment = position == 0 and bool(group) and not fill

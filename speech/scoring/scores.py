@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from speech.languages import language_of_text
 from speech.scoring.normaliser import in_characters, normalise, whisper_normalise
 from speech.scoring.references import Reference
 from speech.scoring.times import time_errors
@@ -32,7 +33,7 @@ def score(
     Texts are normalised by the rules of `language`, else of the truth's, else of the transcript's. Words count where their
     middle lies in what is scored. Needs the engine: rapidfuzz and SciPy.
     """
-    language = language or reference.language or _text_language(transcript)
+    language = language or reference.language or language_of_text(transcript)
     counted = reference.counted(transcript.duration)
     everything = reference.scored is None and not reference.ignored
     heard = _transcribed_words(transcript)
@@ -51,10 +52,6 @@ def score(
         language=language,
         in_characters=in_characters(language),
     )
-
-
-def _text_language(transcript: Transcript) -> str:
-    return "en" if transcript.options.get("task") == "translate" else transcript.language
 
 
 def _transcribed_words(transcript: Transcript) -> list[Spoken]:

@@ -240,3 +240,9 @@ def test_words_are_replaced_by_their_ids_and_only_where_they_are() -> None:
         corrected([ReplaceWords(words=("w1", "w3"), text="x")])
     with pytest.raises(CannotApply, match="no word"):
         corrected([ReplaceWords(words=("w5",), text="Anne")], [ReplaceWords(words=("w5",), text="Anna")])
+
+
+def test_marks_of_a_script_without_spaces_stay_on_their_letters() -> None:
+    base = Transcript(language="th", duration=2.0, segments=(Segment(start=0.0, end=2.0, text="ดี"),), word_segments=())
+    document = corrected([SetText(segment="s0", text="ที่นี่ OK")], base=base)
+    assert [token.word.word for token in document.pieces["s0"].tokens] == ["ที่", "นี่", "OK"]
