@@ -24,7 +24,7 @@ from flows.local_server.server import START_TIMEOUT
 from infra.api_settings import ApiSettings
 from infra.listening import is_loopback, listen
 from infra.settings import StenoSettings
-from stenoflow.errors import InvalidOption, PortTaken
+from stenoflow.errors import ApiUnreachable, InvalidOption, PortTaken
 
 LOG_BYTES = 20 * 2**20
 """Bytes above which the log of the last start is rotated, replacing the one before."""
@@ -81,7 +81,12 @@ def up(plan: Plan, settings: StenoSettings, say: Callable[[str], None]) -> None:
                 supervisor.start(_courier(plan, settings, logs))
             if plan.api:
                 log = _rotated(logs / "api.log")
-                supervisor.start(processes.api(os.environ | {"PREFECT_API_URL": url}, log, echo=plan.verbose))
+                child = processes.api(os.environ | {"PREFECT_API_URL": url}, log, echo=plan.verbose)
+                supervisor.start(child)
+                address = f"http://{reachable(settings.api.host)}:{settings.api.port}"
+                with contextlib.suppress(ApiUnreachable):  # one that ends is the supervisor's affair
+                    # What is said to be served answers: its address is opened as soon as it is shown.
+                    processes.wait_healthy(address, child, START_TIMEOUT, until=lambda: supervisor.stopping)
             say(welcome(_served(plan, settings, auth, url, logs)))
             supervisor.run()
     finally:

@@ -279,6 +279,17 @@ def test_the_worker_starts_with_the_python_it_runs_on(tmp_path: Path) -> None:
     assert started._command[-4:] == ["deployments.worker", "pool", "name", "3"]
 
 
+@pytest.mark.slow
+def test_the_address_of_the_page_answers_as_soon_as_it_is_shown(tmp_path: Path, models_dir: Path) -> None:
+    port = free_port()
+    up = Up(tmp_path, models_dir, STENO_API__PORT=str(port))
+    try:
+        up.wait_until_said(f"The page:     http://127.0.0.1:{port}")
+        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=30, trust_env=False).status_code in (200, 503)  # built or not
+    finally:
+        up.kill()
+
+
 def test_the_page_is_served_unasked_only_to_this_machine_and_where_its_port_is_free() -> None:
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
