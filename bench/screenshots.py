@@ -161,7 +161,6 @@ class Gallery:
         self.home = home
 
     def take_all(self) -> None:
-        self.own_page()
         recordings = self.home / "recordings"
         recordings.mkdir()
         conversation = recordings / "conversation.wav"
@@ -178,6 +177,7 @@ class Gallery:
         self.picture("report-dark", report, "Beginning", height=640)
         self.failed(conversation)
         self.batch(recordings, conversation)
+        self.own_page()  # last: what it transcribes would be reused in the others' pictures
 
     def own_page(self) -> None:
         """A conversation whose speakers have names, in light, in dark and on a phone."""
