@@ -218,6 +218,18 @@ class TranscribeOptions(Frozen):
         ge=1,
         le=100,
     )
+    voices: bool = option(
+        False,
+        "Name the speakers whose voices are enrolled with `steno voices`.",
+        Option(
+            "Speakers",
+            "Name enrolled voices",
+            CALLERS,
+            at={
+                Door.API: At("callers know no commands", help="Name the speakers whose voices you have enrolled at `/voices`.")
+            },
+        ),
+    )
     on_diarization_failure: Literal["fail", "degrade"] = option(
         "fail",
         "If diarization fails: `fail` the run (the transcript is still written), or `degrade` to a transcript without speakers.",

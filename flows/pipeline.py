@@ -18,7 +18,7 @@ from stenoflow.errors import ArtifactMissing, StenoError
 from tasks.calls import StageCall, align_call, asr_call, cluster_call, diarize_call, embed_call, merge_call, segment_call
 from tasks.decoding import FetchCall, Recording
 from tasks.models import Models, resolve_aligner, resolve_models
-from tasks.rendering import ExportCall, Exported, Output, check_output, check_overwrites, export_call
+from tasks.rendering import ExportCall, Exported, KnownVoices, Output, check_output, check_overwrites, export_call
 from tasks.reports import Reports, describe
 
 
@@ -27,6 +27,10 @@ class Steps(Protocol):
 
     @property
     def log(self) -> Reports: ...
+    def voices(self, request: TranscribeRequest) -> tuple[str, ...]:
+        """The sets of enrolled voices that the speakers are compared with."""
+        ...
+
     async def fetch(self, call: FetchCall) -> Recording: ...
     async def compute(self, call: StageCall) -> StageOutcome: ...
     async def export(self, call: ExportCall) -> Exported: ...
@@ -71,7 +75,9 @@ async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     options = _echo(request, models, text, recording, failed=failure is not None)
     merged = merge_call(recording, text.asr, alignment=text.alignment, diarization=diarization, options=options)
     transcript = (await steps.compute(merged)).artifact
-    exported = await steps.export(export_call(transcript, output, recording, request.source))
+    sets = steps.voices(request)
+    voices = KnownVoices(sets=sets, diarization=diarization) if sets and diarization is not None else None
+    exported = await steps.export(export_call(transcript, output, recording, request.source, voices))
     log.note(*exported.warnings)
     return Written(recording, transcript, exported, failure)
 
@@ -94,6 +100,7 @@ def result_of(written: Written, log: Reports, seconds: float) -> TranscribeResul
         duration=written.recording.duration,
         words=exported.words,
         speakers=exported.speakers,
+        speaker_matches=exported.speaker_matches,
         stages=stages,
         warnings=tuple(log.warnings),
         degraded=failure is not None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from infra.artifacts import ArtifactRef
 from stenoflow.errors import StenoError
-from stenoflow.types import Frozen
+from stenoflow.types import Frozen, VoiceMatch
 from tasks.reports import StageReport
 
 __all__ = ["DiarizationFailed", "StageReport", "TranscribeResult"]
@@ -26,6 +28,9 @@ class TranscribeResult(Frozen):
     duration: float
     words: int
     speakers: int
+    speaker_matches: dict[str, VoiceMatch] = Field({}, exclude_if=lambda value: not value)
+    """Enrolled voices that speakers were recognised by, by label. Not in the transcript's artifact, which every run of the same
+    recording shares."""
     stages: tuple[StageReport, ...]
     warnings: tuple[str, ...] = ()
     degraded: bool = False

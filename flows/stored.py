@@ -19,6 +19,8 @@ from infra.names import STDIN, scheme_of
 from infra.progress import publish
 from infra.settings import StenoSettings
 from infra.usage import Use, write_use
+from infra.voices import set_of
+from infra.webhooks import SERVICE
 from stenoflow.errors import OutputNotWritable, StorageFull, TransientError
 from tasks.calls import StageCall, outcome_in
 from tasks.decoding import FetchCall, Recording, known_audio, record_of
@@ -61,6 +63,9 @@ class _Stored:
         self._retention = request.retention_days if request.retention_days is not None else settings.retention.days
         self._keys: list[str] = []
         self._artifacts: list[str] = []
+
+    def voices(self, request: TranscribeRequest) -> tuple[str, ...]:
+        return (set_of(SERVICE),) if request.voices else ()
 
     async def fetch(self, call: FetchCall) -> Recording:
         began = time.perf_counter()

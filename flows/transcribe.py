@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.outcome import keep_outcome, outcome_of
@@ -17,6 +18,7 @@ from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import running
 from flows.served import requested, served
 from flows.usage import recomputing_what_is_lost
+from flows.voices import voice_sets
 from infra import headstart
 from infra.artifacts import StageOutcome
 from infra.names import display_name
@@ -61,6 +63,9 @@ class _Tasks:
     """Each step as a Prefect task, with its cache, retries and time limit."""
 
     log: RunLog
+
+    def voices(self, request: TranscribeRequest) -> tuple[str, ...]:
+        return voice_sets(request, flow_run.tags)
 
     async def fetch(self, call: FetchCall) -> Recording:
         return await fetch(self.log, call)

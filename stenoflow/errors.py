@@ -4,6 +4,7 @@
     ├── InputError                 the request or the recording is at fault; never retried
     │   ├── InvalidOption          an option's value is not valid (unknown language, min_speakers > max_speakers)
     │   ├── UnknownModel           no model with that name, hub id or folder
+    │   ├── UnknownVoice           no enrolled voice of that name
     │   ├── InvalidReference       the reference transcript is missing or malformed
     │   ├── MediaError             the recording cannot be used
     │   │   ├── EmptyMedia         zero bytes, or a container without a single sample
@@ -13,6 +14,7 @@
     │   │   ├── NoAudioTrack       a video without sound
     │   │   ├── NoSuchTrack        the requested audio track does not exist
     │   │   ├── ForbiddenMedia     playlists and containers that point at other files or hosts
+    │   │   ├── UnusableVoice      too little speech to enrol a voice, or that of several people
     │   │   ├── UnsuitableMedia    sampled too slowly or too fast for speech, or with too many channels
     │   │   └── MediaTooLong       above the duration cap
     │   ├── SourceError            the source is not readable; never retried
@@ -116,6 +118,10 @@ class InvalidReference(InputError):
     code = "invalid_reference"
 
 
+class UnknownVoice(InputError):
+    code = "unknown_voice"
+
+
 class MediaError(InputError):
     code = "media"
 
@@ -146,6 +152,10 @@ class NoSuchTrack(MediaError):
 
 class ForbiddenMedia(MediaError):
     code = "forbidden_media"
+
+
+class UnusableVoice(MediaError):
+    code = "unusable_voice"
 
 
 class UnsuitableMedia(MediaError):

@@ -72,6 +72,13 @@ class Stretch(Frozen):
     end: float
 
 
+class VoiceMatch(Frozen):
+    """The enrolled voice that a speaker's was recognised as."""
+
+    name: str
+    score: float = Field(description="Cosine similarity of the two voices' embeddings.")
+
+
 class Transcript(Frozen):
     """The merged result, as `json` renders it."""
 
@@ -85,6 +92,11 @@ class Transcript(Frozen):
     speaker_names: dict[str, str] = Field(
         {},
         description="Names that were given to speakers, by label. Left out where there are none.",
+        exclude_if=lambda value: not value,
+    )
+    speaker_matches: dict[str, VoiceMatch] = Field(
+        {},
+        description="Enrolled voices that speakers were recognised by, by label. Left out where there are none.",
         exclude_if=lambda value: not value,
     )
     untranscribed: tuple[Stretch, ...] = Field(

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from infra import outputs
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
@@ -18,10 +20,13 @@ from infra.jobs import ProgressSink, in_thread
 from infra.names import STDIN, output_stem, scheme_of, without_secrets
 from infra.settings import StenoSettings, get_settings
 from infra.storage_errors import NO_SPACE, RemoteFault, remote_fault
+from infra.voices import voices_in
 from infra.written import known_as, refuse_others, refuse_source, write_for
+from speech.enrolled import NOBODY, Matches, matched
+from speech.schema import Diarization
 from speech.stored import read_json
 from stenoflow.errors import OutputNotWritable, StenoError, StorageFull, TransientError
-from stenoflow.types import Frozen, Transcript
+from stenoflow.types import Frozen, Transcript, VoiceMatch
 from tasks.decoding import Recording
 
 
@@ -43,6 +48,14 @@ class Output(Frozen):
         return {format_: outputs.joined(self.output_dir, f"{stem}.{format_}") for format_ in self.formats}
 
 
+class KnownVoices(Frozen):
+    """Which enrolled voices the speakers are compared with."""
+
+    sets: tuple[str, ...]
+    """As `infra.voices` calls them."""
+    diarization: ArtifactRef
+
+
 class ExportCall(Frozen):
     transcript: ArtifactRef
     output: Output
@@ -53,6 +66,7 @@ class ExportCall(Frozen):
     """What the recording is known by (`infra.written`)."""
     warnings: tuple[str, ...]
     """What was noticed about the recording itself. Not in the artifact, which several recordings of the same samples share."""
+    voices: KnownVoices | None = None
 
 
 class Exported(Frozen):
@@ -64,10 +78,13 @@ class Exported(Frozen):
     duration: float
     words: int
     speakers: int
+    speaker_matches: dict[str, VoiceMatch] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
-def export_call(transcript: ArtifactRef, output: Output, recording: Recording, source: str) -> ExportCall:
+def export_call(
+    transcript: ArtifactRef, output: Output, recording: Recording, source: str, voices: KnownVoices | None = None
+) -> ExportCall:
     """The files of that recording's transcript."""
     return ExportCall(
         transcript=transcript,
@@ -76,6 +93,7 @@ def export_call(transcript: ArtifactRef, output: Output, recording: Recording, s
         recording=None if scheme_of(source) or source == STDIN else source,
         recordings=_known_as(source, recording),
         warnings=recording.warnings,
+        voices=voices,
     )
 
 
@@ -118,8 +136,9 @@ def render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
     settings = get_settings()
     with get_store(settings).local(call.transcript) as path:
         transcript = read_json(Transcript, path)
-    warnings = tuple(dict.fromkeys([*call.warnings, *transcript.warnings]))
-    transcript = transcript.model_copy(update={"warnings": warnings})
+    found = recognised(call.voices, settings) if call.voices is not None else NOBODY
+    warnings = tuple(dict.fromkeys([*call.warnings, *transcript.warnings, *found.warnings]))
+    transcript = transcript.model_copy(update={"warnings": warnings, "speaker_matches": found.speakers})
     targets = call.output.targets(call.stem)
     options = RenderOptions(uri=call.stem, audio=_beside(call.recording, call.output.output_dir), **call.output.render)
     rendered = {target: render(transcript, format_, options) for format_, target in targets.items()}
@@ -131,8 +150,19 @@ def render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
         duration=transcript.duration,
         words=len(transcript.word_segments),
         speakers=len(transcript.speakers),
+        speaker_matches=found.speakers,
         warnings=transcript.warnings,
     )
+
+
+def recognised(voices: KnownVoices, settings: StenoSettings) -> Matches:
+    """Which speakers are enrolled. Raises ArtifactMissing."""
+    store = get_store(settings)
+    enrolled = voices_in(store, voices.sets)
+    if not enrolled:
+        return NOBODY
+    with store.local(voices.diarization) as path:
+        return matched(read_json(Diarization, path), enrolled)
 
 
 def _beside(recording: str | None, output_dir: str) -> str | None:

@@ -33,6 +33,7 @@ CONTRACT = {
     "speech.editing",
     "stenoflow.errors",
     "speech.stages",
+    "speech.enrolled",
     "speech.host",
     "speech.models",
     "speech.registry",

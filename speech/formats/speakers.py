@@ -32,10 +32,16 @@ def given_names(text: str | None, speakers: tuple[str, ...]) -> dict[str, str]:
 
 def names(transcript: Transcript, options: RenderOptions) -> dict[str, str]:
     """Label to what is shown. WhisperX's layout shows labels, except where names were given."""
-    given = given_names(options.speaker_names, transcript.speakers) | transcript.speaker_names
+    given = chosen_names(transcript, options)
     labels = {*transcript.speakers, *(segment.speaker for segment in transcript.segments if segment.speaker is not None)}
     plain = {} if options.layout == "whisperx" else {label: _spoken(label) for label in labels}
     return plain | given
+
+
+def chosen_names(transcript: Transcript, options: RenderOptions) -> dict[str, str]:
+    """Label to name: of the enrolled voice, else as the request gave it, else as somebody corrected it, the last of these first."""
+    recognised = {label: match.name for label, match in transcript.speaker_matches.items() if label in transcript.speakers}
+    return recognised | given_names(options.speaker_names, transcript.speakers) | transcript.speaker_names
 
 
 def with_names(transcript: Transcript, options: RenderOptions) -> Transcript:

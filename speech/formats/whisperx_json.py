@@ -6,7 +6,7 @@ import json as _json
 from typing import Any
 
 from speech.formats.options import RenderOptions
-from speech.formats.speakers import given_names
+from speech.formats.speakers import chosen_names
 from stenoflow.types import Segment, Transcript, Word
 
 
@@ -25,7 +25,8 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
         "duration": transcript.duration,
         "turns": [turn.model_dump() for turn in transcript.turns],
         "speakers": list(transcript.speakers),
-        "speaker_names": (given_names(options.speaker_names, transcript.speakers) | transcript.speaker_names) or None,
+        "speaker_names": chosen_names(transcript, options) or None,
+        "speaker_matches": {label: match.model_dump() for label, match in transcript.speaker_matches.items()} or None,
         "untranscribed": [stretch.model_dump() for stretch in transcript.untranscribed] or None,
         "options": transcript.options,
         "models": {name: model.model_dump() for name, model in transcript.models.items()},

@@ -32,6 +32,8 @@ def print_result(result: TranscribeResult, *, as_json: bool, quiet: bool) -> Non
     for warning in result.warnings:
         click.echo(f"steno: warning: {result.source_name}: {warning}", err=True)
     click.echo(f"{result.source_name}: {summary(result)}")
+    for label, match in result.speaker_matches.items():
+        click.echo(f"  {label} is {match.name} (similarity {match.score:.2f})")
     for path in result.files.values():
         click.echo(f"  {near(path)}")
 

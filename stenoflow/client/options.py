@@ -51,6 +51,8 @@ class Options(ChunkOptions, total=False):
     """Longest recording to accept, in seconds. The service's own limit also applies."""
     diarization_model: str
     """Diarization model: `community-1` or `segmentation-3.0+campplus`. `auto` is the service's default."""
+    voices: bool
+    """Name the speakers whose voices you have enrolled at `/voices`."""
     on_diarization_failure: Literal["fail", "degrade"]
     """If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job."""
     formats: Sequence[Format]
@@ -102,6 +104,8 @@ class Changes(TypedDict, total=False):
     """Minimum number of speakers."""
     max_speakers: int | None
     """Maximum number of speakers."""
+    voices: bool | None
+    """Name the speakers whose voices you have enrolled at `/voices`."""
     on_diarization_failure: Literal["fail", "degrade"] | None
     """If diarization fails: `degrade` to a transcript without speakers and say so, or `fail` the job."""
     layout: Literal["readable", "whisperx"] | None

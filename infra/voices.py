@@ -1,0 +1,124 @@
+"""Enrolled voices in the store: `records/voices/<set>/<voice>`, private records that garbage collection leaves alone.
+
+A set is an owner's, or one call's (OpenAI's `known_speaker_references`). An embedding is biometric data: it is in no artifact, log,
+parameter or event, and forgetting a voice removes all that there is of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from infra.store import Store
+from speech.enrolled import Consent, EnrolledVoice, Voiceprint
+from speech.stored import parsed
+from stenoflow.errors import InvalidOption, TransientError, UnknownVoice
+
+FOLDER = "voices"
+CALL = "call-"
+"""Sets of one call begin so."""
+_PATIENCE, _PAUSE = 10.0, 0.05
+
+
+def set_of(owner: str) -> str:
+    """The name of the owner's set."""
+    return _hash(owner)
+
+
+def voices_in(store: Store, sets: Iterable[str]) -> list[EnrolledVoice]:
+    """All voices of the sets, by name. A damaged one is left out."""
+    found = []
+    for name in sets:
+        for file in list(store.files(f"records/{FOLDER}/{name}")):
+            voice = _read(store, file.path.removeprefix("records/"))
+            if voice is not None:
+                found.append(voice)
+    return sorted(found, key=lambda voice: voice.name.casefold())
+
+
+def enrol(store: Store, voices: str, name: str, prints: Sequence[Voiceprint], consent: Consent) -> EnrolledVoice:
+    """Add what recordings say of the voice to the set; the voice as it is then. Raises InvalidOption for what is no name."""
+    plain = checked_name(name)
+    record = _record(voices, plain)
+    with _changing(store, voices):
+        before = _read(store, record)
+        voice = EnrolledVoice(
+            name=plain,
+            prints=(*(before.prints if before else ()), *prints),
+            consents=(*(before.consents if before else ()), consent),
+        )
+        store.write_record(record, voice.model_dump_json().encode(), private=True)
+    return voice
+
+
+def forget(store: Store, voices: str, name: str) -> None:
+    """Delete all that is stored of the voice. Raises UnknownVoice."""
+    record = _record(voices, checked_name(name))
+    with _changing(store, voices):
+        if store.read_record(record) is None:
+            raise UnknownVoice(f"There is no enrolled voice called {name!r}.")
+        store.delete_record(record)
+
+
+def forget_all(store: Store, voices: str) -> None:
+    """Delete a whole set."""
+    for file in list(store.files(f"records/{FOLDER}/{voices}")):
+        store.delete_record(file.path.removeprefix("records/"))
+
+
+def forget_calls(store: Store, older_than: float) -> None:
+    """Delete the sets of calls that are older than so many seconds: a job that was not deleted is not retried after that."""
+    for file in list(store.files(f"records/{FOLDER}")):
+        name = file.path.removeprefix("records/")
+        if name.startswith(f"{FOLDER}/{CALL}") and time.time() - file.modified > older_than:
+            store.delete_record(name)
+
+
+def consent_of(note: str, by: str) -> Consent:
+    """Raises InvalidOption for an empty note."""
+    if not note.strip() or len(note.strip()) > 500:
+        raise InvalidOption("Say in up to 500 characters how the person consented to be recognised by their voice.")
+    return Consent(note=note.strip(), by=by, at=datetime.now(UTC).replace(microsecond=0))
+
+
+def checked_name(name: str) -> str:
+    """The name as it is shown. Raises InvalidOption for what could not be."""
+    plain = re.sub(r"\s+", " ", unicodedata.normalize("NFC", name)).strip()
+    if not plain or len(plain) > 100 or not plain.isprintable():
+        raise InvalidOption("A voice's name has 1 to 100 printable characters.")
+    return plain
+
+
+def _record(voices: str, name: str) -> str:
+    return f"{FOLDER}/{voices}/{_hash(name.casefold())}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _read(store: Store, record: str) -> EnrolledVoice | None:
+    content = store.read_record(record)
+    try:
+        return parsed(EnrolledVoice, content) if content else None
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def _changing(store: Store, voices: str) -> Iterator[None]:
+    """Keep others from changing the set inside the block. Raises TransientError."""
+    end = time.monotonic() + _PATIENCE
+    while (lock := store.locks.try_acquire(f"voices-{voices}")) is None:
+        if time.monotonic() > end:
+            raise TransientError("Someone else is changing the enrolled voices; try again in a moment.")
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        lock.release()
