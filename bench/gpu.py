@@ -7,7 +7,7 @@ batch, and dollars for an hour of audio at the price of that GPU. Then real weig
 speakers that they give on the CPU. What cannot run is printed with the reason.
 
 `--pack FOLDER` writes there, in 10 MB, what a machine without these packages and without a network needs; `--inputs FOLDER` reads it.
-`--device cpu` rehearses all of it where there is no GPU, on half a minute of audio and with one layer of each.
+`--device cpu` rehearses all of it where there is no GPU, on fifteen seconds of audio and with one layer of each.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def gpu_name(device: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, help="of audio (default: 30, and half a minute on a CPU)")
+    parser.add_argument("--minutes", type=float, help="of audio (default: 30, and a quarter of one on a CPU)")
     parser.add_argument("--inputs", type=Path, help="a folder that --pack filled")
     parser.add_argument("--pack", type=Path, metavar="FOLDER")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
@@ -194,7 +194,7 @@ def main() -> None:
         gpu = gpu_name(asked.device)
     except (SpeechUnavailableError, OSError, RuntimeError) as error:  # RuntimeError: torch finds no GPU
         sys.exit(f"{error}")
-    minutes = asked.minutes or (30.0 if asked.device == "cuda" else 0.5)
+    minutes = asked.minutes or (30.0 if asked.device == "cuda" else 0.25)
     models = asked.whisper or list(shapes.WHISPER)[: 2 if asked.device == "cuda" else 1]
     rows: list[dict[str, Any]] = []
     lacking: list[str] = []

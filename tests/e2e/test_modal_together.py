@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+import soundfile
 
 from flows.request import TranscribeRequest
 from flows.transcribe import transcribe
@@ -67,6 +69,20 @@ async def test_a_short_recording_is_one_call_of_one_container(
     backends = {stage.stage: stage.backend for stage in on_modal.stages if stage.backend}
     assert {stage for stage, backend in backends.items() if backend == "modal"} == {"segment", "asr", "embed"}
     assert not unfinished(server)
+
+
+@pytest.mark.matrix
+async def test_ten_minutes_wait_for_one_start(server: ModalServer, home: StenoSettings, tmp_path: Path) -> None:
+    """With no container running: one starts, for one call, and nothing that the run waits for starts after it."""
+    source = call(tmp_path / "call.wav", seed=53)
+    samples, rate = soundfile.read(source)
+    soundfile.write(source, np.resize(np.pad(samples, (0, 110 * rate)), 600 * rate), rate, subtype="PCM_16")
+    await asyncio.to_thread(server.scale_to_zero)
+    before, started = len(server.calls), len(server.containers)
+    result = await transcribe(request(source))
+    assert result.duration == 600.0 and result.words > 50 and not result.degraded
+    assert made(server, before) == {"Recordings.segment": 1}
+    assert len(server.containers) - started == 1
 
 
 async def test_a_long_recording_waits_for_one_start_and_not_for_two_in_series(
