@@ -170,14 +170,7 @@ def open_media(path: Path, name: str, asked: TrackRequest = ANY_TRACK, number: i
         source = _Source(path, wrong)
         stack.callback(source.close)
         try:
-            container = av.open(
-                source,
-                "r",
-                format=bare[0] if bare else None,
-                container_options=options,
-                metadata_errors="ignore",
-                io_open=refuse,
-            )
+            container = open_input(source, format=bare[0] if bare else None, container_options=options, io_open=refuse)
         except FFmpegError as error:
             if pointed:
                 raise _forbidden(name) from error
@@ -186,6 +179,19 @@ def open_media(path: Path, name: str, asked: TrackRequest = ANY_TRACK, number: i
         if pointed:
             raise _forbidden(name)
         yield _media(container, promise, name, asked, number)._replace(repair=wrong)
+
+
+def open_input(file: Any, **options: Any) -> InputContainer:
+    """`av.open`, whatever bytes the container's tags hold. Raises av.error.FFmpegError.
+
+    Before 19, PyAV refuses a tag that is not UTF-8 unless it is asked to leave out what it cannot decode; since, it cannot be asked
+    and gives lone surrogates (`tracks_of` leaves them out).
+    """
+    import av
+
+    if int(av.__version__.partition(".")[0]) < 19:
+        options["metadata_errors"] = "ignore"
+    return av.open(file, "r", **options)
 
 
 def _media(container: InputContainer, promise: Promise, name: str, asked: TrackRequest, number: int | None) -> Media:

@@ -134,13 +134,12 @@ def extension(name: str) -> str:
 
 def _decodes(head: bytes) -> bool:
     """Whether FFmpeg recognises the bytes and decodes a frame of them: its guesses at noise and text do not."""
-    import av
     from av.error import FFmpegError
 
-    from speech.probe import DEMUXERS
+    from speech.probe import DEMUXERS, open_input
 
     try:
-        with av.open(io.BytesIO(head), "r", container_options={"format_whitelist": DEMUXERS}, metadata_errors="ignore") as file:
+        with open_input(io.BytesIO(head), container_options={"format_whitelist": DEMUXERS}) as file:
             for stream in [*file.streams.audio, *file.streams.video]:
                 file.seek(0)
                 return any(packet.decode() for packet in file.demux(stream))

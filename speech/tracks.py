@@ -40,6 +40,11 @@ class Track(NamedTuple):
         return f"track {self.number} ({', '.join(details)})" if details else f"track {self.number}"
 
 
+def _tag(stream: AudioStream, name: str) -> str:
+    """What the container says, without what is not Unicode."""
+    return str(stream.metadata.get(name, "")).encode(errors="ignore").decode()
+
+
 def tracks_of(streams: Sequence[AudioStream]) -> list[Track]:
     """The audio tracks, in the container's order."""
     from av.stream import Disposition
@@ -48,8 +53,8 @@ def tracks_of(streams: Sequence[AudioStream]) -> list[Track]:
     return [
         Track(
             number=number,
-            language=language_of_tag(stream.metadata.get("language", "")),
-            title=" ".join(stream.metadata.get("title", "").split())[:60],
+            language=language_of_tag(_tag(stream, "language")),
+            title=" ".join(_tag(stream, "title").split())[:60],
             default=bool(stream.disposition & Disposition.default),
             aside=bool(stream.disposition & aside),
             decodable=stream.codec_context is not None,

@@ -140,6 +140,17 @@ def test_a_track_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path
         normalised(path, track=asked)
 
 
+@pytest.mark.parametrize("file", ["a.mkv", "a.mp4"])
+def test_a_title_that_is_not_unicode_loses_what_cannot_be_read(tmp_path: Path, normalised: Normalised, file: str) -> None:
+    path = written(tmp_path / file, Sound(short(), "eng", "Stu-XX"), Sound(short(), "fre"))
+    path.write_bytes(path.read_bytes().replace(b"Stu-XX", b"Stu-\xff\xe9"))
+    info, _ = normalised(path)
+    assert info.model_dump_json()
+    with pytest.raises(NoSuchTrack, match="track 1") as error:
+        normalised(path, track="3")
+    assert str(error.value).encode()
+
+
 def test_commentary_comes_last(tmp_path: Path, normalised: Normalised) -> None:
     path = written(tmp_path / "a.mkv", Sound(other(), comment=True), Sound(short()))
     assert is_of(normalised(path)[1], short())
