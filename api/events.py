@@ -18,6 +18,7 @@ from api.errors import ApiError, JobNotFound, Unavailable
 from api.jobs import Jobs
 from api.states import ENDED
 from api.views import job_of
+from infra.drafts import Draft
 from stenoflow.jobs import Job
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def is_over(run: FlowRun, last_id: str | None) -> bool:
 
 
 async def events_of(jobs: Jobs, run: FlowRun, caller: Caller, last_id: str | None = None) -> AsyncIterator[str]:
-    """`status`, `stage` and `progress` as they change, then `completed`, `failed` or `canceled` (or `deleted`), and the end.
+    """`status`, `stage`, `progress` and `text` as they change, then `completed`, `failed` or `canceled` (or `deleted`), and the end.
 
     With the id of an event, what has changed since it.
     """
@@ -46,15 +47,16 @@ async def events_of(jobs: Jobs, run: FlowRun, caller: Caller, last_id: str | Non
         try:
             run = await jobs.find(str(run.id), caller)
             job = job_of(await jobs.seen(run))
+            draft = await jobs.draft(run) if job.status == "processing" else Draft()
         except JobNotFound:
             yield event("deleted", {"job_id": str(run.id)}, "deleted")
             return
         except Unavailable:
-            job = None  # Prefect is away for a moment; listeners wait
+            job, draft = None, Draft()  # Prefect is away for a moment; listeners wait
         except ApiError as error:
             yield event("error", {"code": error.problem_code, "detail": error.detail}, _end_id(run))
             return
-        for line in told.of(job, _end_id(run)) if job is not None else ():
+        for line in told.of(job, draft, _end_id(run)) if job is not None else ():
             said = time.monotonic()
             yield line
         if job is not None and job.status in ENDED:
@@ -81,13 +83,16 @@ class _Sent:
         self.status = ""
         self.stages: dict[str, str] = {}
         self.progress: tuple[float, str] | None = None
+        self.segments = 0
+        """Of the text so far."""
 
     @classmethod
     def by(cls, last_id: str) -> _Sent:
         """What the client with this id has received; nothing, if the id is not ours."""
         told = cls()
         try:
-            status, stages, progress = json.loads(base64.urlsafe_b64decode(last_id))
+            status, stages, progress, segments = json.loads(base64.urlsafe_b64decode(last_id))
+            told.segments = int(segments)
             told.status, told.stages, told.progress = str(status), dict(stages), progress and (progress[0], progress[1])
         except (ValueError, TypeError, IndexError, KeyError, RecursionError, binascii.Error):
             return cls()
@@ -95,10 +100,10 @@ class _Sent:
 
     def __str__(self) -> str:
         """As the id of an event."""
-        known = json.dumps([self.status, self.stages, self.progress], separators=(",", ":"))
+        known = json.dumps([self.status, self.stages, self.progress, self.segments], separators=(",", ":"))
         return base64.urlsafe_b64encode(known.encode()).decode()
 
-    def of(self, job: Job, end_id: str) -> Iterator[str]:
+    def of(self, job: Job, draft: Draft, end_id: str) -> Iterator[str]:
         """What is new."""
         changed, self.status = job.status != self.status, job.status
         if changed and job.status not in ENDED:
@@ -111,6 +116,9 @@ class _Sent:
         if progress != self.progress and job.status not in ENDED and job.status != "queued":
             self.progress = progress
             yield event("progress", {"job_id": job.job_id, "progress": job.progress, "message": job.message}, str(self))
+        if draft.segments[self.segments :]:
+            new, self.segments = draft.segments[self.segments :], len(draft.segments)
+            yield event("text", {"job_id": job.job_id, "segments": [each.model_dump() for each in new]}, str(self))
         if job.status in ENDED:
             kept = {"job_id", "status", "progress", "message", "error", "error_code", "degraded", "warnings", "links"}
             yield event(job.status, job.model_dump(mode="json", include=kept, exclude_none=True), end_id)

@@ -32,11 +32,12 @@ from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from flows.webhooks import WANTED
 from infra.compute import get_store
+from infra.drafts import Draft, draft_of
 from infra.edits import hand_on
 from infra.handles import revealed
 from infra.names import scheme_of
 from infra.settings import StenoSettings
-from stenoflow.errors import SourceNotFound
+from stenoflow.errors import SourceNotFound, TransientError
 from stenoflow.jobs import JobStatus, JobSummary
 
 if TYPE_CHECKING:
@@ -145,6 +146,13 @@ class Jobs:
             return Seen(run)
         progress, task_runs = await asyncio.gather(self.runs.progress(run.id), self._task_runs(run, wanted=stages))
         return Seen(run, progress, task_runs=task_runs)
+
+    async def draft(self, run: FlowRun) -> Draft:
+        """The text that is found so far; empty before the first, where the backend keeps none, and after the end."""
+        try:
+            return await asyncio.to_thread(draft_of, get_store(), str(run.id))
+        except TransientError:
+            return Draft()
 
     async def _outcome(self, run: FlowRun) -> RunOutcome | None:
         """How the run ended; read once for every time it did."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
-from infra import edits, usage
+from infra import drafts, edits, usage
 from infra.collected import Collected
 from infra.jobs import SHARDS
 from infra.on_modal import copies
@@ -289,6 +289,7 @@ class Collector:
             for folder in _DATED:
                 old = (file for file in self.store.files(f"records/{folder}") if file.modified < self.now - days * DAY)
                 doomed += [file.path.removeprefix("records/") for file in old]
+        doomed += [file.path.removeprefix("records/") for file in drafts.abandoned(self.store, self.now)]
         if not self.limits.dry_run:
             self._each(self.store.delete_record, doomed)
         return len(doomed)

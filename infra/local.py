@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra import headstart
 from infra.artifacts import SUFFIXES, StageOutcome
+from infra.drafts import Drafting
 from infra.jobs import STOP_GRACE, ProgressSink, StageJob, engine_required, in_thread
 from infra.progress import log_line
 from infra.store import Store
@@ -47,6 +48,9 @@ class LocalCompute:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{job.stage}-", dir=self.store.scratch)))
             inputs: Mapping[str, Path] = {name: stack.enter_context(self.store.local(ref)) for name, ref in job.inputs.items()}
             output = folder / f"output{SUFFIXES[job.output]}"
+            if job.shard == WHOLE:
+                report = drafting = Drafting(self.store, job.key, report)
+                stack.callback(drafting.remove)
             with engine_required():
                 meta = run_stage(job.stage, inputs, job.params, job.runtime, output, report, job.shard)
             facts = {name: meta.pop(name) for name in _RUN_FACTS if name in meta}

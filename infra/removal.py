@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-from infra import edits, usage, waveform
+from infra import drafts, edits, usage, waveform
 from infra.collect import Collector, Inventory, Limits, Listed
 from infra.jobs import SHARDS
 from infra.settings import StenoSettings
@@ -45,6 +45,8 @@ def _remove(store: Store, collector: Collector, run: str) -> None:
     if use is None:
         return
     waveforms = [waveform.record_of(PurePosixPath(path).stem) for path in use.artifacts if path.startswith("artifacts/audio/")]
+    for key in use.keys:
+        store.delete_record(f"{drafts.FOLDER}/{key}")
     records = (*use.keys, *_shard_records(store, use), *waveforms, *edits.records_of(store, run))
     points_to = {record: collector.leads_to(record) for record in records}
     paths = sorted({*use.artifacts, *(path for led in points_to.values() for path in led)})

@@ -15,6 +15,7 @@ from speech.schema import (
     WHOLE,
     AlignParams,
     AsrParams,
+    AsrSegment,
     ClusterParams,
     DiarizeParams,
     EmbedParams,
@@ -27,6 +28,13 @@ from stenoflow.types import Frozen
 
 Progress = Callable[[float], None]
 """Receives the fraction done, 0…1, after every batch. It may raise StageCancelled, which ends the stage."""
+
+
+def said(progress: Progress, segments: Sequence[AsrSegment], language: str = "") -> None:
+    """Hand text that is final to whoever runs the stage, where they take it (`infra.drafts`): in order, each segment once."""
+    take = getattr(progress, "said", None)
+    if take is not None:
+        take(segments, language)
 
 
 class StageRun(Protocol):

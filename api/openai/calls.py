@@ -17,7 +17,7 @@ from api.errors import ApiError
 from api.jobs import Jobs
 from api.openai import envelope, shapes
 from api.openai.envelope import Refusal
-from api.openai.forms import job_of
+from api.openai.forms import diarized, job_of
 from api.openai.schemas import AudioForm, TranscriptionForm
 from api.problems import status_of
 from api.results import transcript
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 JOB_ID = "X-Steno-Job-Id"
 """Header with the id of the job, at `/transcribes/{job_id}`."""
+_LOOK = 1.0
+"""Seconds between two looks for new text."""
 _BEAT = 5.0
 """Seconds between two comments in a stream: clients and proxies give up on silence."""
 
@@ -61,25 +63,35 @@ async def answered(request: Request, jobs: Jobs, run: FlowRun, form: AudioForm) 
 
 
 async def streamed(jobs: Jobs, run: FlowRun, form: TranscriptionForm) -> AsyncIterator[str]:
-    """Comments while the job is under way, its text once it is there, and `[DONE]`; or an event with an error."""
-    end = time.monotonic() + jobs.settings.api.openai_stream_wait
+    """The text as it is found, with comments between, and `[DONE]`; or an event with an error.
+
+    Who speaks is known at the end only, and with it the text of `diarized_json`.
+    """
+    end, said, beat = time.monotonic() + jobs.settings.api.openai_stream_wait, "", time.monotonic()
+    early = not diarized(form)
     yield f": job {run.id}\n\n"
     while states.status_of(run) not in states.ENDED and (rest := end - time.monotonic()) > 0:
-        run = await jobs.watch(run, min(_BEAT, rest))
-        yield f": {states.status_of(run)}\n\n"
+        run = await jobs.watch(run, min(_LOOK if early else _BEAT, rest))
+        text = shapes.text_of_draft(await jobs.draft(run)) if early else ""
+        if len(text) > len(said):
+            yield f"data: {shapes.delta(text[len(said) :]).model_dump_json(exclude_none=True)}\n\n"
+            said = text
+        if time.monotonic() - beat >= _BEAT:
+            beat = time.monotonic()
+            yield f": {states.status_of(run)}\n\n"
     try:
         found = await _transcript(jobs, run)
     except ApiError as error:
         found = Refusal(error.status, error.problem_code, error.detail)
-    for event in _events(found, form):
+    for event in _events(found, form, said):
         yield f"data: {event}\n\n"
 
 
-def _events(found: Transcript | Refusal, form: TranscriptionForm) -> Iterator[str]:
+def _events(found: Transcript | Refusal, form: TranscriptionForm, said: str) -> Iterator[str]:
     if isinstance(found, Refusal):
         yield json.dumps(envelope.as_event(found))
         return
-    for event in shapes.events(found, form):
+    for event in shapes.events(found, form, said):
         yield event.model_dump_json(exclude_none=True)
     yield "[DONE]"
 

@@ -22,6 +22,7 @@ from api.openai.schemas import (
     Usage,
     VerboseTranscription,
 )
+from infra.drafts import Draft
 from speech.formats import RenderOptions, render_text
 from speech.languages import LANGUAGES, WITHOUT_SPACES, language_of_text
 from stenoflow.types import Segment, Transcript
@@ -77,10 +78,26 @@ def diarized(transcript: Transcript) -> DiarizedTranscription:
     )
 
 
-def events(transcript: Transcript, form: TranscriptionForm) -> Iterator[BaseModel]:
-    """The text piece by piece, with `diarized_json` each piece's segment after it, and last the whole text."""
+def text_of_draft(draft: Draft) -> str:
+    """What is found so far, as `text_of` has it."""
+    return ("" if draft.language in WITHOUT_SPACES else " ").join(segment.text for segment in draft.segments)
+
+
+def delta(text: str) -> TextDelta:
+    return TextDelta(delta=text)
+
+
+def events(transcript: Transcript, form: TranscriptionForm, said: str = "") -> Iterator[BaseModel]:
+    """The text piece by piece, with `diarized_json` each piece's segment after it, and last the whole text.
+
+    Of what was `said` already, only the rest; nothing, if the text is another in the end, as with replacements after recognition.
+    """
     parts = _speaker_segments(transcript) if form.response_format == "diarized_json" else None
-    for number, piece in enumerate(_pieces(transcript)):
+    pieces = _pieces(transcript)
+    if said:
+        text = "".join(pieces)
+        pieces = [text[len(said) :]] if text.startswith(said) and len(text) > len(said) else []
+    for number, piece in enumerate(pieces):
         yield TextDelta(delta=piece, segment_id=parts[number].id if parts else None)
         if parts:
             yield parts[number]

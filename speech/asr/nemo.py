@@ -22,7 +22,7 @@ from speech.loaded import Room, bytes_in, load_once
 from speech.registry import MODELS, Resolved
 from speech.runtime import cpu_threads, resolve_device
 from speech.schema import SAMPLE_RATE, USUAL_BATCH, WHOLE, AsrParams, AsrSegment, Chunk, RuntimeOptions, Shard, part_of
-from speech.stages import Progress
+from speech.stages import Progress, said
 from speech.weights import weights_folder
 from stenoflow.errors import EngineMissing, InvalidOption, UnknownModel
 
@@ -62,7 +62,9 @@ class Nemo(NamedTuple):
             batch = plan[first : min(first + size, end)]
             found = self._recognised(recording, batch, params)
             texts = [self._segment(chunk, result) for chunk, result in zip(batch, found, strict=True)]
-            segments += [text for text in texts if text is not None]
+            new = [text for text in texts if text is not None]
+            said(progress, new)
+            segments += new
             progress((first + len(batch) - begin) / (end - begin))
         language = self._language(params)
         return Transcribed(

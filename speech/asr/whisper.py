@@ -45,7 +45,7 @@ from speech.schema import (
     part_of,
 )
 from speech.sentences import join_words, separators
-from speech.stages import Progress
+from speech.stages import Progress, said
 from speech.weights import weights_folder
 from stenoflow.errors import InvalidOption
 from stenoflow.types import ModelInfo
@@ -183,6 +183,7 @@ class Transcriber:
                 segments += texts.segments
                 incomplete += texts.incomplete
                 done += len(batch)
+                said(progress, texts.segments, text_language(language, self.params.task))
                 progress(done / (end - begin))
         return Transcribed(
             segments=tuple(segments),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from speech.stages import STEPS
+from stenoflow.errors import StenoError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,7 @@ _PLAIN_MARKS = {"started": "*", "progress": "*", "completed": "+", "cached": "="
 _AT_WORK = ("started", "progress")
 _TELLING, _TELLING_FRACTION = 5.0, 0.05
 """Seconds of a stage, and the fraction of it done, before its pace says anything of the rest."""
+_LAST_WORDS = 76
 LINE_SECONDS, LATER_SECONDS = 10.0, 60.0
 """Between two lines where there is no terminal: in the first minute, and after that."""
 _STYLES = {"started": "cyan", "progress": "cyan", "completed": "green", "cached": "blue", "failed": "red", "skipped": "dim"}
@@ -62,9 +64,14 @@ class StageTable:
     """Shown below the stages: what the command waits for."""
     stopping: bool = False
     """Whether the user has asked to stop."""
+    text_of: Callable[[str], str] = lambda run: ""
+    """The text of a run so far, by its id."""
+    text: str = ""
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, event: StageEvent) -> None:
+        if event.stage == "asr" and event.state == "progress":
+            self.text = self.text_of(event.run) or self.text
         with self._guard:
             self.note = self.note if self.stopping else ""
             row = self.rows.setdefault(event.stage, Row())
@@ -127,6 +134,8 @@ class StageTable:
         outer.add_row(grid)
         if note:
             outer.add_row(Text(note, style="dim"))
+        elif self.text and self.rows["export"].state == "waiting":
+            outer.add_row(Text(f"… {self.text}", style="italic"))
         return outer
 
 
@@ -150,6 +159,22 @@ def _left(row: Row) -> str:
     if elapsed is None or elapsed < _TELLING or not _TELLING_FRACTION < row.fraction < 1.0:
         return ""
     return f"about {_shown(max(1.0, round(elapsed * (1 / row.fraction - 1))))} left"
+
+
+def last_words(run: str) -> str:
+    """The end of what is found so far in the run's recording; empty where the store is not a folder of this machine's."""
+    from infra.compute import get_store
+    from infra.drafts import draft_of
+    from infra.names import scheme_of
+
+    store = get_store()
+    if scheme_of(store.url) is not None:
+        return ""
+    try:
+        segments = draft_of(store, run).segments
+    except StenoError:
+        return ""
+    return " ".join(each.text for each in segments[-2:])[-_LAST_WORDS:].partition(" ")[2]
 
 
 def terminal() -> Console | None:

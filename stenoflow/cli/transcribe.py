@@ -146,11 +146,13 @@ async def _run_all(session: Session, requests: dict[int, TranscribeRequest], tot
 
 async def _run(session: Session, request: TranscribeRequest, total: int) -> int:
     """Transcribe one recording and print what came of it; its exit code."""
-    from stenoflow.cli.progress import StageTable
+    from stenoflow.cli.progress import StageTable, last_words
     from stenoflow.cli.report import print_result
 
     display = session.display
     table = StageTable(request.shown_as, utf8=session.console is None or "utf" in session.console.encoding.lower())
+    if session.console is not None:
+        table.text_of = last_words
     session.table = table
     try:
         with drawn(session, table, keep=total == 1):

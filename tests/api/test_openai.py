@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 from openai import (
     APIError,
     APIStatusError,
@@ -29,6 +32,7 @@ from openai.types.audio import Transcription, TranscriptionDiarized, Transcripti
 from bench.demo import sample_recording
 from tests.api.guarded import GuardedApi
 from tests.api.live import LiveApi
+from tests.api.test_events import Source
 
 pytestmark = pytest.mark.slow
 
@@ -441,3 +445,34 @@ def test_a_real_conversation(live_api: LiveApi, client: OpenAI, words: Callable[
 @pytest.fixture
 def words() -> Callable[[str], list[str]]:
     return lambda text: re.findall(r"\w+", text.casefold())
+
+
+@pytest.mark.timeout(600)
+def test_text_comes_while_the_recording_is_transcribed(live_api: LiveApi, client: OpenAI, tmp_path: Path) -> None:
+    """At OpenAI's door and as a job's events: what came early is the beginning of what comes in the end, and nothing of it stays."""
+    live_api.deployed.plan(real=True)
+    samples, rate = soundfile.read(sample_recording())
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.tile(samples, 8), rate, subtype="PCM_16")
+    stream = client.audio.transcriptions.create(file=long, model="tiny.en", response_format="json", stream=True)
+    job = stream.response.headers["x-steno-job-id"]
+    source = Source(live_api, job)
+    listening = threading.Thread(target=source.open)
+    listening.start()
+    deltas, early, done = [], "", ""
+    for event in stream:
+        if event.type == "transcript.text.delta":
+            deltas.append(event.delta)
+            if live_api.job(job)["status"] == "processing":
+                early = "".join(deltas)
+        elif event.type == "transcript.text.done":
+            done = event.text
+    assert "".join(deltas) == done
+    assert len(early.split()) > 20
+    assert done.startswith(early)
+    listening.join()
+    told = " ".join(segment["text"] for name, data in source.events if name == "text" for segment in data["segments"])
+    assert len(told.split()) > 20
+    assert done.startswith(told)
+    store = live_api.deployed.home / "store"
+    assert not [path for path in store.rglob("records/drafts/*") if path.is_file()]

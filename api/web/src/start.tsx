@@ -129,6 +129,7 @@ function upload(file: File, options: Record<string, string>, report: (part: numb
 
 function Item({ job, live, changed }: { job: Job; live: boolean; changed: () => void }) {
   const [progress, setProgress] = useState<{ part: number; message: string; left: string } | null>(null);
+  const [said, setSaid] = useState("");
   const [sure, setSure] = useState(false);
   const [error, setError] = useState("");
   useEffect(() => {
@@ -141,7 +142,11 @@ function Item({ job, live, changed }: { job: Job; live: boolean; changed: () => 
       const seconds = part > first.part + 0.02 ? ((1 - part) / (part - first.part)) * ((at - first.at) / 1000) : null;
       setProgress({ part, message: data.message, left: seconds === null ? "" : left(seconds) });
     });
-    for (const name of [...ENDED, "deleted"]) source.addEventListener(name, () => { source.close(); setProgress(null); changed(); });
+    source.addEventListener("text", (event) => {
+      const text = JSON.parse(event.data).segments.map((each: { text: string }) => each.text).join(" ");
+      setSaid((before) => `${before} ${text}`.trim());
+    });
+    for (const name of [...ENDED, "deleted"]) source.addEventListener(name, () => { source.close(); setProgress(null); setSaid(""); changed(); });
     return () => source.close();
   }, [job.job_id, live]);
   const act = async (method: string, path: string) => {
@@ -154,6 +159,7 @@ function Item({ job, live, changed }: { job: Job; live: boolean; changed: () => 
         {job.status === "completed" ? <a href={`/jobs/${job.job_id}`}>{job.name}</a> : <b>{job.name}</b>}
         <span class={`hint ${job.status}`}>{new Date(job.created_at).toLocaleString()} · {progress?.message ?? job.message}{progress?.left}</span>
         {!ended && <progress value={progress?.part} aria-label={`Progress of ${job.name}`} />}
+        {!ended && said && <p class="said" aria-label={`Text of ${job.name} so far`}>{said.length > 400 ? `… ${said.slice(-400)}` : said}</p>}
         {error && <span class="error" role="alert">{error}</span>}
       </div>
       {(job.status === "failed" || job.status === "canceled") && <button onClick={() => act("POST", `${pathOf(job.job_id)}/retry`)}>Retry</button>}
