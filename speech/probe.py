@@ -191,7 +191,8 @@ def open_input(file: Any, **options: Any) -> InputContainer:
 
     if int(av.__version__.partition(".")[0]) < 19:
         options["metadata_errors"] = "ignore"
-    return av.open(file, "r", **options)
+    opened: InputContainer = av.open(file, "r", **options)
+    return opened
 
 
 def _media(container: InputContainer, promise: Promise, name: str, asked: TrackRequest, number: int | None) -> Media:
