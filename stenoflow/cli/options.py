@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -74,6 +75,11 @@ class ChoiceList(click.ParamType[tuple[str, ...]]):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return f"[{'|'.join((*self.known, 'all'))}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        taken = before.split(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in self.known if name.startswith(last) and name not in taken]
 
 
 def request_parameters() -> list[click.Parameter]:

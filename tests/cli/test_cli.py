@@ -91,6 +91,31 @@ def test_every_field_of_the_request_is_an_option_with_its_description() -> None:
             assert " ".join(with_option_names(str(field.description)).split()) in text
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered", "not_offered"),
+    [
+        ("tran", {"transcribe"}, {"batch"}),
+        ("transcribe --layo", {"--layout"}, set()),
+        ("transcribe --layout w", {"whisperx"}, {"readable"}),
+        ("transcribe --format s", {"srt"}, {"txt"}),
+        ("transcribe --format srt,t", {"srt,txt", "srt,tsv"}, {"srt,vtt", "srt,srt"}),
+    ],
+)
+def test_a_shell_completes(tmp_path: Path, typed: str, offered: set[str], not_offered: set[str]) -> None:
+    words = f"steno {typed}"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("steno")],
+        env=CLEAN | {"_STENO_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {line.partition(",")[2] for line in done.stdout.splitlines()}
+    assert offered <= found
+    assert not found & not_offered
+
+
 def test_every_option_has_a_section() -> None:
     context = click.Context(command, info_name="steno transcribe", help_option_names=["-h", "--help"])
     shown = [line.rstrip(":") for line in command.get_help(context).splitlines() if re.fullmatch(r"[A-Z][a-z]+:", line)]
