@@ -46,7 +46,7 @@ def check_models(model: str, align_model: str, diarization_model: str, language:
 
     _check_named("model", model, model_names(settings), settings)
     _check_named("align_model", align_model, aligner_names(settings), settings)
-    _check_named("diarization_model", diarization_model, diarizer_names(), settings)
+    check_diarizer(diarization_model, settings)
     if model == "auto" or "/" in model:
         return
     # Whether the weights can be had is the worker's business.
@@ -55,6 +55,11 @@ def check_models(model: str, align_model: str, diarization_model: str, language:
             resolve_asr(model, language, models_dir=settings.models_path, offline=settings.offline)
         except InputError as error:
             raise Unprocessable(cures.of(error), code=error.code) from None
+
+
+def check_diarizer(name: str, settings: StenoSettings) -> None:
+    """Raise Unprocessable for a diarization model that is not allowed."""
+    _check_named("diarization_model", name, diarizer_names(), settings)
 
 
 def _check_named(field: str, given: str, names: tuple[str, ...], settings: StenoSettings) -> None:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from api.openai import documents as openai
 from api.problems import MEDIA_TYPE
-from api.schemas import JobRequest, Problem, RetryRequest
+from api.schemas import JobRequest, Problem, RetryRequest, VoiceForm
 from stenoflow.edits import Edits
 from stenoflow.jobs import TranscriptFile
 
@@ -57,6 +57,7 @@ SUBMISSION = {
     }
 }
 RETRY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _reference("RetryRequest")}}}}
+ENROLMENT = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _reference("VoiceUpload")}}}}
 EDITS = {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference("Edits")}}}}
 
 
@@ -82,6 +83,7 @@ def describe(app: FastAPI) -> None:
             for model in (JobRequest, RetryRequest, Edits, Problem):
                 _add(schemas, model.__name__, model.model_json_schema(ref_template=_SCHEMAS))
             _add(schemas, "JobUpload", _upload())
+            _add(schemas, "VoiceUpload", _with_recording(VoiceForm.model_json_schema(ref_template=_SCHEMAS)))
             _add(schemas, "TranscriptFile", TypeAdapter(TranscriptFile).json_schema(ref_template=_SCHEMAS))
             for name, schema in openai.schemas().items():
                 _add(schemas, name, schema)
@@ -97,6 +99,15 @@ def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
     for other, inner in schema.pop("$defs", {}).items():
         schemas.setdefault(other, inner)
     schemas[name] = schema
+
+
+def _with_recording(form: dict[str, Any]) -> dict[str, Any]:
+    recording = {"type": "string", "format": "binary", "description": "A recording of this person alone."}
+    return form | {
+        "title": "VoiceUpload",
+        "properties": {"file": recording, **form["properties"]},
+        "required": ["file", *form["required"]],
+    }
 
 
 def _upload() -> dict[str, Any]:

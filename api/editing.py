@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -32,7 +33,7 @@ from stenoflow.edits import (
     Undo,
 )
 from stenoflow.errors import ArtifactMissing
-from stenoflow.types import Transcript
+from stenoflow.types import Transcript, VoiceMatch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -164,7 +165,7 @@ def _with_carried(store: Store, run: str, result: TranscribeResult) -> EditLog:
         base = Document(read_transcript(transcript_at(before.transcript)))
     except ArtifactMissing:  # collected: nothing can be said of its words
         return log
-    found = carried(base, replayed(base, _operations(before.entries)), _base(result.transcript.model_dump_json()))
+    found = carried(base, replayed(base, _operations(before.entries)), _base(_facts(result)))
     if found.operations or found.left_out:
         last = before.entries[-1]
         entry = Entry(at=datetime.now(UTC), by=last.by, operations=found.operations, left_out=found.left_out)
@@ -174,18 +175,26 @@ def _with_carried(store: Store, run: str, result: TranscribeResult) -> EditLog:
 
 
 def _document(result: TranscribeResult, log: EditLog) -> Document:
-    return _cached(result.transcript.model_dump_json(), log.entries)
+    return _cached(_facts(result), log.entries)
+
+
+def _facts(result: TranscribeResult) -> str:
+    """What a document follows from, beside corrections."""
+    return result.model_dump_json(include={"transcript", "speaker_matches"})
 
 
 @lru_cache(maxsize=16)
-def _cached(reference: str, entries: tuple[Entry, ...]) -> Document:
+def _cached(facts: str, entries: tuple[Entry, ...]) -> Document:
     """Not to be changed: `Document.copy` is."""
-    return replayed(_base(reference), _operations(entries)) if entries else _base(reference)
+    return replayed(_base(facts), _operations(entries)) if entries else _base(facts)
 
 
 @lru_cache(maxsize=4)
-def _base(reference: str) -> Document:
-    return Document(read_transcript(ArtifactRef.model_validate_json(reference)))
+def _base(facts: str) -> Document:
+    known = json.loads(facts)
+    matches = {label: VoiceMatch.model_validate(match) for label, match in known.get("speaker_matches", {}).items()}
+    found = read_transcript(ArtifactRef.model_validate(known["transcript"]))
+    return Document(found.model_copy(update={"speaker_matches": matches}))
 
 
 def forget_documents() -> None:
@@ -203,7 +212,7 @@ def _with(result: TranscribeResult, now: Document, log: EditLog) -> Document:
         if any(isinstance(operation, Undo) and operation.revision >= count for operation in operations):
             raise CannotApply("That revision is not there to be undone.")
         try:
-            return replayed(_base(result.transcript.model_dump_json()), _operations(log.entries))
+            return replayed(_base(_facts(result)), _operations(log.entries))
         except CannotApply:
             raise CannotApply("Later corrections build on that one; undo them first.") from None
     after = now.copy()
@@ -235,9 +244,10 @@ def _check_overlap(before: Document, operations: Sequence[Operation], log: EditL
 
 def _state(document: Document, log: EditLog) -> dict[str, Any]:
     undo, redo = _next(log)
+    recognised = {label: match.name for label, match in document.base.speaker_matches.items()}
     return {
         "revision": len(log.entries),
-        "speakers": {label: document.names.get(label, label) for label in document.speakers},
+        "speakers": {label: document.names.get(label, recognised.get(label, label)) for label in document.speakers},
         "undo": undo,
         "redo": redo,
     }

@@ -4,7 +4,7 @@
     ├── BadRequest           400  the body contradicts itself
     ├── Unauthenticated      401  no key, or one that is not known
     ├── Forbidden            403
-    ├── JobNotFound          404  no such job, or another owner's
+    ├── JobNotFound          404  no such job or voice, or another owner's
     ├── TimedOut             408  the body did not arrive in time
     ├── Conflict             409  the job is not in a state for that
     ├── Gone                 410  what the job left is no longer kept

@@ -27,6 +27,7 @@ from api.states import ENDED, Seen
 from api.stored import Stored
 from api.submissions import Uploaded, hashed, payload_of, request_of, run_key, source_tag
 from api.views import about, job_of, result_of
+from api.voices import UNKNOWN, Known
 from flows.outcome import RunOutcome, read_outcome
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
@@ -73,7 +74,13 @@ class Jobs:
         return await self.runs.count({"tags": {"all_": [tags.owner(caller.owned_by)]}, "state": {"type": {"any_": PENDING}}})
 
     async def submit(
-        self, body: JobRequest, caller: Caller, *, upload: Uploaded | None = None, idempotency_key: str | None = None
+        self,
+        body: JobRequest,
+        caller: Caller,
+        *,
+        upload: Uploaded | None = None,
+        idempotency_key: str | None = None,
+        known: Known = UNKNOWN,
     ) -> FlowRun:
         """The run of a new job, or of the one that was submitted before under the same key.
 
@@ -81,11 +88,13 @@ class Jobs:
         """
         kept = source_tag(body, upload)
         async with holds.holding([kept] if kept else [], also=upload.held if upload else None):
-            run = await self._submit(body, caller, upload, kept, run_key(caller, idempotency_key))
+            run = await self._submit(body, caller, upload, kept, run_key(caller, idempotency_key), known)
         metrics.SUBMITTED.inc()
         return run
 
-    async def _submit(self, body: JobRequest, caller: Caller, upload: Uploaded | None, kept: str | None, key: str) -> FlowRun:
+    async def _submit(
+        self, body: JobRequest, caller: Caller, upload: Uploaded | None, kept: str | None, key: str, known: Known
+    ) -> FlowRun:
         if upload is None:
             assert body.audio_url is not None
             await guard.check_audio_url(body.audio_url)
@@ -95,15 +104,16 @@ class Jobs:
         longest = [limit for limit in (request.max_duration, caller.limits.max_duration) if limit is not None]
         if longest:
             request = request.model_copy(update={"max_duration": min(longest)})
-        payload = payload_of(body, upload)
-        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload, kept)
+        payload = payload_of(body, upload, known)
+        voices = await known.enrolled(caller, self.settings)
+        marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload, kept, voices)
         if body.webhook_url is not None:
             marks += await deliveries.tags_for(body.webhook_url, caller)
         return await self._created(request, marks, payload, key)
 
-    async def pending_with(self, body: JobRequest, caller: Caller, upload: Uploaded) -> FlowRun | None:
+    async def pending_with(self, body: JobRequest, caller: Caller, upload: Uploaded, known: Known = UNKNOWN) -> FlowRun | None:
         """The caller's job of the same recording and options that is still under way, if there is one."""
-        marks = [tags.owner(caller.owned_by), f"{tags.PAYLOAD}{payload_of(body, upload)}"]
+        marks = [tags.owner(caller.owned_by), f"{tags.PAYLOAD}{payload_of(body, upload, known)}"]
         runs = await self.runs.page({"tags": {"all_": marks}, "state": {"type": {"any_": PENDING}}}, 1)
         if runs:
             await holds.release([upload.held])

@@ -23,6 +23,7 @@ from flows import webhooks
 from infra.compute import get_store
 from infra.removal import remove_run
 from infra.settings import StenoSettings
+from infra.voices import forget_all, forget_calls
 from stenoflow.errors import StenoError
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ class Removal:
         for tag in run.tags:
             if tag.startswith((tags.UPLOAD, tags.HANDLE)):
                 await self._remove_source(tag)
+        for voices in tags.values(run, tags.VOICES):
+            await asyncio.to_thread(forget_all, store, voices)
         await self.runs.erase(run.id)
         await self.runs.cancel_webhooks(run.id)
         # Again, since a run that was just ending writes the tags that it began with.
@@ -154,6 +157,7 @@ class Removal:
             return
         self._uploads_at = time.monotonic() + _UPLOADS_EVERY
         await asyncio.to_thread(holds.forget_holds)
+        await asyncio.to_thread(forget_calls, await asyncio.to_thread(get_store), self.settings.api.upload_days * 86_400)
         removed = 0
         for tag, age in await asyncio.to_thread(holds.uploads):
             if age > self.settings.api.upload_days * 86_400:

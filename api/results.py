@@ -17,7 +17,7 @@ from infra.compute import get_store
 from infra.names import output_stem
 from speech.stored import read_json
 from stenoflow.errors import ArtifactMissing
-from stenoflow.types import Transcript
+from stenoflow.types import Transcript, VoiceMatch
 
 Content = TypeVar("Content", str, bytes)
 
@@ -43,11 +43,12 @@ def _of_revision(result: TranscribeResult, found: Transcript, format_: str, layo
 
 
 async def transcript(result: TranscribeResult) -> Transcript:
-    """The transcript itself. Raises Gone when its artifact was collected."""
+    """The transcript itself, with the voices that were recognised. Raises Gone when its artifact was collected."""
     try:
-        return await asyncio.to_thread(read_transcript, result.transcript)
+        found = await asyncio.to_thread(read_transcript, result.transcript)
     except ArtifactMissing:
         raise expired() from None
+    return found.model_copy(update={"speaker_matches": result.speaker_matches})
 
 
 async def transcript_members(result: TranscribeResult) -> str:
@@ -62,7 +63,7 @@ def forget_rendered() -> None:
 
 
 async def _from_store(function: Callable[..., Content], result: TranscribeResult, *arguments: str) -> Content:
-    facts = result.model_dump_json(include={"transcript", "warnings", "source_name"})
+    facts = result.model_dump_json(include={"transcript", "warnings", "source_name", "speaker_matches"})
     try:
         return await asyncio.to_thread(function, facts, *arguments)
     except ArtifactMissing:
@@ -90,10 +91,10 @@ def _rendered(facts: str, format_: str, layout: str = "{}") -> bytes:
     from speech.formats import RenderOptions, render
 
     known = json.loads(facts)
-    # Those of the recording are not in the artifact, which several recordings of the same samples share.
-    found = read_transcript(ArtifactRef.model_validate(known["transcript"])).model_copy(
-        update={"warnings": tuple(known["warnings"])}
-    )
+    # The recording's warnings, and who was recognised, are not in the artifact, which several recordings of the same samples share.
+    found = read_transcript(ArtifactRef.model_validate(known["transcript"]))
+    matches = {label: VoiceMatch.model_validate(match) for label, match in known.get("speaker_matches", {}).items()}
+    found = found.model_copy(update={"warnings": tuple(known["warnings"]), "speaker_matches": matches})
     return render(found, format_, RenderOptions(uri=output_stem(known["source_name"]), **json.loads(layout)))
 
 

@@ -70,6 +70,22 @@ class JobRequest(JobOptions):
     )
 
 
+class VoiceForm(Body):
+    """`POST /voices`, beside the recording."""
+
+    name: str = Field(min_length=1, max_length=100, description="Name of the person. Enrolling it again adds a recording.")
+    consent: str = Field(
+        min_length=1,
+        max_length=500,
+        description="How the person consented to be recognised by voice, and where that is recorded.",
+    )
+    diarization_model: str = Field(
+        "auto",
+        max_length=200,
+        description="Diarization model of the jobs that are to recognise the voice. `auto` is the service's default.",
+    )
+
+
 class WebhookDeliveries(BaseModel):
     """A page of deliveries, newest first."""
 

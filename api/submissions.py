@@ -15,6 +15,7 @@ from api.allowed import check_models
 from api.auth import Caller
 from api.problems import unprocessable
 from api.schemas import JobOptions, JobRequest
+from api.voices import UNKNOWN, Known
 from flows.request import TranscribeRequest
 from infra.handles import concealed, handle_of
 from infra.settings import StenoSettings
@@ -71,9 +72,10 @@ def source_tag(body: JobRequest, upload: Uploaded | None) -> str | None:
     return f"{tags.HANDLE}{handle}" if handle else None
 
 
-def payload_of(body: JobRequest, upload: Uploaded | None) -> str:
+def payload_of(body: JobRequest, upload: Uploaded | None, known: Known = UNKNOWN) -> str:
     """What was asked for, as a hash."""
     content = body.model_dump(mode="json") | ({"sha256": upload.sha256, "name": upload.name} if upload else {})
+    content |= {"voices_given": known.digest} if known.digest else {}
     return hashed(json.dumps(content, sort_keys=True))[:32]
 
 

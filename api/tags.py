@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from flows import webhooks
+from flows import voices, webhooks
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from api.submissions import Uploaded
 
-OWNER = "owner:"
+OWNER = voices.OWNER
 FORMER_OWNER = "deleted-of:"
 """In place of `owner:` on a job that was deleted."""
 TAG = "tag:"
@@ -27,6 +27,7 @@ UPLOADED = "source:upload"
 """On every job of an upload: what Prefect can be asked for."""
 HANDLE = "handle:"
 """An upload, and an address that is kept aside, by which the job's source goes: see `api.holds`."""
+VOICES = voices.KNOWN
 CLEANING = "cleaning"
 """On a deleted job until all that it left is removed."""
 
@@ -56,8 +57,9 @@ def of_job(
     payload: str,
     upload: Uploaded | None,
     kept: str | None,
+    voices: str | None = None,
 ) -> list[str]:
-    """The tags that a new job's run is made with; `kept` is the one of what the store keeps for it."""
+    """The tags that a new job's run is made with; `kept` is the one of what the store keeps for it, `voices` the set that came with it."""
     return [
         owner(owned_by),
         *(f"{TAG}{tag}" for tag in tags),
@@ -66,6 +68,7 @@ def of_job(
         f"{PAYLOAD}{payload}",
         *([f"{BYTES}{upload.bytes}", UPLOADED] if upload else []),
         *([kept] if kept else []),
+        *([f"{VOICES}{voices}"] if voices else []),
     ]
 
 
@@ -91,5 +94,5 @@ def tombstone(run: FlowRun, *, cleaning: bool = True) -> list[str]:
     owners = {*values(run, OWNER), *values(run, FORMER_OWNER)}
     payload = [tag for tag in run.tags if tag.startswith(PAYLOAD)]
     others = [tag for tag in run.tags if tag not in _SAYING and ":" not in tag]
-    kept = [tag for tag in run.tags if tag.startswith((UPLOAD, HANDLE))]
+    kept = [tag for tag in run.tags if tag.startswith((UPLOAD, HANDLE, VOICES))]
     return [*others, *(f"{FORMER_OWNER}{name}" for name in owners), *payload, *([*kept, CLEANING] if cleaning else [])]

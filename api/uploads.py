@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -72,9 +73,10 @@ async def receive(request: Request, settings: ApiSettings, limit: int) -> Submis
 
 
 async def received(
-    request: Request, settings: ApiSettings, limit: int, understand: Understand[M_co]
+    request: Request, settings: ApiSettings, limit: int, understand: Understand[M_co], *, field_bytes: int = 0
 ) -> tuple[M_co, Uploaded | None]:
-    """What a form asks for, and its recording, of at most `limit` bytes, once the store has it.
+    """What a form asks for, and its recording, of at most `limit` bytes, once the store has it. `field_bytes` are what its other
+    fields may hold beyond a JSON body.
 
     Raises BadRequest for a broken form, TooLarge, Unprocessable, StorageFull, and what `understand` does.
     """
@@ -82,14 +84,11 @@ async def received(
     await asyncio.to_thread(store.scratch.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=store.scratch) as folder:
         with PartFile(Path(folder), "recording", limit) as part:
-            form = await _read(request, settings, part)
+            form = await _read(request, settings.max_body_bytes + field_bytes, part)
             understood = understand(form.fields, has_file=form.name is not None)
             if form.name is None:
                 return understood, None
-            if part.size == 0:
-                detail = "The file is empty (0 bytes)."
-                errors = [{"field": FILE, "message": detail, "code": "empty_media"}]
-                raise Unprocessable(detail, code="empty_media", errors=errors)
+            _refuse_empty(part)
             digest, size, name = part.sha256, part.size, display_name(form.name or "recording")
             path = await asyncio.to_thread(part.finish)
         held = await holds.hold(f"{tags.UPLOAD}{digest}")
@@ -99,6 +98,29 @@ async def received(
             await holds.release([held])
             raise
         return understood, Uploaded(source, digest, name, size, held)
+
+
+@contextlib.asynccontextmanager
+async def borrowed(
+    request: Request, settings: ApiSettings, limit: int, understand: Understand[M_co]
+) -> AsyncIterator[tuple[M_co, Path, str]]:
+    """What a form asks for, its recording for as long as the block lasts, and what it is called. Raises as `received`."""
+    store = await asyncio.to_thread(get_store)
+    await asyncio.to_thread(store.scratch.mkdir, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="upload-", dir=store.scratch) as folder:
+        with PartFile(Path(folder), "recording", limit) as part:
+            form = await _read(request, settings.max_body_bytes, part)
+            understood = understand(form.fields, has_file=form.name is not None)
+            _refuse_empty(part)
+            path = await asyncio.to_thread(part.finish)
+        yield understood, path, display_name(form.name or "recording")
+
+
+def _refuse_empty(part: PartFile) -> None:
+    if part.size == 0:
+        detail = "The file is empty (0 bytes)."
+        errors = [{"field": FILE, "message": detail, "code": "empty_media"}]
+        raise Unprocessable(detail, code="empty_media", errors=errors)
 
 
 def options(fields: Fields, *, has_file: bool) -> JobRequest:
@@ -126,15 +148,15 @@ class _Form(NamedTuple):
     """The file's, as the caller calls it; None without a file."""
 
 
-async def _read(request: Request, settings: ApiSettings, part: PartFile) -> _Form:
+async def _read(request: Request, field_bytes: int, part: PartFile) -> _Form:
     _, parameters = parse_options_header(request.headers.get("content-type", ""))
     boundary = parameters.get(b"boundary")
     if not boundary or len(boundary) > 200:
         raise BadRequest("The Content-Type of the multipart body has no boundary.", code="invalid_form")
-    parts = _Parts(settings.max_body_bytes)
+    parts = _Parts(field_bytes)
     parser = MultipartParser(boundary, parts.callbacks())
     try:
-        async for piece in pieces(request, part.max_bytes + settings.max_body_bytes):
+        async for piece in pieces(request, part.max_bytes + field_bytes):
             parser.write(piece)
             if len(parts.received) >= _BLOCK:
                 await asyncio.to_thread(part.write, parts.taken())

@@ -224,7 +224,7 @@ class TranscribeOptions(Frozen):
         Option(
             "Speakers",
             "Name enrolled voices",
-            CALLERS,
+            CALLERS | {Door.OPENAI},
             at={
                 Door.API: At("callers know no commands", help="Name the speakers whose voices you have enrolled at `/voices`.")
             },

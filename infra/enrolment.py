@@ -21,7 +21,7 @@ from speech.models import resolve_diarization
 from speech.schema import ClusterParams, Diarization, RuntimeOptions
 from speech.stages import run_stage
 from speech.stored import read_json
-from stenoflow.errors import StenoError, UnusableVoice
+from stenoflow.errors import InputError, StenoError, UnusableVoice
 
 if TYPE_CHECKING:
     from speech.registry import Resolved
@@ -109,7 +109,13 @@ def main() -> None:
         )
         answer = {"voiceprints": [print_.model_dump(mode="json") for print_ in prints]}
     except StenoError as error:
-        answer = {"code": error.code, "message": error.happened}
+        refused = isinstance(error, InputError)
+        answer = {
+            "code": error.code,
+            "message": error.message,
+            "happened": error.happened if error.cure else None,
+            "refused": refused,
+        }
     json.dump(answer, sys.stdout)
 
 

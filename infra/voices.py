@@ -11,6 +11,7 @@ import hashlib
 import re
 import time
 import unicodedata
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -27,7 +28,7 @@ _PATIENCE, _PAUSE = 10.0, 0.05
 
 def set_of(owner: str) -> str:
     """The name of the owner's set."""
-    return _hash(owner)
+    return hashlib.sha256(owner.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def voices_in(store: Store, sets: Iterable[str]) -> list[EnrolledVoice]:
@@ -44,25 +45,32 @@ def voices_in(store: Store, sets: Iterable[str]) -> list[EnrolledVoice]:
 def enrol(store: Store, voices: str, name: str, prints: Sequence[Voiceprint], consent: Consent) -> EnrolledVoice:
     """Add what recordings say of the voice to the set; the voice as it is then. Raises InvalidOption for what is no name."""
     plain = checked_name(name)
-    record = _record(voices, plain)
     with _changing(store, voices):
-        before = _read(store, record)
+        before = named(voices_in(store, [voices]), plain)
         voice = EnrolledVoice(
+            id=before.id if before else uuid.uuid4().hex,
             name=plain,
             prints=(*(before.prints if before else ()), *prints),
             consents=(*(before.consents if before else ()), consent),
         )
-        store.write_record(record, voice.model_dump_json().encode(), private=True)
+        store.write_record(_record(voices, voice.id), voice.model_dump_json().encode(), private=True)
     return voice
 
 
-def forget(store: Store, voices: str, name: str) -> None:
-    """Delete all that is stored of the voice. Raises UnknownVoice."""
-    record = _record(voices, checked_name(name))
+def named(voices: Iterable[EnrolledVoice], name: str) -> EnrolledVoice | None:
+    """The voice of that name, however it is capitalised."""
+    return next((voice for voice in voices if voice.name.casefold() == name.casefold()), None)
+
+
+def forget(store: Store, voices: str, id_or_name: str) -> EnrolledVoice:
+    """Delete all that is stored of the voice; what it was. Raises UnknownVoice."""
     with _changing(store, voices):
-        if store.read_record(record) is None:
-            raise UnknownVoice(f"There is no enrolled voice called {name!r}.")
-        store.delete_record(record)
+        known = voices_in(store, [voices])
+        voice = next((one for one in known if one.id == id_or_name), None) or named(known, checked_name(id_or_name))
+        if voice is None:
+            raise UnknownVoice(f"There is no enrolled voice {id_or_name!r}.")
+        store.delete_record(_record(voices, voice.id))
+    return voice
 
 
 def forget_all(store: Store, voices: str) -> None:
@@ -77,6 +85,11 @@ def forget_calls(store: Store, older_than: float) -> None:
         name = file.path.removeprefix("records/")
         if name.startswith(f"{FOLDER}/{CALL}") and time.time() - file.modified > older_than:
             store.delete_record(name)
+
+
+def set_of_call() -> str:
+    """The name of a set for voices that come with one call."""
+    return f"{CALL}{uuid.uuid4().hex}"
 
 
 def consent_of(note: str, by: str) -> Consent:
@@ -94,12 +107,8 @@ def checked_name(name: str) -> str:
     return plain
 
 
-def _record(voices: str, name: str) -> str:
-    return f"{FOLDER}/{voices}/{_hash(name.casefold())}"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def _record(voices: str, id_: str) -> str:
+    return f"{FOLDER}/{voices}/{id_}"
 
 
 def _read(store: Store, record: str) -> EnrolledVoice | None:

@@ -24,6 +24,24 @@ Seconds = Annotated[float, Field(ge=0, description="Seconds from the start of th
 Speaker = Annotated[str, Field(description="`SPEAKER_00`, `SPEAKER_01`, …; omitted without diarization.")]
 
 
+class Voice(BaseModel):
+    """A person's voice that jobs with `voices` recognise. Its embeddings are never shown."""
+
+    voice_id: str
+    name: str
+    seconds: float = Field(description="Seconds of speech that it was enrolled from.")
+    recordings: int
+    models: list[str] = Field(description="Diarization models whose jobs can recognise it.")
+    consent: str = Field(description="How the person consented, as noted last.")
+    enrolled_by: str = Field(description="Name of the key that enrolled it last.")
+    created_at: datetime
+    updated_at: datetime
+
+
+class VoiceList(BaseModel):
+    voices: list[Voice]
+
+
 class Word(TypedDict):
     """A word with its time."""
 

@@ -104,7 +104,13 @@ def content(job: StageJob) -> str:
         return AlignResult(segments=segments, model=MODEL, method="attention").model_dump_json()
     if job.stage == "cluster":
         turn = Turn(start=0.0, end=4.0, speaker=f"SPEAKER_0{job.params['max_speakers'] or 0}")
-        return Diarization(turns=(turn,), exclusive_turns=(turn,), speakers=(turn.speaker,)).model_dump_json()
+        return Diarization(
+            turns=(turn,),
+            exclusive_turns=(turn,),
+            speakers=(turn.speaker,),
+            speaker_embeddings={turn.speaker: (1.0, 0.0)},
+            models={"diarization": MODEL},
+        ).model_dump_json()
     return json.dumps({"of": job.stage, "from": {kind: ref.sha256 for kind, ref in job.inputs.items()}})
 
 

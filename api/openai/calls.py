@@ -17,7 +17,7 @@ from api.errors import ApiError
 from api.jobs import Jobs
 from api.openai import envelope, shapes
 from api.openai.envelope import Refusal
-from api.openai.forms import diarized, job_of
+from api.openai.forms import diarized, job_of, known_of
 from api.openai.schemas import AudioForm, TranscriptionForm
 from api.problems import status_of
 from api.results import transcript
@@ -42,10 +42,10 @@ async def submitted(jobs: Jobs, form: AudioForm, upload: Uploaded, caller: Calle
     OpenAI's clients repeat a call whose answer did not come in time; without a key of its own it then finds the job of the
     same recording and options that is under way. Raises what `Jobs.submit` does.
     """
-    body = job_of(form)
-    if idempotency_key is None and (run := await jobs.pending_with(body, caller, upload)) is not None:
+    body, known = job_of(form), known_of(form)
+    if idempotency_key is None and (run := await jobs.pending_with(body, caller, upload, known)) is not None:
         return run
-    return await jobs.submit(body, caller, upload=upload, idempotency_key=idempotency_key)
+    return await jobs.submit(body, caller, upload=upload, idempotency_key=idempotency_key, known=known)
 
 
 async def answered(request: Request, jobs: Jobs, run: FlowRun, form: AudioForm) -> Response:

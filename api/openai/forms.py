@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -12,16 +13,15 @@ from api.openai.models import DIARIZING, own_name
 from api.openai.schemas import OURS, SPEAKERS, AudioForm, TranscriptionForm, TranslationForm
 from api.schemas import JobRequest
 from api.uploads import FILE, Fields
+from api.voices import UNKNOWN, Known
 from flows.options import MOST_TEXT
 
 F = TypeVar("F", bound=BaseModel)
 
-_LISTS = ("timestamp_granularities[]", "keywords[]")
+_LISTS = ("timestamp_granularities[]", "keywords[]", "known_speaker_names[]", "known_speaker_references[]")
 _VAD = "chunking_strategy[type]"
 _NOT_HERE = {
     "include": "Token log probabilities are not supported; `verbose_json` has `avg_logprob` per segment.",
-    "known_speaker_names": "Speaker samples are not supported; `diarized_json` labels speakers A, B, ….",
-    "known_speaker_references": "Speaker samples are not supported; omit them.",
     "languages": "Give a single `language`, or omit it to detect the language.",
     "chunking_strategy": "Thresholds of voice activity detection are not supported; give `auto`, or omit it.",
 }
@@ -37,9 +37,44 @@ def transcription(fields: Fields, *, has_file: bool) -> TranscriptionForm:
         raise _refused("timestamp_granularities[]", "timestamp_granularities[] requires `response_format` verbose_json.")
     if form.stream and form.response_format not in ("json", "text", "diarized_json"):
         raise _refused("stream", f"{form.response_format} cannot be streamed; use json, text or diarized_json.")
-    if form.model_dump(include=set(SPEAKERS), exclude_none=True) and not diarized(form):
-        raise _refused("num_speakers", f"To identify speakers, use `response_format` diarized_json or the model {DIARIZING}.")
+    asked = [*form.model_dump(include=set(SPEAKERS), exclude_defaults=True), *(["known_speaker_names[]"] if form.known else [])]
+    if asked and not diarized(form):
+        raise _refused(asked[0], f"To identify speakers, use `response_format` diarized_json or the model {DIARIZING}.")
+    _check_known(form)
     return form
+
+
+def known_of(form: AudioForm) -> Known:
+    """The voices that came with the call. Raises Unprocessable."""
+    if not isinstance(form, TranscriptionForm) or not form.known:
+        return UNKNOWN
+    return Known(form.known_speaker_names, tuple(_audio(text) for text in form.known_speaker_references))
+
+
+def _check_known(form: TranscriptionForm) -> None:
+    names, references = form.known_speaker_names, form.known_speaker_references
+    if len(names) != len(references):
+        raise _refused(
+            "known_speaker_references[]",
+            f"known_speaker_references[]: {len(references)} for {len(names)} known_speaker_names[]; give one for each name, in their order.",
+        )
+    if len({name.casefold() for name in names}) < len(names):
+        raise _refused("known_speaker_names[]", "known_speaker_names[]: a name was given twice.")
+    known_of(form)
+
+
+def _audio(reference: str) -> bytes:
+    """The audio of a data URL."""
+    head, comma, content = reference.partition(",")
+    try:
+        if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+            raise ValueError
+        return base64.b64decode(content, validate=True)
+    except ValueError:
+        raise _refused(
+            "known_speaker_references[]",
+            "known_speaker_references[]: give 2 to 10 seconds of audio as a data URL, `data:audio/wav;base64,…`.",
+        ) from None
 
 
 def translation(fields: Fields, *, has_file: bool) -> TranslationForm:

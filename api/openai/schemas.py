@@ -12,6 +12,8 @@ from flows.doors import Door, model_at, options_of
 from flows.options import MOST_TEXT, TranscribeOptions
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
+MOST_KNOWN = 4
+"""OpenAI's limit."""
 Text2000 = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
 _OURS = options_of(TranscribeOptions, Door.OPENAI)
 SPEAKERS = frozenset(name for name, known in _OURS.items() if known.group == "Speakers")
@@ -63,6 +65,20 @@ class TranscriptionForm(AudioForm, OurSpeakerOptions):
     keywords: tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...] = Field(
         (), alias="keywords[]", max_length=100, description="Words and phrases to expect."
     )
+    known_speaker_names: tuple[Annotated[str, StringConstraints(min_length=1, max_length=100)], ...] = Field(
+        (), alias="known_speaker_names[]", max_length=MOST_KNOWN, description="Names of speakers who may be heard."
+    )
+    known_speaker_references: tuple[str, ...] = Field(
+        (),
+        alias="known_speaker_references[]",
+        max_length=MOST_KNOWN,
+        description="For each of these names, 2 to 10 seconds of that person's speech as a data URL, `data:audio/wav;base64,…`.",
+    )
+
+    @property
+    def known(self) -> bool:
+        """Whether voices came with the call."""
+        return bool(self.known_speaker_names or self.known_speaker_references)
 
 
 class Usage(BaseModel):
@@ -120,7 +136,9 @@ class SpeakerSegment(BaseModel):
     start: float
     end: float
     text: str
-    speaker: str = Field(description="`A`, `B`, … in order of first appearance; `unknown` if no speaker was found.")
+    speaker: str = Field(
+        description="The name of a known speaker; else `A`, `B`, … in order of first appearance; `unknown` if no speaker was found."
+    )
 
 
 class DiarizedTranscription(BaseModel):

@@ -133,14 +133,16 @@ def _segment(number: int, segment: Segment) -> TranscriptSegment:
 
 def _speaker_segments(transcript: Transcript) -> list[SpeakerSegment]:
     speakers = dict.fromkeys(segment.speaker for segment in transcript.segments if segment.speaker is not None)
-    letters = {speaker: _letters(place) for place, speaker in enumerate(speakers)}
+    recognised = {label: match.name for label, match in transcript.speaker_matches.items()}
+    others = [speaker for speaker in speakers if speaker not in recognised]
+    called = recognised | {speaker: _letters(place) for place, speaker in enumerate(others)}
     return [
         SpeakerSegment(
             id=f"seg_{number:03d}",
             start=segment.start,
             end=segment.end,
             text=segment.text,
-            speaker=letters[segment.speaker] if segment.speaker is not None else NOBODY,
+            speaker=called[segment.speaker] if segment.speaker is not None else NOBODY,
         )
         for number, segment in enumerate(transcript.segments)
     ]

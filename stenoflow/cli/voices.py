@@ -127,8 +127,8 @@ def forget_voice(name: str, key: str | None, debug: bool) -> None:
     from infra.settings import get_settings
 
     settings = get_settings()
-    voices.forget(_store(settings), _set_of(settings, key), name)
-    click.echo(f"Forgot the voice of {name}.")
+    forgotten = voices.forget(_store(settings), _set_of(settings, key), name)
+    click.echo(f"Forgot the voice of {forgotten.name}.")
 
 
 def _voiceprints(sources: tuple[str, ...], settings: StenoSettings, model: str) -> list[Voiceprint]:
@@ -164,6 +164,7 @@ def _shown(voice: EnrolledVoice) -> dict[str, Any]:
     """All but the embeddings."""
     return {
         "type": "voice",
+        "id": voice.id,
         "name": voice.name,
         "recordings": [print_.model_dump(mode="json", exclude={"embedding"}) for print_ in voice.prints],
         "consents": [consent.model_dump(mode="json") for consent in voice.consents],

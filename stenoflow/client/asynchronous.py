@@ -21,7 +21,7 @@ from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Se
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
 from stenoflow.edits import EditedSegment, EditResult, Operation, Peaks, Revisions
-from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary
+from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary, Voice
 from stenoflow.types import Transcript
 
 T = TypeVar("T")
@@ -179,6 +179,27 @@ class AsyncStenoClient:
     async def peaks(self, job: JobRef) -> Peaks:
         """As `StenoClient.peaks`."""
         return await self._taken(self._core.peaks(job_id_of(job)))
+
+    # -- voices -------------------------------------------------------------------------------------------------------
+
+    async def enrol_voice(self, name: str, source: Recording, *, consent: str, diarization_model: str | None = None) -> Voice:
+        """Enrol a person's voice, so that jobs with `voices=True` name this speaker; a further recording of the same name adds to it.
+
+        Args:
+            name: Name of the person.
+            source: A path, an open binary file or bytes: a recording of this person alone.
+            consent: How the person consented to be recognised by voice, and where that is recorded.
+            diarization_model: As in the jobs that are to recognise the voice.
+        """
+        return await self._taken(self._core.enrol_voice(name, source, consent, diarization_model))
+
+    async def voices(self) -> list[Voice]:
+        """Return the enrolled voices."""
+        return await self._taken(self._core.voices())
+
+    async def forget_voice(self, voice: Voice | str) -> Voice:
+        """Delete all that is stored of a voice, given as it was returned or by its id."""
+        return await self._taken(self._core.forget_voice(voice if isinstance(voice, str) else voice.voice_id))
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from stenoflow.client.options import BINARY
 from stenoflow.client.steps import Call, Send, Sleep, Steps
 from stenoflow.client.uploads import Recording, address_of, encoded_chunk, upload_of
 from stenoflow.edits import EditResult, Edits, Operation, Peaks, Revisions, SegmentPage
-from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved
+from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, Voice, VoiceList
 from stenoflow.types import Transcript
 
 M = TypeVar("M", bound=BaseModel)
@@ -180,6 +180,24 @@ class Core:
 
     def peaks(self, job_id: str) -> Steps[Peaks]:
         return (yield from self._model(Call("GET", f"{path_of(job_id)}/peaks", timeout=300.0), Peaks))
+
+    # -- voices -------------------------------------------------------------------------------------------------------
+
+    def enrol_voice(self, name: str, source: Recording, consent: str, diarization_model: str | None) -> Steps[Voice]:
+        if address_of(source) is not None:
+            raise RequestRefused("Send the recording of a voice itself; the service fetches none to enrol from.")
+        fields = {"name": name, "consent": consent, "diarization_model": diarization_model}
+        # Made twice, the recording would count twice.
+        call = Call("POST", "/voices", upload=upload_of(source, None, fields), timeout=_UPLOAD, repeatable=False)
+        return (yield from self._model(call, Voice))
+
+    def voices(self) -> Steps[list[Voice]]:
+        return (yield from self._model(Call("GET", "/voices"), VoiceList)).voices
+
+    def forget_voice(self, voice_id: str) -> Steps[Voice]:
+        if not voice_id:
+            raise RequestRefused("The voice id is empty.")
+        return (yield from self._model(Call("DELETE", f"/voices/{quote(voice_id, safe='')}"), Voice))
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 

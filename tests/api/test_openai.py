@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import re
 import threading
@@ -33,6 +35,7 @@ from bench.demo import sample_recording
 from tests.api.guarded import GuardedApi
 from tests.api.live import LiveApi
 from tests.api.test_events import Source
+from tests.media import speech
 
 pytestmark = pytest.mark.slow
 
@@ -226,10 +229,33 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a temperature above 1": ({"temperature": 1.5}, "temperature", "invalid_value"),
     "a prompt of many pages": ({"prompt": "x" * 2001}, "prompt", "invalid_value"),
     "log probabilities": ({"include": ["logprobs"]}, "include", "unsupported_parameter"),
-    "voices to recognise": (
+    "voices to recognise without speakers": (
         {"known_speaker_names": ["bob"], "known_speaker_references": ["data:audio/wav;base64,AA=="]},
-        "known_speaker_names",
-        "unsupported_parameter",
+        "known_speaker_names[]",
+        "invalid_value",
+    ),
+    "a known speaker without a sample": (
+        {"known_speaker_names": ["bob"], "response_format": "diarized_json"},
+        "known_speaker_references[]",
+        "invalid_value",
+    ),
+    "a sample that is an address": (
+        {
+            "known_speaker_names": ["bob"],
+            "known_speaker_references": ["https://example.com/bob.wav"],
+            "response_format": "diarized_json",
+        },
+        "known_speaker_references[]",
+        "invalid_value",
+    ),
+    "a sample that is no audio": (
+        {
+            "known_speaker_names": ["bob"],
+            "known_speaker_references": ["data:audio/wav;base64,AA=="],
+            "response_format": "diarized_json",
+        },
+        "known_speaker_references",
+        "unreadable_media",
     ),
     "thresholds of voice activity": (
         {"chunking_strategy": {"type": "server_vad", "threshold": 0.1}},
@@ -434,12 +460,28 @@ def test_a_real_conversation(live_api: LiveApi, client: OpenAI, words: Callable[
     )
     TranscriptionVerbose.model_validate(verbose.to_dict(), strict=True)
     assert words(verbose.text) == words(text)
+    named = client.audio.transcriptions.create(
+        file=sample,
+        model="tiny.en",
+        response_format="diarized_json",
+        chunking_strategy="auto",
+        known_speaker_names=["Sheila Smith"],
+        known_speaker_references=[data_url(22.0, 27.5)],
+    )
+    assert {segment.speaker for segment in cast(TranscriptionDiarized, named).segments} == {"Sheila Smith", "A"}
     assert verbose.language == "english"
     assert verbose.duration == pytest.approx(30, abs=0.1)
     assert verbose.words and [word.word for word in verbose.words] == verbose.text.split()
     assert verbose.segments and all(segment.avg_logprob < 0 for segment in verbose.segments)
     translated = client.audio.translations.create(file=sample, model="base")
     assert len(set(words(translated.text)) & set(words(text))) > len(set(words(text))) / 2
+
+
+def data_url(start: float, end: float) -> str:
+    """These seconds of the sample call."""
+    content = io.BytesIO()
+    soundfile.write(content, speech()[int(start * 16_000) : int(end * 16_000)], 16_000, format="WAV")
+    return f"data:audio/wav;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from api.openai import forms, shapes
 from api.openai.schemas import TranscriptionForm
-from stenoflow.types import Segment, Transcript, Word
+from stenoflow.types import Segment, Transcript, VoiceMatch, Word
 
 
 def spoken(*parts: tuple[str, str | None], language: str = "en", **fields: Any) -> Transcript:
@@ -32,6 +32,16 @@ def form(**fields: Any) -> TranscriptionForm:
     """As the parts of a form give it."""
     given = {"model": ["whisper-1"]} | {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
     return forms.transcription(given, has_file=True)
+
+
+def test_recognised_speakers_have_their_names_and_the_others_letters() -> None:
+    transcript = spoken(
+        ("one", "SPEAKER_00"),
+        ("two", "SPEAKER_01"),
+        ("three", "SPEAKER_02"),
+        speaker_matches={"SPEAKER_01": VoiceMatch(name="Ben", score=0.8)},
+    )
+    assert [segment.speaker for segment in shapes.diarized(transcript).segments] == ["A", "Ben", "B"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def at(degrees: float) -> tuple[float, float]:
 
 def voice(name: str, *degrees: float, model: str = "campplus@1", seconds: float = 10.0) -> EnrolledVoice:
     prints = tuple(Voiceprint(model=model, embedding=at(angle), seconds=seconds) for angle in degrees)
-    return EnrolledVoice(name=name, prints=prints, consents=(CONSENT,))
+    return EnrolledVoice(id=name, name=name, prints=prints, consents=(CONSENT,))
 
 
 def speaking(*degrees: float) -> Diarization:
