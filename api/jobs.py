@@ -38,6 +38,7 @@ from infra.edits import hand_on
 from infra.handles import revealed
 from infra.names import scheme_of
 from infra.settings import StenoSettings
+from infra.voices import names_of
 from stenoflow.errors import SourceNotFound, TransientError
 from stenoflow.jobs import JobStatus, JobSummary
 
@@ -206,7 +207,8 @@ class Jobs:
         """What the job left. Raises Conflict while there is nothing, and JobNotFound's kin as `find`."""
         seen = await self.seen(run, stages=False)
         if (result := result_of(seen)) is not None:
-            return result
+            names = await asyncio.to_thread(names_of, get_store(), str(run.id))
+            return result if names is None else result.model_copy(update={"speaker_matches": names})
         status = states.status_of(run, seen.progress)
         if status == "completed":
             raise Unavailable("The result of the job is missing from the store of this service.", code="result_missing")

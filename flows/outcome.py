@@ -11,6 +11,7 @@ from typing import Literal
 
 from flows.result import DiarizationFailed, StageReport, TranscribeResult
 from infra.compute import get_store
+from infra.voices import forget_names
 from speech.stored import parsed
 from stenoflow.errors import OutputNotWritable, Retry, StenoError, StorageFull
 from stenoflow.types import Frozen
@@ -69,8 +70,10 @@ def outcome_of(run: str, result: TranscribeResult) -> RunOutcome:
 
 async def keep_outcome(outcome: RunOutcome) -> None:
     """Write the outcome, in place of that of an earlier attempt. A store that may only be read does not fail the run."""
+    store = get_store()
     try:
-        await asyncio.to_thread(get_store().write_record, f"runs/{outcome.run}", outcome.model_dump_json().encode())
+        await asyncio.to_thread(store.write_record, f"runs/{outcome.run}", outcome.model_dump_json().encode())
+        await asyncio.to_thread(forget_names, store, outcome.run)
     except (OutputNotWritable, StorageFull) as error:
         _log.warning("Could not store the outcome of the run: %s", error.message)
 

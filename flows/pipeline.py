@@ -49,7 +49,7 @@ class Written(NamedTuple):
 async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     """Perform the steps. Raises the errors of `stenoflow.errors`; a failed diarization is no error."""
     log = steps.log
-    output = _output(request)
+    output = output_of(request)
     await check_output(output, request.shown_as, request.source)
     models = await resolve_models(request)
     log.note(*models.warnings)
@@ -179,7 +179,8 @@ async def _speakers(
     return (await steps.compute(cluster_call(recording, segmentation, voices.artifact, models, speakers))).artifact
 
 
-def _output(request: TranscribeRequest) -> Output:
+def output_of(request: TranscribeRequest) -> Output:
+    """Where the request's files go, and what they look like."""
     return Output(
         formats=request.formats,
         output_dir=request.output_dir,

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-from infra import drafts, edits, usage, waveform
+from infra import drafts, edits, usage, voices, waveform
 from infra.collect import Collector, Inventory, Limits, Listed
 from infra.jobs import SHARDS
 from infra.settings import StenoSettings
@@ -35,6 +35,7 @@ def remove_run(store: Store, settings: StenoSettings, run: str) -> bool:
         lock.release()
     store.delete_record(f"{usage.USES}/{run}")
     store.delete_record(f"runs/{run}")
+    voices.forget_names(store, run)
     for name in edits.records_of(store, run):
         store.delete_record(name)
     return True

@@ -12,18 +12,25 @@ import re
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from infra.store import Store
 from speech.enrolled import Consent, EnrolledVoice, Voiceprint
 from speech.stored import parsed
 from stenoflow.errors import InvalidOption, TransientError, UnknownVoice
+from stenoflow.types import Frozen, VoiceMatch
 
 FOLDER = "voices"
 CALL = "call-"
 """Sets of one call begin so."""
+NAMES = "names"
+"""Folder of records that name the speakers of ended runs."""
 _PATIENCE, _PAUSE = 10.0, 0.05
+
+
+class _Names(Frozen):
+    speakers: dict[str, VoiceMatch]
 
 
 def set_of(owner: str) -> str:
@@ -90,6 +97,25 @@ def forget_calls(store: Store, older_than: float) -> None:
 def set_of_call() -> str:
     """The name of a set for voices that come with one call."""
     return f"{CALL}{uuid.uuid4().hex}"
+
+
+def keep_names(store: Store, run: str, speakers: Mapping[str, VoiceMatch]) -> None:
+    """Who the speakers of an ended run are, as voices that were enrolled since say: in place of what it found itself."""
+    content = _Names(speakers=dict(speakers)).model_dump_json().encode()
+    store.write_record(f"{NAMES}/{run}", content, private=True)
+
+
+def names_of(store: Store, run: str) -> dict[str, VoiceMatch] | None:
+    """What `keep_names` kept of the run; None where nothing was."""
+    content = store.read_record(f"{NAMES}/{run}")
+    try:
+        return parsed(_Names, content).speakers if content else None
+    except ValueError:
+        return None
+
+
+def forget_names(store: Store, run: str) -> None:
+    store.delete_record(f"{NAMES}/{run}")
 
 
 def consent_of(note: str, by: str) -> Consent:

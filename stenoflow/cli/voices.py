@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from flows.naming import Named
     from infra.settings import StenoSettings
     from speech.enrolled import EnrolledVoice, Voiceprint
 
@@ -71,6 +72,7 @@ def enrol_voice(
     """
     from infra import voices
     from infra.settings import get_settings
+    from stenoflow.cli.report import counted
 
     settings = get_settings()
     store, set_ = _store(settings), _set_of(settings, key)
@@ -84,7 +86,7 @@ def enrol_voice(
         return
     seconds = sum(print_.seconds for print_ in voice.prints)
     click.echo(
-        f"Enrolled {voice.name}: {seconds:.0f} s of speech in {len(voice.prints)} recording(s). Runs with --voices recognise this voice."
+        f"Enrolled {voice.name}: {seconds:.0f} s of speech in {counted(len(voice.prints), 'recording')}. Runs with --voices recognise this voice."
     )
 
 
@@ -129,6 +131,57 @@ def forget_voice(name: str, key: str | None, debug: bool) -> None:
     settings = get_settings()
     forgotten = voices.forget(_store(settings), _set_of(settings, key), name)
     click.echo(f"Forgot the voice of {forgotten.name}.")
+
+
+@command.command("apply")
+@_KEY
+@_JSON
+@_DEBUG
+def apply_voices(key: str | None, as_json: bool, debug: bool) -> None:
+    """Name the speakers of earlier runs by the voices that are enrolled now, and take out the names of forgotten ones.
+
+    Nothing is computed: the store has the embeddings of these runs. Their files are written again, unless they were changed.
+    """
+    import asyncio
+
+    from stenoflow.cli.transcribe import quieten
+
+    quieten(verbose=False)
+    asyncio.run(_apply(key, as_json))
+
+
+async def _apply(key: str | None, as_json: bool) -> None:
+    from api import keys
+    from flows.local_server import server
+    from flows.naming import apply
+    from infra.settings import get_settings
+    from infra.webhooks import SERVICE
+
+    owner = SERVICE if key is None else keys.owner_of(_store(get_settings()), key)
+    temporary = server.start()
+    try:
+        if temporary is not None:
+            temporary.wait()
+        from prefect.client.orchestration import get_client
+
+        async with get_client() as client:
+            async for run in apply(client, owner):
+                _say_named(run, as_json)
+    finally:
+        if temporary is not None:
+            temporary.stop()
+
+
+def _say_named(run: Named, as_json: bool) -> None:
+    if as_json:
+        speakers = {label: match.model_dump() for label, match in run.speakers.items()}
+        line = {"type": "named", "run": run.run, "source": run.name, "speakers": speakers, "problem": run.problem or None}
+        click.echo(json.dumps(line, ensure_ascii=False))
+        return
+    said = ", ".join(f"{label} is {match.name} ({match.score:.2f})" for label, match in run.speakers.items())
+    click.echo(f"{run.name} ({run.run[:8]}): {said or 'nobody was recognised'}")
+    if run.problem:
+        click.echo(f"steno: warning: {run.name}: {run.problem}", err=True)
 
 
 def _voiceprints(sources: tuple[str, ...], settings: StenoSettings, model: str) -> list[Voiceprint]:

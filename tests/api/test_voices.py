@@ -62,7 +62,7 @@ def test_a_voice_is_enrolled_listed_and_forgotten_by_its_owner_alone(guarded_api
         with pytest.raises(ClientError) as refused:
             other.forget_voice(voice)
         assert refused.value.reason == "unknown_voice"
-    assert client.forget_voice(voice).name == NAME
+    assert client.forget_voice(voice).voice_id == voice.voice_id
     assert client.voices() == []
     assert "Unmistakable" not in guarded_api.live.log()
 
