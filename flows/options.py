@@ -144,6 +144,12 @@ class TranscribeOptions(Frozen):
         Option("Sound", "Audio track", CALLERS, key=("fetch",), metavar="TRACK"),
         max_length=40,
     )
+    channels: Literal["auto", "mix", "separate"] = option(
+        "auto",
+        "Channels of a recording: `mix` transcribes them as one, `separate` each by itself with a speaker for each. `auto` separates "
+        "two that carry different voices, as in a call, if speakers are identified.",
+        Option("Sound", "Channels", CALLERS | {Door.OPENAI}, key=("fetch",)),
+    )
     allow_truncated: bool = option(
         False,
         "Transcribe a truncated recording as far as it goes instead of rejecting it.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from flows.options import LAYOUT, echoed
@@ -13,9 +14,20 @@ from infra.compute import computes_here
 from infra.prices import total_cost
 from infra.settings import get_settings
 from speech.registry import ATTENTION
-from speech.schema import ClusterParams
+from speech.schema import ClusterParams, StreamParams
 from stenoflow.errors import ArtifactMissing, StenoError
-from tasks.calls import StageCall, align_call, asr_call, cluster_call, diarize_call, embed_call, merge_call, segment_call
+from tasks.calls import (
+    Found,
+    StageCall,
+    align_call,
+    asr_call,
+    cluster_call,
+    diarize_call,
+    embed_call,
+    join_call,
+    merge_call,
+    segment_call,
+)
 from tasks.decoding import FetchCall, Recording
 from tasks.models import Models, resolve_aligner, resolve_models
 from tasks.rendering import ExportCall, Exported, KnownVoices, Output, check_output, check_overwrites, export_call
@@ -34,6 +46,7 @@ class Steps(Protocol):
     async def fetch(self, call: FetchCall) -> Recording: ...
     async def compute(self, call: StageCall) -> StageOutcome: ...
     async def export(self, call: ExportCall) -> Exported: ...
+    def apart(self, names: Sequence[str]) -> Sequence[Steps]: ...
 
 
 class Written(NamedTuple):
@@ -58,25 +71,10 @@ async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     log.duration = recording.duration
     log.note(*recording.warnings)
     await check_overwrites(output, recording, request.source)
-    then = await _after_segmentation(request, recording, models)
-    segmentation = (await steps.compute(segment_call(recording, models, then))).artifact
-    text, turns = await asyncio.gather(
-        _words(steps, request, recording, segmentation, models),
-        _speakers(steps, request, recording, segmentation, models),
-        return_exceptions=True,  # a failed diarization must not end ASR, nor lose its text
-    )
-    if isinstance(text, BaseException):
-        raise text
-    if isinstance(turns, asyncio.CancelledError | ArtifactMissing):
-        raise turns
-    failure = turns if isinstance(turns, BaseException) else None
-    diarization = None if isinstance(turns, BaseException) else turns
-
-    options = _echo(request, models, text, recording, failed=failure is not None)
-    merged = merge_call(recording, text.asr, alignment=text.alignment, diarization=diarization, options=options)
-    transcript = (await steps.compute(merged)).artifact
-    sets = steps.voices(request)
-    voices = KnownVoices(sets=sets, diarization=diarization) if sets and diarization is not None else None
+    found, failure = await _found(steps, request, recording, models)
+    transcript = (await steps.compute(_merge(request, models, recording, found, failed=failure is not None))).artifact
+    sets, diarization = steps.voices(request), found[0].diarization
+    voices = KnownVoices(sets=sets, diarization=diarization) if sets and diarization is not None and len(found) == 1 else None
     exported = await steps.export(export_call(transcript, output, recording, request.source, voices))
     log.note(*exported.warnings)
     return Written(recording, transcript, exported, failure)
@@ -122,10 +120,13 @@ def fetch_call(request: TranscribeRequest, *, again: bool = False) -> FetchCall:
         max_duration=request.max_duration,
         track=request.track,
         language=request.language,
+        channels="mix" if request.channels == "auto" and not request.diarize else request.channels,
     )
 
 
-async def _after_segmentation(request: TranscribeRequest, recording: Recording, models: Models) -> tuple[StageCall, ...]:
+async def _after_segmentation(
+    request: TranscribeRequest, recording: Recording, models: Models, speakers: ClusterParams | None
+) -> tuple[StageCall, ...]:
     """What will be asked of models then, as far as that is certain: a backend elsewhere begins with it at once."""
     if computes_here(get_settings(), request.compute):
         return ()
@@ -134,7 +135,7 @@ async def _after_segmentation(request: TranscribeRequest, recording: Recording, 
         aligner = await resolve_aligner(request.align_model, request.language, models.asr, spoken=True, backend=request.compute)
         if aligner.kind != ATTENTION:
             calls.append(align_call(recording, None, aligner, batch_size=request.batch_size))
-    if request.diarize and not models.diarization.engine.end_to_end:
+    if speakers is not None and not models.diarization.engine.end_to_end:
         calls.append(embed_call(recording, None, models, batch_size=request.batch_size))
     return tuple(calls)
 
@@ -143,6 +144,81 @@ class _Text(NamedTuple):
     asr: ArtifactRef
     alignment: ArtifactRef | None
     aligner: str | None
+
+
+class _Part(NamedTuple):
+    """What was found in the recording, or on one of its channels."""
+
+    recording: Recording
+    text: _Text
+    diarization: ArtifactRef | None
+
+
+async def _found(
+    steps: Steps, request: TranscribeRequest, recording: Recording, models: Models
+) -> tuple[list[_Part], BaseException | None]:
+    """What the branches leave of the recording, or of each of its channels; and why a diarization failed."""
+    if not recording.channels:
+        part, failure = await _branches(steps, request, recording, models, speakers_asked(request, 1))
+        return [part], failure
+    channels = recording.apart()
+    speakers = speakers_asked(request, len(channels))
+    at_once = asyncio.Semaphore(1 if computes_here(get_settings(), request.compute) else len(channels))
+
+    async def one(each: Steps, channel: Recording) -> tuple[_Part, BaseException | None]:
+        async with at_once:
+            return await _branches(each, request, channel, models, speakers)
+
+    work = map(one, steps.apart([channel.part for channel in channels]), channels)
+    done = await asyncio.gather(*work, return_exceptions=True)  # what others found is not lost
+    for ended in done:
+        if isinstance(ended, BaseException):
+            raise ended
+    parts, failures = zip(*(ended for ended in done if not isinstance(ended, BaseException)), strict=True)
+    return list(parts), next((failure for failure in failures if failure is not None), None)
+
+
+def speakers_asked(request: TranscribeRequest, channels: int) -> ClusterParams | None:
+    """How many speakers to tell apart on each channel; None for one each. The request's numbers are those of all channels together."""
+    asked = ClusterParams(**request.model_dump(include=set(ClusterParams.model_fields)))
+    most = asked.num_speakers or asked.max_speakers
+    if not request.diarize or (channels > 1 and max(most or 0, asked.min_speakers or 0) <= channels):
+        return None
+    if channels == 1:
+        return asked
+    return ClusterParams(max_speakers=most - channels + 1 if most else None)
+
+
+async def _branches(
+    steps: Steps, request: TranscribeRequest, recording: Recording, models: Models, speakers: ClusterParams | None
+) -> tuple[_Part, BaseException | None]:
+    """Both branches, of words and of speakers, and why the second failed."""
+    then = await _after_segmentation(request, recording, models, speakers)
+    segmentation = (await steps.compute(segment_call(recording, models, then))).artifact
+    text, turns = await asyncio.gather(
+        _words(steps, request, recording, segmentation, models),
+        _speakers(steps, request, recording, segmentation, models, speakers),
+        return_exceptions=True,  # a failed diarization must not end ASR, nor lose its text
+    )
+    if isinstance(text, BaseException):
+        raise text
+    if isinstance(turns, asyncio.CancelledError | ArtifactMissing):
+        raise turns
+    failure = turns if isinstance(turns, BaseException) else None
+    return _Part(recording, text, None if isinstance(turns, BaseException) else turns), failure
+
+
+def _merge(
+    request: TranscribeRequest, models: Models, recording: Recording, parts: Sequence[_Part], *, failed: bool
+) -> StageCall:
+    """What puts together what was found."""
+    text = max((part.text for part in parts), key=lambda text: text.asr.meta.get("words", 0))
+    options = _echo(request, models, text, recording, failed=failed)
+    if not recording.channels:
+        return merge_call(recording, text.asr, alignment=text.alignment, diarization=parts[0].diarization, options=options)
+    found = [Found(part.recording, part.text.asr, part.text.alignment, part.diarization) for part in parts]
+    streams = [StreamParams(channel=part.recording.audio.meta["channel"]) for part in parts]
+    return join_call(recording, found, streams, options=options)
 
 
 async def _words(
@@ -164,14 +240,19 @@ async def _words(
 
 
 async def _speakers(
-    steps: Steps, request: TranscribeRequest, recording: Recording, segmentation: ArtifactRef, models: Models
+    steps: Steps,
+    request: TranscribeRequest,
+    recording: Recording,
+    segmentation: ArtifactRef,
+    models: Models,
+    speakers: ClusterParams | None,
 ) -> ArtifactRef | None:
     """The branch of the speakers: embed, then cluster; or one stage, where the diarizer is end to end."""
-    if not request.diarize:
-        steps.log.skip("embed", "not asked for")
-        steps.log.skip("diarize", "not asked for")
+    if speakers is None:
+        why = "each channel is a speaker" if request.diarize else "not asked for"
+        steps.log.skip("embed", why)
+        steps.log.skip("diarize", why)
         return None
-    speakers = ClusterParams(**request.model_dump(include=set(ClusterParams.model_fields)))
     if models.diarization.engine.end_to_end:
         steps.log.skip("embed", f"{models.diarization.name} needs none")
         return (await steps.compute(diarize_call(recording, models, speakers))).artifact
@@ -193,7 +274,7 @@ def output_of(request: TranscribeRequest) -> Output:
 def _echo(request: TranscribeRequest, models: Models, text: _Text, recording: Recording, *, failed: bool) -> dict[str, Any]:
     """The effective options, as the transcript repeats them: those that shape it, not where it comes from or goes.
 
-    `track` is among them where the recording has several.
+    `track` is among them where the recording has several, `channels` where they were transcribed separately.
     """
     used = {
         "model": models.asr.name,
@@ -201,5 +282,6 @@ def _echo(request: TranscribeRequest, models: Models, text: _Text, recording: Re
         "diarization_model": models.diarization.name if request.diarize else None,
     }
     track = {"track": recording.track.model_dump(mode="json", exclude_none=True)} if recording.track is not None else {}
+    apart = {"channels": "separate"} if recording.channels else {}
     asked = {name: value for name, value in echoed(request).items() if name not in used}
-    return asked | used | track | ({"diarization": "failed"} if failed else {})
+    return asked | used | track | apart | ({"diarization": "failed"} if failed else {})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows.pipeline import pipeline, result_of
@@ -91,6 +93,12 @@ class _Stored:
         self.log.keep(StageReport(stage="export", state="computed", seconds=since(began), attempts=1, label=call.stem))
         return exported
 
+    def apart(self, names: Sequence[str]) -> list[_Stored]:
+        parts = [copy.copy(self) for _ in names]
+        for part, log in zip(parts, self.log.apart(names), strict=True):
+            part.log = log
+        return parts
+
     def keep_in_use(self, transcript: ArtifactRef) -> None:
         """Have what was reused kept for as long after this as after a run."""
         use = Use(
@@ -115,5 +123,6 @@ class _Stored:
         if audio is None:
             raise _NotStored
         self._keys.append(record)
-        self._artifacts.append(audio.path)
-        return call.recording(audio, reused=True, served_name=fetched.served_name)
+        recording = call.recording(audio, reused=True, served_name=fetched.served_name)
+        self._artifacts += [audio.path, *(channel.path for channel in recording.channels)]
+        return recording

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,6 +76,9 @@ class _Tasks:
 
     async def export(self, call: ExportCall) -> Exported:
         return await export(self.log, call)
+
+    def apart(self, names: Sequence[str]) -> list[_Tasks]:
+        return [_Tasks(log) for log in self.log.apart(names)]
 
 
 async def _run(log: RunLog, request: TranscribeRequest) -> TranscribeResult:

@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
 
-from speech.decode import Tally, mono, too_long
+from speech.apart import MOST, write_apart
+from speech.decode import Tally, apart, mono, too_long
 from speech.flac import flac_writer
 from speech.mixdown import PLAIN, Floats, Int16, Levels, Mixer, Mixing
 from speech.probe import Media, check_sound, open_media
@@ -27,6 +28,8 @@ from stenoflow.errors import CorruptMedia, EmptyMedia, MediaError, UnreadableMed
 
 if TYPE_CHECKING:
     import soundfile
+
+Channels = Literal["mix", "separate", "auto"]
 
 _FAINT = -45.0
 """dBFS of the loud parts of a track below which another one is listened to, where there are several."""
@@ -42,6 +45,7 @@ def normalise(
     allow_truncated: bool = False,
     track: str | None = None,
     language: str | None = None,
+    channels: Channels = "mix",
     name: str = "the recording",
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> AudioInfo:
@@ -49,7 +53,8 @@ def normalise(
 
     Times are those that a player shows: encoder delay is trimmed, gaps in the time stamps become silence, and sound whose time
     stamps run at another pace is stretched to them. Of several audio tracks `track` is taken, a number from 1 or a
-    language, else the first that decodes, is not silent and, if there is one, is tagged with the `language`. `name` is what messages call the recording. `progress` receives the fraction of the file's bytes that were
+    language, else the first that decodes, is not silent and, if there is one, is tagged with the `language`. With `channels` as
+    `separate`, or `auto` where each of two carries a voice of its own, each channel is written beside `target` as well. `name` is what messages call the recording. `progress` receives the fraction of the file's bytes that were
     decoded; what it raises ends the work.
 
     Raises the MediaErrors of `stenoflow.errors`, and OSError when a file cannot be read or written. `target` is written
@@ -57,6 +62,8 @@ def normalise(
     """
     job = _Job(source, target, max_duration, allow_truncated, TrackRequest(track, language), name, progress)
     info = job.first_choice()
+    if channels == "separate" or (channels == "auto" and info.carried is not None and info.carried.what == "voices"):
+        info = job.with_channels(info)
     progress(1.0)
     return info
 
@@ -112,6 +119,22 @@ class _Job:
         finally:
             for take in takes.values():
                 take.path.unlink(missing_ok=True)
+
+    def with_channels(self, info: AudioInfo) -> AudioInfo:
+        """Write each channel that carries a sound of its own beside `target`, in a second pass over the track that was taken."""
+        if info.carried is None or info.carried.what == "one" or info.carried.count > MOST:
+            return info
+        number = info.track.number if info.track is not None else None
+        count = info.carried.count
+
+        def parts(media: Media) -> Iterator[tuple[int, Int16]]:
+            for part in apart(media, count, self.max_duration, self.name):
+                self.progress(0.99)
+                yield part
+
+        with open_media(self.source, self.name, self.asked, number) as media:
+            channels = write_apart(parts(media), count, self.target)
+        return info.model_copy(update={"channels": channels if len(channels) > 1 else ()})
 
     @property
     def _media(self) -> Media:
@@ -171,6 +194,7 @@ class _Job:
             duration=samples / SAMPLE_RATE,
             probe=media.probe,
             warnings=tuple(warnings),
+            carried=mixer.levels.carried(),
         )
         return _Take(info, aside, levels.loud), mixer.better
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from speech.clock import STEP, Clock, Gap, most_stretched
 from speech.frames import Packer, Pending, silence
 from speech.mixdown import Block, Int16, Mixer, Resampler, stretched
@@ -98,6 +100,19 @@ def mono(media: Media, tally: Tally, mixer: Mixer, max_duration: float, name: st
     for block in _blocks(media, tally, max_duration, name):
         yield from resampler.feed(stretched(mixer.mix(block), block.length), block.rate)
     yield from resampler.finish()
+
+
+def apart(media: Media, count: int, max_duration: float, name: str) -> Iterator[tuple[int, Int16]]:
+    """Its channels as blocks of (channel, 16 kHz samples), each as long as `mono` is. Raises MediaTooLong."""
+    resamplers = [Resampler() for _ in range(count)]
+    for block in _blocks(media, Tally(), max_duration, name):
+        for channel, resampler in enumerate(resamplers):
+            samples = np.nan_to_num(block.samples[channel], nan=0.0, posinf=0.0, neginf=0.0)
+            for part in resampler.feed(stretched(samples, block.length), block.rate):
+                yield channel, part
+    for channel, resampler in enumerate(resamplers):
+        for part in resampler.finish():
+            yield channel, part
 
 
 def too_long(name: str, max_duration: float) -> MediaTooLong:

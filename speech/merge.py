@@ -47,6 +47,11 @@ def run(
     )
     output.write_text(transcript.model_dump_json(), encoding="utf-8")
     progress(1.0)
+    return counts(transcript)
+
+
+def counts(transcript: Transcript) -> dict[str, Any]:
+    """The facts of a transcript that its artifact's reference carries."""
     return {
         "language": transcript.language,
         "duration": transcript.duration,
@@ -69,18 +74,8 @@ def merge(
     Every word keeps its text and its place in the text; starts never decrease, and no word ends before it starts.
     Without alignment a segment is a chunk of ASR, or one speaker's part of it, without words.
     """
-    language = asr.text_language
-    aligned = alignment is not None and bool(alignment.segments)
-    source = alignment.segments if alignment is not None and aligned else _chunks(asr)
-    segments = _orderly([segment for segment in source if segment.words or segment.text.strip()], audio_duration)
-    # Where nothing was said, nobody spoke: music can sound like a voice to the segmentation.
-    turns = _clipped(diarization.turns, audio_duration) if diarization and segments else ()
-    if diarization and turns:
-        exclusive = _clipped(diarization.exclusive_turns, audio_duration)
-        segments = [part for segment in attributed(segments, turns, exclusive) for part in _by_speaker(segment, language)]
-    else:
-        segments = [part for segment in segments for part in _by_speaker(segment, language)]
-    if not aligned:
+    segments, turns = spoken(audio_duration, asr, alignment, diarization)
+    if not is_aligned(alignment):
         segments = [segment.model_copy(update={"words": ()}) for segment in segments]
     return Transcript(
         language=asr.language,
@@ -92,10 +87,28 @@ def merge(
         speakers=tuple(dict.fromkeys(turn.speaker for turn in turns)),
         untranscribed=asr.untranscribed,
         options=options,
-        models=_models(asr, alignment, diarization),
-        versions=_versions(),
+        models=models_of(asr, alignment, diarization),
+        versions=versions(),
         warnings=_warnings(asr, alignment, diarization, segments, bool(options.get("diarize"))),
     )
+
+
+def is_aligned(alignment: AlignResult | None) -> bool:
+    """Whether words have times. Without, those that `spoken` gives them are rough."""
+    return alignment is not None and bool(alignment.segments)
+
+
+def spoken(
+    audio_duration: float, asr: AsrResult, alignment: AlignResult | None, diarization: Diarization | None
+) -> tuple[list[Segment], tuple[Turn, ...]]:
+    """Who said what when: segments with one speaker each, and the speakers' turns. Words that are not aligned have rough times."""
+    source = alignment.segments if alignment is not None and alignment.segments else _chunks(asr)
+    segments = _orderly([segment for segment in source if segment.words or segment.text.strip()], audio_duration)
+    # Where nothing was said, nobody spoke: music can sound like a voice to the segmentation.
+    turns = _clipped(diarization.turns, audio_duration) if diarization and segments else ()
+    if diarization and turns:
+        segments = attributed(segments, turns, _clipped(diarization.exclusive_turns, audio_duration))
+    return [part for segment in segments for part in _by_speaker(segment, asr.text_language)], turns
 
 
 # -- time ---------------------------------------------------------------------------------------------------------------
@@ -211,22 +224,22 @@ def _by_speaker(segment: Segment, language: str) -> list[Segment]:
 # -- provenance ---------------------------------------------------------------------------------------------------------
 
 
-def _models(asr: AsrResult, alignment: AlignResult | None, diarization: Diarization | None) -> dict[str, ModelInfo]:
+def models_of(asr: AsrResult, alignment: AlignResult | None, diarization: Diarization | None) -> dict[str, ModelInfo]:
     models = {"asr": asr.model}
     if alignment is not None:
         models["align"] = alignment.model
     return models | (diarization.models if diarization else {})
 
 
-def _versions() -> dict[str, str]:
-    versions: dict[str, str] = {}
+def versions() -> dict[str, str]:
+    found: dict[str, str] = {}
     optional = [package for engine in ENGINES.values() if engine.extra not in ("cpu", "gpu") for package in engine.runs_on]
     for package in dict.fromkeys((*PACKAGES, *optional)):
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def _warnings(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from speech.channels import ChannelLevels
 from speech.polarity import Losses, aligned
 from speech.schema import SAMPLE_RATE
 
@@ -64,7 +65,7 @@ class Mixer:
         self.nonfinite = 0
         """Samples, of all channels, that were NaN or infinite and became 0."""
         self._clipped = 0
-        self._levels = _Levels()
+        self.levels = ChannelLevels()
 
     def mix(self, block: Block) -> Floats:
         """One channel out of several, (samples,).
@@ -79,10 +80,9 @@ class Mixer:
             samples = np.where(bad, np.float32(0), samples)
         self.samples += samples.shape[1]
         self._clipped += int(np.count_nonzero((np.abs(samples) >= 0.999).any(axis=0)))
+        self.levels.add(samples, block.rate)
         if len(samples) == 1:
             return np.ascontiguousarray(samples[0])
-        if len(samples) == 2:
-            self._levels.add(samples, block.rate)
         weights = self._weights(block.channels)
         if self._mixing.align:
             return aligned(samples, weights, block.rate)
@@ -107,11 +107,6 @@ class Mixer:
         """The part of the samples, 0…1, at full scale in at least one channel."""
         return self._clipped / self.samples if self.samples else 0.0
 
-    @property
-    def channels_differ(self) -> bool:
-        """Whether each of two channels carries a talk of its own, both at the same time."""
-        return self._levels.differ()
-
 
 class Levels:
     """How loud a recording is where it is loud, whatever its pauses."""
@@ -131,37 +126,6 @@ class Levels:
         """dBFS, above which the loudest half per cent of the tenths of a second are, and a third of a second at least."""
         from_loudest = np.cumsum(self._counts[::-1])
         return float(119 - np.searchsorted(from_loudest, max(0.005 * from_loudest[-1], min(3, from_loudest[-1])))) - 120
-
-
-class _Levels:
-    """Energies of two channels per tenth of a second, and how alike their waveforms are."""
-
-    def __init__(self) -> None:
-        self._products: list[npt.NDArray[np.float32]] = []
-
-    def add(self, samples: Floats, rate: int) -> None:
-        frame = max(rate // 10, 1)
-        count = samples.shape[1] // frame
-        if count:
-            left, right = samples[:, : count * frame].reshape(2, count, frame).astype(np.float64)
-            products = np.stack([(left * left).mean(1), (right * right).mean(1), (left * right).mean(1)])
-            self._products.append(products.astype(np.float32))
-
-    def differ(self) -> bool:
-        """Two microphones in one room rise and fall together; a call with one party per channel takes turns. Two talks do
-        neither: both are active in more than a quarter of the time, with unlike waveforms and unlike loudness.
-        """
-        if not self._products:
-            return False
-        left, right, cross = np.concatenate(self._products, axis=1).astype(np.float64)
-        floors = [max(1e-6, float(np.percentile(level, 95)) * 1e-3) for level in (left, right)]
-        speaking = np.stack([left > floors[0], right > floors[1]])
-        both, either = speaking.all(axis=0), speaking.any(axis=0)
-        if both.sum() < 20 or both.sum() < 0.25 * either.sum():
-            return False
-        waveform = abs(cross[both].sum()) / np.sqrt(left[both].sum() * right[both].sum())
-        loudness = np.corrcoef(np.log(left[either] + 1e-9), np.log(right[either] + 1e-9))[0, 1]
-        return bool(waveform < 0.3 and not loudness > 0.5)
 
 
 def stretched(samples: Floats, length: int) -> Floats:

@@ -41,6 +41,27 @@ class ChosenTrack(Frozen):
     title: str | None = None
 
 
+class Carried(Frozen):
+    """What the channels of a recording carry."""
+
+    count: int
+    """Channels."""
+    what: Literal["voices", "mix", "one", "several"]
+    """A voice each; one scene, as stereo music does; one sound, alike or on one channel alone; or there are more than two, which are not
+    compared."""
+    at_once: bool = False
+    """Each has a talk of its own, both at the same time."""
+
+
+class ChannelAudio(Frozen):
+    """One channel, normalised."""
+
+    number: int = Field(description="From 1.")
+    sha256: str
+    duration: float
+    path: Path
+
+
 class AudioInfo(Frozen):
     """A normalised recording: 16 kHz mono FLAC."""
 
@@ -50,6 +71,10 @@ class AudioInfo(Frozen):
     probe: Probe
     warnings: tuple[str, ...] = ()
     track: ChosenTrack | None = Field(None, description="Where there are several.")
+    carried: Carried | None = Field(None, description="What its channels carry, where there are several.")
+    channels: tuple[ChannelAudio, ...] = Field(
+        (), description="Each by itself, where they were asked for and carry more than one sound."
+    )
 
 
 class Region(Frozen):
@@ -186,6 +211,19 @@ class DiarizeParams(ClusterParams):
 class MergeParams(Frozen):
     options: dict[str, Any] = Field({})
     """The request's effective options, echoed in the transcript."""
+
+
+class StreamParams(Frozen):
+    """One of several channels or tracks that are joined."""
+
+    channel: int | None = None
+    """Its number, of a channel."""
+    name: str | None = None
+    """Who speaks, of a track."""
+
+
+class JoinParams(MergeParams):
+    streams: tuple[StreamParams, ...]
 
 
 class RuntimeOptions(Frozen):

@@ -19,6 +19,7 @@ from speech.schema import (
     ClusterParams,
     DiarizeParams,
     EmbedParams,
+    JoinParams,
     MergeParams,
     RuntimeOptions,
     SegmentParams,
@@ -65,7 +66,7 @@ class StageSpec(NamedTuple):
     version: int
     """Raised whenever the same inputs and parameters give another output."""
     inputs: tuple[str, ...]
-    """Kinds of the artifacts it reads; it follows the stages that write them."""
+    """Kinds of the artifacts it reads; it follows the stages that write them. `join` reads them of each channel or track, numbered from 1."""
     output: str
     """Kind of the artifact it writes."""
     params: type[Frozen]
@@ -156,6 +157,15 @@ STAGES: dict[str, StageSpec] = {
         params=MergeParams,
         entry="speech.merge:run",
         share=0.5,
+    ),
+    "join": StageSpec(
+        version=1,
+        inputs=("audio", "asr", "alignment", "diarization"),
+        output="transcript",
+        params=JoinParams,
+        entry="speech.join:run",
+        share=0.5,
+        step="merge",
     ),
 }
 """In the order in which runs show them."""

@@ -104,10 +104,6 @@ def _sound_warnings(mixer: Mixer) -> list[str]:
         warnings.append(f"{mixer.nonfinite} samples of the recording were NaN or infinite and were replaced with silence.")
     if mixer.clipped_share > 0.01:
         warnings.append(f"The recording is clipped: {100 * mixer.clipped_share:.0f} % of its samples are at full scale.")
-    if mixer.channels_differ:
-        warnings.append(
-            "The two channels contain different speech at the same time and were mixed; transcribe each channel as a separate recording."
-        )
     return warnings
 
 

@@ -66,6 +66,7 @@ class Segment(TypedDict):
     text: str
     words: NotRequired[Annotated[list[Word], Field(description="Only with `align`.")]]
     speaker: NotRequired[Speaker]
+    channel: NotRequired[Annotated[int, Field(description="From 1, where channels were transcribed separately.")]]
     avg_logprob: NotRequired[
         Annotated[float, Field(description="Average log probability of the chunk, up to 30 s long, that contains the segment.")]
     ]

@@ -55,6 +55,11 @@ class Segment(Frozen):
     avg_logprob: float | None = Field(None, description="Of the segment's chunk, as reported by Whisper; so is the next.")
     no_speech_prob: float | None = None
     words: tuple[Word, ...] = ()
+    channel: int | None = Field(
+        None,
+        description="The channel that it was spoken on, from 1, where channels were transcribed separately. Left out otherwise.",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class Turn(Frozen):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, Json
 
@@ -18,9 +19,11 @@ from speech.schema import (
     ClusterParams,
     DiarizeParams,
     EmbedParams,
+    JoinParams,
     MergeParams,
     RuntimeOptions,
     SegmentParams,
+    StreamParams,
 )
 from speech.stages import StageName, step_of
 from speech.stored import parsed
@@ -207,6 +210,34 @@ def merge_call(
         models={},
         duration=recording.duration,
         label="with speakers" if diarization else "without speakers",
+    )
+
+
+class Found(NamedTuple):
+    """What the stages left of one channel or track."""
+
+    recording: Recording
+    text: ArtifactRef
+    alignment: ArtifactRef | None
+    diarization: ArtifactRef | None
+
+
+def join_call(
+    whole: Recording, found: Sequence[Found], streams: Sequence[StreamParams], *, options: dict[str, Any]
+) -> StageCall:
+    """One transcript of several channels or tracks, a speaker for each or, where it was diarized, its speakers."""
+    numbered = {
+        f"{kind}-{number}": ref
+        for number, (recording, text, alignment, diarization) in enumerate(found, 1)
+        for kind, ref in _known(audio=recording.audio, asr=text, alignment=alignment, diarization=diarization).items()
+    }
+    return StageCall(
+        stage="join",
+        inputs={"audio": whole.audio, **numbered},
+        params=JoinParams(options=options, streams=tuple(streams)).model_dump(mode="json"),
+        models={},
+        duration=whole.duration,
+        label=f"{len(found)} channels",
     )
 
 

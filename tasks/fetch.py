@@ -75,7 +75,9 @@ async def _fetch_and_decode(call: FetchCall, phase: _Phase) -> Recording:
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.scratch) as folder:
             fetched = await in_thread(lambda report: _receive(call, Path(folder), phase, report), phase.publish, "fetch")
             audio, reused = await _decode_once(call, fetched, Path(folder), phase)
-    return call.recording(audio, reused=reused, served_name=fetched.served_name)
+    recording = call.recording(audio, reused=reused, served_name=fetched.served_name)
+    noted(*(channel.path for channel in recording.channels))
+    return recording
 
 
 def _receive(call: FetchCall, folder: Path, phase: _Phase, report: ProgressSink) -> Fetched:

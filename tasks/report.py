@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Self
 from uuid import UUID
 
 from prefect import Task, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.annotations import quote
 
@@ -61,16 +65,41 @@ def defects_contained(stage: str) -> Iterator[None]:
         ) from None
 
 
+def _alone(event: StageEvent) -> StageEvent:
+    return event
+
+
+_together: ContextVar[Callable[[StageEvent], StageEvent]] = ContextVar("steno_together", default=_alone)
+"""What makes the event of a stage that is done for each of several channels or tracks, out of one of them's."""
+
+
 def progress_of(stage: str, detail: str = "") -> ProgressSink:
     """A sink that publishes the fraction done; it may be called from any thread."""
-    run = run_id()
-    return lambda fraction: publish(StageEvent(run, stage, "progress", fraction, detail=detail))
+    run, together = run_id(), _together.get()
+    return lambda fraction: publish(together(StageEvent(run, stage, "progress", fraction, detail=detail)))
 
 
 def started(stage: str, detail: str = "") -> None:
     """Say that the stage is being executed, rather than reused."""
     get_run_logger().info("%s started%s", stage, f": {detail}" if detail else "")
-    publish(StageEvent(run_id(), stage, "started", detail=detail))
+    publish(_together.get()(StageEvent(run_id(), stage, "started", detail=detail)))
+
+
+class _Fractions:
+    """How far the stages are that are done for each of several channels or tracks."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._done: dict[str, list[float]] = {}
+        self._guard = threading.Lock()
+
+    def of(self, index: int, event: StageEvent) -> StageEvent:
+        """An event of one of them as one of all."""
+        with self._guard:
+            state = "progress" if event.stage in self._done else event.state
+            done = self._done.setdefault(event.stage, [0.0] * self._count)
+            done[index] = event.fraction
+            return replace(event, state=state, fraction=sum(done) / self._count)
 
 
 @dataclass
@@ -79,14 +108,33 @@ class RunLog(Reports):
 
     task_runs: dict[str, UUID] = field(default_factory=dict)
     """By stage."""
+    parts: tuple[RunLog, ...] = ()
+    """Of the channels or tracks that the stages were given to by themselves."""
+    as_whole: Callable[[StageEvent], StageEvent] | None = None
+    """What makes an event of all of them out of one of this channel or track."""
+
+    def apart(self, names: Sequence[str]) -> tuple[Self, ...]:
+        fractions = _Fractions(len(names))
+        parts = tuple(
+            replace(log, task_runs=dict(self.task_runs), as_whole=partial(fractions.of, index))
+            for index, log in enumerate(super().apart(names))
+        )
+        self.parts = parts
+        return parts
+
+    def _before(self, stage: str) -> list[State[bool]]:
+        """The task runs that the stage's waits for, of all channels or tracks where it puts them together."""
+        found = [edge for log in self.parts or (self,) for edge in edges(stage, log.task_runs | self.task_runs)]
+        return list({edge.state_details.task_run_id: edge for edge in found}.values())
 
     async def perform(self, stage: str, task: Task[Any, Any], call: Any) -> Any:
         """Run the task and return its value, or raise its error; either way its report is kept."""
         began = time.perf_counter()
         no_chance_edges()
+        _together.set(self.as_whole or _alone)
         with counted() as attempts:
             try:
-                state = await task(quote(call), wait_for=edges(stage, self.task_runs), return_state=True)
+                state = await task(quote(call), wait_for=self._before(stage), return_state=True)
                 if state.state_details.task_run_id:
                     self.task_runs[stage] = state.state_details.task_run_id
                 if state.is_cancelled():
@@ -105,8 +153,13 @@ class RunLog(Reports):
 
     def keep(self, report: StageReport) -> None:
         super().keep(report)
-        publish(event_of(run_id(), report))
+        event = event_of(run_id(), report)
+        publish(self.as_whole(replace(event, state="progress")) if self.as_whole is not None else event)
         _write_log(report, self.duration, self.task_runs.get(report.stage))
+
+    def keep_together(self, report: StageReport) -> None:
+        super().keep(report)
+        publish(event_of(run_id(), report))
 
 
 def _outcome(value: Any) -> StageOutcome | None:

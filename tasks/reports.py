@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from infra.artifacts import StageOutcome
 from infra.prices import Rented, own_cost, rented_cost, shared_seconds
@@ -63,17 +64,23 @@ class Costs:
     def computed(self, stage: str, began: float, outcome: StageOutcome | None) -> None:
         """A stage that began at `began` (`time.perf_counter`) has ended; without an outcome it is no computed stage."""
         if outcome is None or outcome.backend == "local":
-            self.spans[stage] = (began, time.perf_counter())
+            self._at_work(stage, began)
             return
         seconds = outcome.seconds if outcome.worker_seconds is None else outcome.worker_seconds
-        self.rented[stage] = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
+        cost = rented_cost(seconds, Rented(outcome.gpu, outcome.cores, outcome.memory, outcome.price_factor))
+        before = self.rented.get(stage, 0.0)
+        self.rented[stage] = None if cost is None or before is None else before + cost
 
     def failed(self, stage: str, began: float, backend: str) -> None:
         """A stage that began at `began` has failed on that backend; its rental until then is unknown."""
         if stage in AROUND or backend == "local":
-            self.spans[stage] = (began, time.perf_counter())
+            self._at_work(stage, began)
         else:
             self.rented[stage] = None
+
+    def _at_work(self, stage: str, began: float) -> None:
+        """Until now, and since it first began: channels are each given to a stage by themselves."""
+        self.spans[stage] = (min(began, self.spans.get(stage, (began, 0.0))[0]), time.perf_counter())
 
     def by_stage(self, settings: StenoSettings) -> dict[str, float | None]:
         """Dollars by stage; stages that computed nothing are not in it."""
@@ -96,9 +103,24 @@ class Reports:
     backend: str | None = None
     """Where the run's stages are computed; by default as the settings say."""
     costs: Costs = field(default_factory=Costs)
+    part: str = ""
+    """The channel or track that the stages are about, where several are given to them by themselves: `channel 1`."""
+    whole: Parts | None = None
+    """Of all these channels or tracks."""
+
+    def apart(self, names: Sequence[str]) -> tuple[Self, ...]:
+        """The reports of each of several channels or tracks. A stage is reported here once it has ended for all of them."""
+        parts = Parts(self, len(names))
+        return tuple(replace(self, reports={}, part=name, whole=parts) for name in names)
 
     def keep(self, report: StageReport) -> None:
         self.reports[report.stage] = report
+        if self.whole is not None:
+            self.whole.add(report)
+
+    def keep_together(self, report: StageReport) -> None:
+        """A stage has ended for each of several channels or tracks."""
+        self.keep(report)
 
     def skip(self, stage: str, why: str) -> None:
         self.keep(StageReport(stage=stage, state="skipped", detail=why))
@@ -112,6 +134,39 @@ class Reports:
         costs = self.costs.by_stage(get_settings())
         reports = (self.reports[stage] for stage in STEPS if stage in self.reports)
         return tuple(report.model_copy(update={"cost": costs.get(report.stage, 0.0)}) for report in reports)
+
+
+class Parts:
+    """What the stages did so far for each of several channels or tracks of one run."""
+
+    def __init__(self, run: Reports, count: int) -> None:
+        self.run, self.count = run, count
+        self._reports: dict[str, list[StageReport]] = {}
+
+    def add(self, report: StageReport) -> None:
+        ended = self._reports.setdefault(report.stage, [])
+        ended.append(report)
+        if len(ended) == self.count:
+            self.run.keep_together(_together(self._reports.pop(report.stage)))
+
+
+def _together(reports: Sequence[StageReport]) -> StageReport:
+    """The reports of one stage for several channels or tracks as that of the stage."""
+    ranks: tuple[StageState, ...] = ("skipped", "cached", "computed", "failed")
+    leading = max(reports, key=lambda report: ranks.index(report.state))
+    own = [report.compute_seconds for report in reports if report.compute_seconds is not None]
+    return leading.model_copy(
+        update={
+            "seconds": round(sum(report.seconds for report in reports), 3),
+            "compute_seconds": round(sum(own), 3) if own else None,
+            "attempts": sum(report.attempts for report in reports),
+            "label": leading.label.partition(PART)[0],
+        }
+    )
+
+
+PART = " · "
+"""Stands in a label before the channel or track."""
 
 
 def succeeded(stage: str, outcome: StageOutcome | None, cached: bool, label: str, seconds: float, attempts: int) -> StageReport:

@@ -22,6 +22,7 @@ from tasks.calls import StageCall, outcome_in
 from tasks.locking import StageLocks
 from tasks.records import RecordStorage
 from tasks.report import RunLog, defects_contained, progress_of, run_id, started
+from tasks.reports import PART
 from tasks.retrying import current_attempts, retry_condition, with_retries
 from tasks.stopping import ends_cancelled
 from tasks.time_limits import TimeLimits
@@ -84,7 +85,8 @@ async def run_stage(log: RunLog, call: StageCall) -> StageOutcome:
     await in_use(call.key, artifacts=(ref.path for ref in call.inputs.values()))
     again = call.shown_as in log.redo and not await asyncio.to_thread(_computed_by, run_id(), call.key)
     then = () if again else tuple(each for each in call.then if each.shown_as not in log.redo)
-    call = call.model_copy(update={"again": again, "then": then})
+    label = f"{call.label}{PART}{log.part}" if log.part else call.label
+    call = call.model_copy(update={"again": again, "then": then, "label": label})
     value = await log.perform(call.shown_as, with_retries(_TASKS[call.stage], again=again), call)
     outcome = StageOutcome.model_validate(value)
     noted(outcome.artifact.path)

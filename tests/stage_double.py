@@ -60,7 +60,7 @@ class ComputeDouble:
             except asyncio.CancelledError:
                 self.stopped.append(job.stage)
                 raise
-        if job.stage == "merge":
+        if job.stage in ("merge", "join"):
             return await LocalCompute(compute.get_store()).run(job, progress)
         return await asyncio.to_thread(stand_in, job)
 

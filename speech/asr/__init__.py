@@ -39,6 +39,7 @@ UNDETERMINED = "und"
 UNSURE = 0.5
 MOST_LISTED = 10
 """Places that a warning lists."""
+NO_WORDS = "Someone seems to speak, but no words were recognized, at"
 
 
 class Transcribed(Frozen):
@@ -168,10 +169,10 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
         )
     incomplete = [region for part in parts for region in part.incomplete]
     if incomplete:
-        warnings.append(f"The model reached its limit of tokens; the text may be incomplete at {_listed(incomplete)}.")
+        warnings.append(f"The model reached its limit of tokens; the text may be incomplete at {listed(incomplete)}.")
     untranscribed = tuple(stretch for part in parts for stretch in part.untranscribed)
     if untranscribed and segments:
-        warnings.append(f"Someone seems to speak, but no words were recognized, at {_listed(untranscribed)}.")
+        warnings.append(f"{NO_WORDS} {listed(untranscribed)}.")
     return AsrResult(
         language=language or UNDETERMINED,
         language_probability=probability,
@@ -184,7 +185,7 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
     )
 
 
-def _listed(regions: Sequence[Region | Stretch]) -> str:
+def listed(regions: Sequence[Region | Stretch]) -> str:
     """The first few of them, in seconds, and how many more there are."""
     times = ", ".join(f"{region.start:.1f}–{region.end:.1f} s" for region in regions[:MOST_LISTED])
     more = len(regions) - MOST_LISTED

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from speech.formats.cues import Cue, Token, highlights, in_sequence, milliseconds, tokens_of
@@ -70,7 +71,7 @@ def cues(transcript: Transcript, options: RenderOptions) -> list[Cue]:
     """The subtitles in order, at least a millisecond long each; none overlaps the next."""
     language = language_of_text(transcript)
     width = options.max_line_width or (WIDE_WIDTH if language in _WIDE else WIDTH)
-    tokens = [token for segment in transcript.segments for token in tokens_of(segment, language)]
+    tokens = _as_spoken([tokens_of(segment, language) for segment in transcript.segments])
     found: list[Cue] = []
     speaker: str | None = None
     for run, following in pairwise([*_runs(tokens), []]):
@@ -84,6 +85,20 @@ def cues(transcript: Transcript, options: RenderOptions) -> list[Cue]:
     if options.highlight_words:
         found = in_sequence([part for cue in found for part in _highlighted(cue)])
     return [_marked(cue) for cue in found] if language in _RIGHT_TO_LEFT else found
+
+
+def _as_spoken(segments: list[list[Token]]) -> list[Token]:
+    """The words of all segments. One in which another speaker's begins, as on another channel, goes on after it."""
+    segments = [tokens for tokens in segments if tokens]
+    pieces: list[list[Token]] = []
+    for index, tokens in enumerate(segments):
+        begun = takewhile(lambda other, last=tokens[-1].start: other[0].start <= last, segments[index + 1 :])  # type: ignore[misc]
+        starts = [other[0].start for other in begun if other[0].speaker != tokens[0].speaker]
+        cuts = sorted({bisect_right(tokens, start, key=lambda token: token.start) for start in starts} - {0, len(tokens)})
+        pieces += [tokens[begin:end] for begin, end in pairwise([0, *cuts, len(tokens)])]
+    if len(pieces) > len(segments):
+        pieces.sort(key=lambda piece: piece[0].start)
+    return [token for piece in pieces for token in piece]
 
 
 def columns(text: str) -> int:

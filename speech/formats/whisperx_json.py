@@ -39,7 +39,7 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
 def _segment(segment: Segment, aligned: bool) -> dict[str, Any]:
     words = {"words": [_word(word) for word in segment.words]} if aligned else {}
     fields = {"start": segment.start, "end": segment.end, "text": segment.text, **words}
-    return _without_none({**fields, "avg_logprob": segment.avg_logprob, "speaker": segment.speaker})
+    return _without_none({**fields, "avg_logprob": segment.avg_logprob, "speaker": segment.speaker, "channel": segment.channel})
 
 
 def _word(word: Word) -> dict[str, Any]:

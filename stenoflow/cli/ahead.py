@@ -77,10 +77,11 @@ class Ahead:
         if request.redo_from or not compute.at_hand(models.asr, models.segmentation):
             return
         recording = self._recording()
-        segmentation = self._computed(segment_call(recording, models)) if recording is not None else None
-        self._at_asr.set()
-        if recording is not None and segmentation is not None:
-            self._computed(asr_call(recording, segmentation.artifact, models, request))
+        for part in recording.apart() or (recording,) if recording is not None else ():
+            segmentation = self._computed(segment_call(part, models))
+            self._at_asr.set()
+            if segmentation is not None:
+                self._computed(asr_call(part, segmentation.artifact, models, request))
 
     def _recording(self) -> Recording | None:
         """The decoded recording; None for what is not on this machine, or when the run is about to decode it."""

@@ -45,6 +45,8 @@ class Options(ChunkOptions, total=False):
     """Model for word times: `attention` for Whisper's own, or another that the service allows. `auto` chooses by language."""
     track: str | int | None
     """Audio track, by number (from 1) or language. By default the first one that decodes and is not silent; with `language`, one tagged with it is preferred."""
+    channels: Literal["auto", "mix", "separate"]
+    """Channels of a recording: `mix` transcribes them as one, `separate` each by itself with a speaker for each. `auto` separates two that carry different voices, as in a call, if speakers are identified."""
     allow_truncated: bool
     """Transcribe a truncated recording as far as it goes instead of rejecting it."""
     max_duration: float | None
@@ -90,6 +92,8 @@ class Changes(TypedDict, total=False):
     """Model for word times: `attention` for Whisper's own, or another that the service allows. `auto` chooses by language."""
     track: str | int | None
     """Audio track, by number (from 1) or language. By default the first one that decodes and is not silent; with `language`, one tagged with it is preferred."""
+    channels: Literal["auto", "mix", "separate"] | None
+    """Channels of a recording: `mix` transcribes them as one, `separate` each by itself with a speaker for each. `auto` separates two that carry different voices, as in a call, if speakers are identified."""
     allow_truncated: bool | None
     """Transcribe a truncated recording as far as it goes instead of rejecting it."""
     max_duration: float | None

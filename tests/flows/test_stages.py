@@ -45,7 +45,7 @@ CHANGES = (
     Change(
         "flows/pipeline.py", "    if not request.align:", "    await steps.compute(calls.punctuate_call(recording, text))\n"
     ),
-    Change("flows/pipeline.py", "from tasks.calls import StageCall", "from tasks import calls\n"),
+    Change("flows/pipeline.py", "from tasks.calls import (", "from tasks import calls\n"),
 )
 FILES = {
     "speech/punctuation.py": """from speech.schema import AsrResult

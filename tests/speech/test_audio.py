@@ -239,18 +239,15 @@ def test_one_silent_channel_leaves_the_other_clean(tmp_path: Path, normalised: N
     assert info.warnings == ()
 
 
-def test_two_talks_are_mixed_with_a_warning(tmp_path: Path, normalised: Normalised) -> None:
-    info, _ = normalised(wav(tmp_path / "in.wav", two_talks()))
-    assert len(info.warnings) == 1
-    assert "each channel" in info.warnings[0]
-
-
-def test_a_call_that_takes_turns_and_two_microphones_in_a_room_raise_no_warning(tmp_path: Path, normalised: Normalised) -> None:
+def test_two_talks_at_once_are_told_from_a_call_that_takes_turns_and_from_two_microphones_in_a_room(
+    tmp_path: Path, normalised: Normalised
+) -> None:
     turns = np.arange(len(speech())) // (3 * RATE) % 2
     call = np.stack([speech() * (turns == 0), speech() * (turns == 1)])
     room = np.stack([speech(), 0.7 * np.roll(speech(), 40)])
-    for name, samples in (("call", call), ("room", room)):
-        assert normalised(wav(tmp_path / f"{name}.wav", samples))[0].warnings == ()
+    for name, samples, at_once in (("talks", two_talks(), True), ("call", call, False), ("room", room, False)):
+        info = normalised(wav(tmp_path / f"{name}.wav", samples))[0]
+        assert (info.warnings, info.carried and info.carried.at_once) == ((), at_once)
 
 
 def test_surround_keeps_the_voice_of_the_centre_and_does_not_clip(tmp_path: Path, normalised: Normalised) -> None:
