@@ -79,11 +79,11 @@ def voices_of(half: str) -> Voices:
     for name in resampled:
         voice, ratio = name.split()
         label = name.translate(str.maketrans(" /", "__"))
-        voices[label] = [_resampled(clip, label, *map(int, ratio.split("/"))) for clip in voices[voice]]
+        voices[label] = [resampled(clip, label, *map(int, ratio.split("/"))) for clip in voices[voice]]
     return voices
 
 
-def _resampled(clip: Clip, speaker: str, longer: int, than: int) -> Clip:
+def resampled(clip: Clip, speaker: str, longer: int, than: int) -> Clip:
     from scipy.signal import resample_poly
 
     return Clip(speaker, clip.text, resample_poly(clip.samples, longer, than).astype(np.float32))

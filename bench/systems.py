@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,21 @@ class Cost:
 
 
 def stenoflow(
-    audio: Path, model: str, *, language: str | None = None, timeout: float = 3600, home: Path | None = None
+    audio: Path,
+    model: str,
+    *,
+    language: str | None = None,
+    timeout: float = 3600,
+    home: Path | None = None,
+    options: Sequence[str] = (),
 ) -> Outcome:
-    """`steno transcribe` on `audio`, in a fresh home unless one is given. Raises SystemFailed."""
+    """`steno transcribe` on `audio` with further `options`, in a fresh home unless one is given. Raises SystemFailed."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         command = [str(Path(sys.executable).with_name("steno")), "transcribe", str(audio), "--json", "--model", model]
         command += ["--output-file", str(work / "transcript.json")]
         command += ["--language", language] if language else []
+        command += options
         cost, events = measured(command, command_environment(home or work), timeout)
         transcript = json.loads((work / "transcript.json").read_text())
         stages = _stage_seconds(events)

@@ -148,7 +148,7 @@ class TranscribeOptions(Frozen):
         "auto",
         "Channels of a recording: `mix` transcribes them as one, `separate` each by itself with a speaker for each. `auto` separates "
         "two that carry different voices, as in a call, if speakers are identified.",
-        Option("Sound", "Channels", CALLERS | {Door.OPENAI}, key=("fetch",)),
+        Option("Sound", "Channels", CALLERS | {Door.OPENAI}),
     )
     allow_truncated: bool = option(
         False,

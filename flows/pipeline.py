@@ -11,6 +11,7 @@ from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
 from infra.artifacts import ArtifactRef, StageOutcome
 from infra.compute import computes_here
+from infra.names import display_name, output_stem
 from infra.prices import total_cost
 from infra.settings import get_settings
 from speech.registry import ATTENTION
@@ -63,15 +64,16 @@ async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     """Perform the steps. Raises the errors of `stenoflow.errors`; a failed diarization is no error."""
     log = steps.log
     output = output_of(request)
-    await check_output(output, request.shown_as, request.source)
+    for source in request.sources:
+        await check_output(output, request.shown_as, source)
     models = await resolve_models(request)
     log.note(*models.warnings)
 
-    recording = await steps.fetch(fetch_call(request, again="fetch" in log.redo))
+    recording, each = await _fetched(steps, request)
     log.duration = recording.duration
     log.note(*recording.warnings)
     await check_overwrites(output, recording, request.source)
-    found, failure = await _found(steps, request, recording, models)
+    found, failure = await _found(each, request, recording, models)
     transcript = (await steps.compute(_merge(request, models, recording, found, failed=failure is not None))).artifact
     sets, diarization = steps.voices(request), found[0].diarization
     voices = KnownVoices(sets=sets, diarization=diarization) if sets and diarization is not None and len(found) == 1 else None
@@ -109,18 +111,22 @@ def result_of(written: Written, log: Reports, seconds: float) -> TranscribeResul
     )
 
 
-def fetch_call(request: TranscribeRequest, *, again: bool = False) -> FetchCall:
-    """The recording that is asked for."""
-    return FetchCall(
-        source=request.source,
-        label=request.shown_as,
-        named=request.name is not None,
-        allow_truncated=request.allow_truncated,
-        again=again,
-        max_duration=request.max_duration,
-        track=request.track,
-        language=request.language,
-        channels="mix" if request.channels == "auto" and not request.diarize else request.channels,
+def fetch_calls(request: TranscribeRequest, *, again: bool = False) -> tuple[FetchCall, ...]:
+    """The recording that is asked for, or each track of the session."""
+    alone = not request.together
+    return tuple(
+        FetchCall(
+            source=source,
+            label=request.shown_as if alone else display_name(source),
+            named=alone and request.name is not None,
+            allow_truncated=request.allow_truncated,
+            again=again,
+            max_duration=request.max_duration,
+            track=request.track,
+            language=request.language,
+            channels="mix" if not alone or (request.channels == "auto" and not request.diarize) else request.channels,
+        )
+        for source in request.sources
     )
 
 
@@ -140,6 +146,13 @@ async def _after_segmentation(
     return tuple(calls)
 
 
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where two are the same."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: index + 1].count(name)})" for index, name in enumerate(names)
+    ]
+
+
 class _Text(NamedTuple):
     asr: ArtifactRef
     alignment: ArtifactRef | None
@@ -154,23 +167,35 @@ class _Part(NamedTuple):
     diarization: ArtifactRef | None
 
 
+async def _fetched(steps: Steps, request: TranscribeRequest) -> tuple[Recording, Sequence[Steps]]:
+    """The recording, and what performs the further steps: for each of its channels or tracks, or for all of it."""
+    calls = fetch_calls(request, again="fetch" in steps.log.redo)
+    if len(calls) == 1:
+        recording = await steps.fetch(calls[0])
+        parts = recording.apart()
+        return recording, steps.apart([part.stem for part in parts]) if parts else [steps]
+    each = steps.apart([output_stem(call.label) for call in calls])
+    tracks = await asyncio.gather(*(step.fetch(call) for step, call in zip(each, calls, strict=True)))
+    longest = max(tracks, key=lambda track: track.duration)
+    warnings = [f"{track.stem}: {warning}" for track in tracks for warning in track.warnings]
+    name = request.shown_as
+    whole = {"name": name, "stem": output_stem(name), "warnings": tuple(warnings), "tracks": tuple(tracks)}
+    return longest.model_copy(update=whole), each
+
+
 async def _found(
-    steps: Steps, request: TranscribeRequest, recording: Recording, models: Models
+    each: Sequence[Steps], request: TranscribeRequest, recording: Recording, models: Models
 ) -> tuple[list[_Part], BaseException | None]:
-    """What the branches leave of the recording, or of each of its channels; and why a diarization failed."""
-    if not recording.channels:
-        part, failure = await _branches(steps, request, recording, models, speakers_asked(request, 1))
-        return [part], failure
-    channels = recording.apart()
+    """What the branches leave of the recording, or of each of its channels or tracks; and why a diarization failed."""
+    channels = recording.apart() or (recording,)
     speakers = speakers_asked(request, len(channels))
     at_once = asyncio.Semaphore(1 if computes_here(get_settings(), request.compute) else len(channels))
 
-    async def one(each: Steps, channel: Recording) -> tuple[_Part, BaseException | None]:
+    async def one(steps: Steps, channel: Recording) -> tuple[_Part, BaseException | None]:
         async with at_once:
-            return await _branches(each, request, channel, models, speakers)
+            return await _branches(steps, request, channel, models, speakers)
 
-    work = map(one, steps.apart([channel.part for channel in channels]), channels)
-    done = await asyncio.gather(*work, return_exceptions=True)  # what others found is not lost
+    done = await asyncio.gather(*map(one, each, channels), return_exceptions=True)  # what others found is not lost
     for ended in done:
         if isinstance(ended, BaseException):
             raise ended
@@ -214,10 +239,13 @@ def _merge(
     """What puts together what was found."""
     text = max((part.text for part in parts), key=lambda text: text.asr.meta.get("words", 0))
     options = _echo(request, models, text, recording, failed=failed)
-    if not recording.channels:
+    if not recording.apart():
         return merge_call(recording, text.asr, alignment=text.alignment, diarization=parts[0].diarization, options=options)
     found = [Found(part.recording, part.text.asr, part.text.alignment, part.diarization) for part in parts]
-    streams = [StreamParams(channel=part.recording.audio.meta["channel"]) for part in parts]
+    if recording.tracks:
+        streams = [StreamParams(name=name) for name in _distinct([track.stem for track in recording.tracks])]
+    else:
+        streams = [StreamParams(channel=part.recording.audio.meta["channel"]) for part in parts]
     return join_call(recording, found, streams, options=options)
 
 

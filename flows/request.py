@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flows.doors import OPERATORS, At, Door, Option, option
 from flows.options import FORMATS, NO_TEXT, TranscribeOptions, only_text
-from infra.names import display_name, portable, readable, scheme_of
+from infra.names import display_name, output_stem, portable, readable, scheme_of
 from stenoflow.types import Frozen
 
 
@@ -85,7 +85,14 @@ def without_folders(name: str) -> str:
 
 
 class TranscribeRequest(TranscribeOptions, RecordingSource):
-    """One recording to transcribe."""
+    """One recording to transcribe; or one session, recorded on several tracks."""
+
+    together: tuple[str, ...] = option(
+        (),
+        "Further recordings of the same session, which begin at the same time: `source` and each of these is one speaker's.",
+        Option("Sound", "Further tracks", frozenset()),
+        max_length=63,
+    )
 
     output_dir: str = option(
         ".",
@@ -110,6 +117,23 @@ class TranscribeRequest(TranscribeOptions, RecordingSource):
         "Write a single file instead; its extension determines the format.",
         Option("Files", "Single output file", OPERATORS - {Door.MANIFEST}, metavar="FILE"),
     )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Each recording's."""
+        return (self.source, *self.together)
+
+    @property
+    def shown_as(self) -> str:
+        """The recording's name, for people; of several tracks those of all: `alice+bob`."""
+        if not self.together or self.name:
+            return super().shown_as
+        return "+".join(output_stem(source) for source in self.sources)
+
+    @field_validator("together", mode="before")
+    @classmethod
+    def _portable_each(cls, value: Any) -> Any:
+        return [portable_source(source) for source in value] if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _output_format(self) -> Self:

@@ -140,7 +140,7 @@ async def planned(run: FlowRun, changes: Mapping[str, Any], redo_from: str | Non
             "If its process no longer exists, add --force."
         )
     before = TranscribeRequest.model_validate(run.parameters["request"])
-    if before.source == "-":
+    if "-" in before.sources:
         raise SourceError(
             "The recording came from standard input, which cannot be read again; pipe it into `steno transcribe -` "
             "again. Finished stages are reused."

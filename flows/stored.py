@@ -36,7 +36,7 @@ async def from_store(request: TranscribeRequest, settings: StenoSettings) -> Tra
     Local recordings only: others would be downloaded twice. Whatever is wrong is left to the run, which says so where it is
     looked for.
     """
-    if request.redo_from or request.source == STDIN or scheme_of(request.source) not in (None, "file"):
+    if request.redo_from or any(source == STDIN or scheme_of(source) not in (None, "file") for source in request.sources):
         return None
     began = time.perf_counter()
     steps = _Stored(request, settings)

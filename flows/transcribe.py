@@ -49,7 +49,7 @@ async def transcribe(request: TranscribeRequest) -> TranscribeResult:
         request: The recording, the options, and where the files go.
     """
     async with running(request) as log:
-        result = await recomputing_what_is_lost(request.source, lambda: _run(log, request))
+        result = await recomputing_what_is_lost(request.sources, lambda: _run(log, request))
     if result.degraded and request.on_diarization_failure == "fail":
         return cast(TranscribeResult, _partial(result))
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from prefect import get_run_logger
@@ -49,7 +49,7 @@ async def artifacts_in_use(retention_days: float | None) -> AsyncIterator[None]:
         await asyncio.shield(use.end())
 
 
-async def recomputing_what_is_lost(source: str, stages: Callable[[], Awaitable[T]]) -> T:
+async def recomputing_what_is_lost(sources: Sequence[str], stages: Callable[[], Awaitable[T]]) -> T:
     """Run the stages, and run them again when an artifact vanished under them: what is there still comes from the cache.
 
     Artifacts in use are not collected; this is for those that people delete, or whose disk damages them. Raises
@@ -61,6 +61,6 @@ async def recomputing_what_is_lost(source: str, stages: Callable[[], Awaitable[T
             return await stages()
         except ArtifactMissing as lost:
             times[lost.message] += 1
-            if source == STDIN or times[lost.message] > _TIMES_LOST or times.total() > _MOST_LOST:
+            if STDIN in sources or times[lost.message] > _TIMES_LOST or times.total() > _MOST_LOST:
                 raise
             get_run_logger().warning("%s This run recomputes it.", lost.message)

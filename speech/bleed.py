@@ -80,13 +80,14 @@ def _explained(here: Decibels, there: Decibels) -> npt.NDArray[np.bool_]:
     louder = _echoing(there)
     dominated = _speaking(there) & (there - here > 2 * _LOUDER)
     usual = float(np.median((here - there)[dominated])) if dominated.any() else -np.inf
-    return (here <= louder + min(usual + _MARGIN, -_LOUDER)) & _speaking(louder)
+    return np.asarray((here <= louder + min(usual + _MARGIN, -_LOUDER)) & _speaking(louder))
 
 
 def _echoing(levels: Decibels) -> Decibels:
     """The loudest of each frame and the few before it."""
     padded = np.pad(levels, (_ECHO, 1), mode="edge")
-    return np.max([padded[offset : offset + len(levels)] for offset in range(_ECHO + 2)], axis=0).astype(np.float32)
+    echoes = [padded[offset : offset + len(levels)] for offset in range(_ECHO + 2)]
+    return np.asarray(np.max(echoes, axis=0), np.float32)
 
 
 def _bled(word: Word, here: Decibels, there: Decibels, explained: npt.NDArray[np.bool_], others: Sequence[Word]) -> bool:

@@ -43,14 +43,15 @@ class Recording(Frozen):
     channels: tuple[ArtifactRef, ...] = ()
     """Each channel that is transcribed by itself; empty where `audio` is. `channel` among its facts is its number."""
 
-    def apart(self) -> tuple[Recording, ...]:
-        """Its channels as recordings, each with the times of the whole."""
-        return tuple(self.model_copy(update={"audio": audio, "channels": ()}) for audio in self.channels)
+    tracks: tuple[Recording, ...] = ()
+    """Each speaker's recording, of a session of several; `audio` is the longest."""
 
-    @property
-    def part(self) -> str:
-        """What it is called, of a channel, among the others."""
-        return f"channel {self.audio.meta['channel']}"
+    def apart(self) -> tuple[Recording, ...]:
+        """Its channels or tracks as recordings, each with the times of the whole; none where it is transcribed as one."""
+        return self.tracks or tuple(
+            self.model_copy(update={"audio": audio, "channels": (), "stem": f"channel {audio.meta['channel']}"})
+            for audio in self.channels
+        )
 
 
 class FetchCall(Frozen):

@@ -90,7 +90,7 @@ def export_call(
         transcript=transcript,
         output=output,
         stem=recording.stem,
-        recording=None if scheme_of(source) or source == STDIN else source,
+        recording=None if recording.tracks or scheme_of(source) or source == STDIN else source,
         recordings=_known_as(source, recording),
         warnings=recording.warnings,
         voices=voices,

@@ -228,6 +228,7 @@ def test_every_stage_has_the_function_that_its_entry_names() -> None:
 
 STATE = {
     ("speech/loaded.py", "MODELS"): "what a process has loaded, which all its runs share",
+    ("tasks/report.py", "_together"): "of one channel's task runs, which Prefect calls",
     ("speech/loaded.py", "_using"): "of one stage, whose models are loaded some calls below it",
     ("infra/settings.py", "get_settings"): "the environment's, read once; a command's options stand above it",
     ("infra/progress.py", "_stages"): "a flow's parameters are stored by Prefect, and cannot hold who wants to be told",

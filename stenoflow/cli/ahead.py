@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.pipeline import fetch_call
+from flows.pipeline import fetch_calls
 from infra import compute, headstart
 from infra.artifacts import StageOutcome
 from infra.headstart import HeadStart
@@ -88,7 +88,7 @@ class Ahead:
         request = self.request
         if request.source == STDIN or scheme_of(request.source) not in (None, "file"):
             return None
-        call = fetch_call(request)
+        call = fetch_calls(request)[0]
         store = compute.get_store(self.settings)
         store.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="ahead-", dir=store.scratch) as folder:

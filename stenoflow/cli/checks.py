@@ -37,7 +37,10 @@ def check_together(requests: list[TranscribeRequest]) -> None:
 def check_request(request: TranscribeRequest, settings: StenoSettings) -> None:
     """Refuse what cannot work: the model's name, the source, the output folder. Raises the errors the run would raise."""
     check_models(request, settings)
-    check_source(request.source)
+    if request.sources.count("-") > 1:
+        raise InvalidOption("Standard input (-) can be read only once.")
+    for source in request.sources:
+        check_source(source)
     check_output(request.output_dir, request.output_file)
     check_targets(request)
 
@@ -49,7 +52,8 @@ def check_targets(request: TranscribeRequest) -> None:
 
     stem = output_stem(request.shown_as)
     for name in (request.output_file,) if request.output_file else (f"{stem}.{format_}" for format_ in request.formats):
-        refuse_source(outputs.joined(request.output_dir, name), request.source)
+        for source in request.sources:
+            refuse_source(outputs.joined(request.output_dir, name), source)
 
 
 def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:

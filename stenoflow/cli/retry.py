@@ -187,7 +187,8 @@ async def _executed(session: Session, client: PrefectClient, plan: Retry, table:
     from stenoflow.cli.checks import check_source
     from stenoflow.cli.report import print_result
 
-    check_source(plan.request.source)
+    for source in plan.request.sources:
+        check_source(source)
     run = await new_run(client, plan.request_as(for_storage), here=True) if plan.changed else plan.run
     with displayed(session, plan.request.shown_as, table):
         state = await execute_here(run, by_hand=not plan.changed)

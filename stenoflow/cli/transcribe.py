@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stenoflow.cli.errors import INTERRUPTED, describe, report, worst
-from stenoflow.cli.options import MACHINE, TranscribeCommand, given_options
+from stenoflow.cli.options import MACHINE, GroupedOption, TranscribeCommand, given_options
 from stenoflow.cli.session import (
     Display,
     Session,
@@ -33,7 +33,9 @@ available, 5 out of memory or disk space, 6 temporary error, 7 written without s
 """
 
 
-def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> int:
+def transcribe(
+    sources: tuple[str, ...], together: bool, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any
+) -> int:
     """Turn recordings into transcripts with speakers and word times.
 
     SOURCE is a path, an http(s), s3 or other fsspec URL, or - for standard input. Finished stages are cached: running the
@@ -49,7 +51,10 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
     from stenoflow.cli.models import offered_weights
 
     settings = get_settings()
-    requests = [_request(source, options, alone=len(sources) == 1) for source in sources]
+    if together:
+        requests = [_session(sources, options)]
+    else:
+        requests = [_request(source, options, alone=len(sources) == 1) for source in sources]
     check_together(requests)
     refused = refused_at_once(requests, settings)
     if not as_json and offered_weights(refused.values(), settings):
@@ -67,7 +72,14 @@ def transcribe(sources: tuple[str, ...], as_json: bool, quiet: bool, verbose: bo
     return worst([codes.get(position, INTERRUPTED) for position in range(len(requests))])
 
 
-command = TranscribeCommand("transcribe", transcribe, help=transcribe.__doc__, epilog=EPILOG)
+class _Command(TranscribeCommand):
+    def parameters(self) -> list[click.Parameter]:
+        text = "The recordings are tracks of one session that begin at the same time, one speaker's each: one transcript, with the files' names."
+        together = GroupedOption(["--together"], group="Sound", is_flag=True, help=text)
+        return [*super().parameters(), together]
+
+
+command = _Command("transcribe", transcribe, help=transcribe.__doc__, epilog=EPILOG)
 
 
 def quieten(*, verbose: bool) -> None:
@@ -115,6 +127,13 @@ def _request(source: str, options: dict[str, Any], *, alone: bool) -> Transcribe
     if not alone and scheme_of(source) in WEB and not options.get("name"):
         options = options | {"name": display_name(source)}
     return TranscribeRequest(source=source, **given_options(options))
+
+
+def _session(sources: tuple[str, ...], options: dict[str, Any]) -> TranscribeRequest:
+    """The request for tracks of one session. Raises pydantic's ValidationError."""
+    from flows.request import TranscribeRequest
+
+    return TranscribeRequest(source=sources[0], together=sources[1:], **given_options(options))
 
 
 def _fail(error: BaseException, request: TranscribeRequest, display: Display, total: int) -> int:
@@ -184,11 +203,14 @@ def for_storage(request: TranscribeRequest) -> TranscribeRequest:
     from infra.names import STDIN, expanded, scheme_of
     from infra.settings import get_settings
 
-    source = concealed(request.source, get_settings())
-    if source != STDIN and not scheme_of(source):
-        source = str(expanded(source).absolute())
+    def stored(source: str) -> str:
+        source = concealed(source, get_settings())
+        return source if source == STDIN or scheme_of(source) else str(expanded(source).absolute())
+
+    source, *together = map(stored, request.sources)
     folder = request.output_dir if scheme_of(request.output_dir) else str(Path(request.output_dir).expanduser().absolute())
-    return request.model_copy(update={"source": source, "output_dir": folder})
+    changed = {"source": source, "output_dir": folder} | ({"together": tuple(together)} if together else {})
+    return request.model_copy(update=changed)
 
 
 def partial_result(error: BaseException) -> Any:

@@ -75,6 +75,7 @@ async def test_channels_are_mixed_where_speakers_are_not_asked_for(two: Path, do
 async def test_a_recording_that_was_mixed_is_separated_when_that_is_asked_for(two: Path, double: ComputeDouble) -> None:
     mixed = await run(two, channels="mix")
     separate = await run(two, channels="separate")
+    assert mixed.audio is not None and separate.audio is not None
     assert mixed.audio.sha256 == separate.audio.sha256
     double.forget()
     assert (await run(two, channels="mix")).transcript == mixed.transcript
@@ -112,6 +113,7 @@ async def test_a_retry_computes_what_failed_on_one_channel_alone(two: Path, doub
 async def test_a_channel_that_was_removed_from_the_store_is_decoded_again(two: Path, double: ComputeDouble) -> None:
     result = await run(two)
     store = get_store(get_settings())
+    assert result.audio is not None
     for channel in result.audio.meta["channels"]:
         store.delete(channel["path"])
     double.forget()
@@ -134,3 +136,36 @@ async def test_a_stage_ends_for_those_who_watch_when_it_has_on_every_channel(two
     for event in events:
         shown(event)
     assert shown.now().percent == 99.9
+
+
+# -- tracks of one session ------------------------------------------------------------------------------------------------
+
+
+async def test_tracks_of_a_session_become_one_transcript_with_the_names_of_the_files(
+    tmp_path: Path, double: ComputeDouble
+) -> None:
+    left, right = call()
+    alice, bob = wav(tmp_path / "alice.wav", left), wav(tmp_path / "bob.wav", right[: len(right) // 2])
+    result = await run(alice, together=(str(bob),))
+    assert Counter(double.ran) == {"segment": 2, "asr": 2, "align": 2, "join": 1}
+    assert Path(result.files["json"]).name == "alice+bob.json"
+    found = transcript(result)
+    assert found["speaker_names"] == {"SPEAKER_00": "alice", "SPEAKER_01": "bob"}
+    assert found["duration"] == len(left) / 16000
+    assert [stage.stage for stage in result.stages].count("fetch") == 1
+    double.forget()
+    again = await run(alice, together=(str(bob),))
+    assert double.ran == []
+    assert again.transcript == result.transcript
+    assert {stage.state for stage in again.stages if stage.stage not in ("export", "embed", "diarize")} == {"cached"}
+
+
+async def test_a_track_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StenoError, match="bob"):
+        await run(wav(tmp_path / "alice.wav", ONE), together=(str(tmp_path / "bob.wav"),))
+
+
+async def test_tracks_of_the_same_name_are_numbered(tmp_path: Path, double: ComputeDouble) -> None:
+    (tmp_path / "b").mkdir()
+    result = await run(wav(tmp_path / "track.wav", call()[0]), together=(str(wav(tmp_path / "b" / "track.wav", call()[1])),))
+    assert list(transcript(result)["speaker_names"].values()) == ["track (1)", "track (2)"]

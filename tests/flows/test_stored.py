@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flows.pipeline import fetch_call
+from flows.pipeline import fetch_calls
 from flows.request import TranscribeRequest
 from flows.stored import from_store
 from infra.compute import get_store
@@ -59,7 +59,7 @@ def store(released: Path) -> Path:
 def request(store: Path, tmp_path: Path) -> TranscribeRequest:
     """For the recording of the store, which is decoded: of its stages everything is there."""
     asked = test_released.request(store, tmp_path)
-    decode(fetch_source(asked.source, tmp_path, get_settings()), tmp_path, fetch_call(asked), lambda _: None)
+    decode(fetch_source(asked.source, tmp_path, get_settings()), tmp_path, fetch_calls(asked)[0], lambda _: None)
     return asked
 
 

@@ -31,7 +31,7 @@ def music() -> np.ndarray:
     return np.stack([band + ONE, 0.8 * np.roll(band, 300) + ONE]) * 0.5
 
 
-CARRIED = {
+CARRIED: dict[str, tuple[Callable[[], np.ndarray], str]] = {
     "a call": (call, "voices"),
     "a call with bleed at -20 dB": (lambda: call(0.1), "voices"),
     "two talks": (lambda: np.stack([ONE, OTHER]), "voices"),
