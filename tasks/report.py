@@ -152,9 +152,9 @@ class RunLog(Reports):
         return value
 
     def keep(self, report: StageReport) -> None:
-        super().keep(report)
         event = event_of(run_id(), report)
         publish(self.as_whole(replace(event, state="progress")) if self.as_whole is not None else event)
+        super().keep(report)
         _write_log(report, self.duration, self.task_runs.get(report.stage))
 
     def keep_together(self, report: StageReport) -> None:
