@@ -54,7 +54,10 @@ def assert_each_said_their_own(transcript: dict[str, Any]) -> None:
     }
     assert {"diane", "originally", "jersey"} <= said["SPEAKER_00"] and not {"texas", "yankee"} & said["SPEAKER_00"]
     assert {"texas", "yankee", "difference"} <= said["SPEAKER_01"] and not {"diane", "jersey"} & said["SPEAKER_01"]
-    assert doubled([Spoken(word["word"], word["start"], word["end"], word["speaker"]) for word in transcript["word_segments"]]) == 0
+    assert (
+        doubled([Spoken(word["word"], word["start"], word["end"], word["speaker"]) for word in transcript["word_segments"]])
+        == 0
+    )
 
 
 def test_a_call_with_a_party_on_each_channel_and_bleed_gives_each_their_own_words(tmp_path: Path) -> None:

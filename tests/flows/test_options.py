@@ -114,7 +114,7 @@ def test_a_door_has_what_is_declared_for_it_and_nothing_else(door: Door, there: 
 def test_callers_may_neither_spend_money_nor_overwrite_files() -> None:
     known = options_of(TranscribeRequest)
     assert {name for name, option in known.items() if option.doors <= OPERATORS} == {
-        *("source", "output_dir", "output_file", "overwrite", "compute", "redo_from", "retention_days")
+        *("source", "output_dir", "output_file", "overwrite", "compute", "redo_from", "retention_days", "together")
     }
 
 
