@@ -111,9 +111,10 @@ def result_of(written: Written, log: Reports, seconds: float) -> TranscribeResul
     )
 
 
-def fetch_calls(request: TranscribeRequest, *, again: bool = False) -> tuple[FetchCall, ...]:
-    """The recording that is asked for, or each track of the session."""
+def fetch_calls(request: TranscribeRequest, *, again: bool = False, naming: bool = False) -> tuple[FetchCall, ...]:
+    """The recording that is asked for, or each track of the session. With `naming`, voices are compared with known ones."""
     alone = not request.together
+    mixed = not alone or (request.channels == "auto" and (naming or not request.diarize))
     return tuple(
         FetchCall(
             source=source,
@@ -124,7 +125,7 @@ def fetch_calls(request: TranscribeRequest, *, again: bool = False) -> tuple[Fet
             max_duration=request.max_duration,
             track=request.track,
             language=request.language,
-            channels="mix" if not alone or (request.channels == "auto" and not request.diarize) else request.channels,
+            channels="mix" if mixed else request.channels,
         )
         for source in request.sources
     )
@@ -169,7 +170,7 @@ class _Part(NamedTuple):
 
 async def _fetched(steps: Steps, request: TranscribeRequest) -> tuple[Recording, Sequence[Steps]]:
     """The recording, and what performs the further steps: for each of its channels or tracks, or for all of it."""
-    calls = fetch_calls(request, again="fetch" in steps.log.redo)
+    calls = fetch_calls(request, again="fetch" in steps.log.redo, naming=bool(steps.voices(request)))
     if len(calls) == 1:
         recording = await steps.fetch(calls[0])
         parts = recording.apart()

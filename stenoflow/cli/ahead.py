@@ -88,7 +88,7 @@ class Ahead:
         request = self.request
         if request.source == STDIN or scheme_of(request.source) not in (None, "file"):
             return None
-        call = fetch_calls(request)[0]
+        call = fetch_calls(request, naming=request.voices)[0]
         store = compute.get_store(self.settings)
         store.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="ahead-", dir=store.scratch) as folder:
