@@ -7,7 +7,8 @@ a channel has at that level at that moment is explained by the other, and what i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -30,12 +31,16 @@ _MARGIN = 6.0
 """dB around the usual level of bleed: rooms and codecs change it with the sound."""
 _ECHO = 3
 """Frames by which bleed may come late: the way through a room, and its reverberation."""
-_EXPLAINED = 0.6
-"""Share of a word's frames that bleed must account for."""
+_EXPLAINED, _EXPLAINED_COPY = 0.85, 0.5
+"""Share of a word's frames that bleed must account for; of one whose copy the other channel has. Times of own words reach into bleed."""
 _NEAR = 0.5
 """Seconds between the times of a word and of its copy, which are found separately."""
+_BESIDE = 0.3
+"""Seconds to the next word of the same phrase."""
 _ALIKE = 0.6
-"""Likeness of two texts of the same words; bleed is often misheard."""
+"""Likeness of two texts of the same word; bleed is often misheard."""
+_LONG = 4
+"""Letters from which two words that are not the same may be one misheard: `for` is no `or`."""
 
 
 class Said(NamedTuple):
@@ -61,12 +66,45 @@ def own_words(said: Sequence[Said]) -> list[list[bool]]:
     frames = max((len(each.levels) for each in said), default=0)
     levels = [np.pad(each.levels, (0, frames - len(each.levels)), constant_values=-120) for each in said]
     own = [[True] * len(each.words) for each in said]
-    for here, there in ((here, there) for here in range(len(said)) for there in range(len(said)) if here != there):
+    copies: set[tuple[int, int]] = set()
+    for share, here, there, index in sorted(_suspects(said, levels), reverse=True):
+        word = said[here].words[index]
+        near = [
+            other
+            for other, is_own in zip(said[there].words, own[there], strict=True)
+            if is_own and other.start < word.end + _NEAR and other.end > word.start - _NEAR
+        ]
+        if any(_alike(word.word, other.word) for other in near):
+            own[here][index] = False
+            copies.add((here, index))
+        elif share >= _EXPLAINED and any(other.start < word.end and other.end > word.start for other in near):
+            own[here][index] = False
+    for here, each in enumerate(said):
+        alone = [
+            index for index in range(len(each.words)) if (here, index) not in copies and _amid(index, each.words, own[here])
+        ]
+        for index in alone:
+            own[here][index] = True
+    return own
+
+
+def _suspects(said: Sequence[Said], levels: Sequence[Decibels]) -> Iterator[tuple[float, int, int, int]]:
+    """Words of which another channel's bleed explains something: how much, the channel, the other, and the word's index."""
+    for here, there in permutations(range(len(said)), 2):
         explained = _explained(levels[here], levels[there])
         for index, word in enumerate(said[here].words):
-            if own[here][index] and _bled(word, levels[here], levels[there], explained, said[there].words):
-                own[here][index] = False
-    return own
+            frames = explained[int(word.start / FRAME) : max(int(word.end / FRAME), int(word.start / FRAME) + 1)]
+            share = float(np.mean(frames)) if len(frames) else 0.0
+            if share >= _EXPLAINED_COPY:
+                yield share, here, there, index
+
+
+def _amid(index: int, words: Sequence[Word], own: Sequence[bool]) -> bool:
+    """Whether the word stands next to own ones and to none that bled: it is misplaced in time rather than misheard bleed."""
+    before = index > 0 and words[index].start - words[index - 1].end < _BESIDE
+    after = index + 1 < len(words) and words[index + 1].start - words[index].end < _BESIDE
+    beside = [own[index - 1]] * before + [own[(index + 1) % len(own)]] * after
+    return bool(beside) and all(beside)
 
 
 def _speaking(levels: Decibels) -> npt.NDArray[np.bool_]:
@@ -90,21 +128,9 @@ def _echoing(levels: Decibels) -> Decibels:
     return np.asarray(np.max(echoes, axis=0), np.float32)
 
 
-def _bled(word: Word, here: Decibels, there: Decibels, explained: npt.NDArray[np.bool_], others: Sequence[Word]) -> bool:
-    """Whether the word is one of the other channel's."""
-    part = slice(int(word.start / FRAME), max(int(word.end / FRAME), int(word.start / FRAME) + 1))
-    if not len(here[part]):
-        return False
-    around = [other for other in others if other.start < word.end + _NEAR and other.end > word.start - _NEAR]
-    if any(_alike(word.word, other.word) for other in around) and float(np.mean((there - here)[part])) > _LOUDER:
-        return True
-    spoken = any(other.start < word.end and other.end > word.start for other in around)
-    return spoken and float(np.mean(explained[part])) >= _EXPLAINED
-
-
 def _alike(one: str, other: str) -> bool:
     a, b = (_bare(text) for text in (one, other))
-    return a == b or difflib.SequenceMatcher(None, a, b).ratio() >= _ALIKE
+    return a == b or (min(len(a), len(b)) >= _LONG and difflib.SequenceMatcher(None, a, b).ratio() >= _ALIKE)
 
 
 def _bare(word: str) -> str:

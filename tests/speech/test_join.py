@@ -155,6 +155,15 @@ def test_words_that_bled_over_are_left_out(case: str) -> None:
     assert [(turn.start, turn.speaker) for turn in transcript.turns] == [(1.0, "SPEAKER_00"), (2.2, "SPEAKER_01")]
 
 
+def test_a_word_of_ones_own_that_is_timed_into_another_voice_stays() -> None:
+    """Recognizers place the last word of a sentence up to half a second late."""
+    here = loud((1, 1.4, -20), (1.4, 4, -42))
+    there = loud((1.4, 4, -20), (1, 1.4, -42))
+    tells = sentence(*((word, 1.4 + i * 0.4, 1.8 + i * 0.4) for i, word in enumerate(["so", "then", "we", "went", "down"])))
+    transcript = joined(stream(1, ASKS, levels=here), stream(2, tells, levels=there))
+    assert said(transcript) == [("SPEAKER_00", "How are you?"), ("SPEAKER_01", tells.text)]
+
+
 def test_both_are_kept_where_two_speak_at_once_over_the_bleed() -> None:
     tells = sentence(
         *((word, 1 + i * 0.4, 1.4 + i * 0.4) for i, word in enumerate(["so", "then", "we", "went", "down", "to", "the", "sea"]))
