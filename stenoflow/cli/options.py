@@ -56,7 +56,7 @@ def same_dashes(token: str) -> str:
     return token.replace("_", "-")
 
 
-class ChoiceList(click.ParamType[tuple[str, ...]]):
+class ChoiceList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # of which Click 8.1 has no subscript
     """`srt`, `srt,vtt` or `all`."""
 
     name = "format"

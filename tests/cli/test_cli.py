@@ -103,14 +103,7 @@ def test_every_field_of_the_request_is_an_option_with_its_description() -> None:
 )
 def test_a_shell_completes(tmp_path: Path, typed: str, offered: set[str], not_offered: set[str]) -> None:
     words = f"steno {typed}"
-    done = subprocess.run(
-        [Path(sys.executable).with_name("steno")],
-        env=CLEAN | {"_STENO_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = steno(folder=tmp_path, _STENO_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
     found = {line.partition(",")[2] for line in done.stdout.splitlines()}
     assert offered <= found
     assert not found & not_offered

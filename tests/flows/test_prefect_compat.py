@@ -58,7 +58,7 @@ def test_documented_modules_are_not_taken_for_private() -> None:
 
 
 def test_prefects_own_requirements_are_met() -> None:
-    """Also where another Prefect stands over the locked one (`make test-prefect`)."""
+    """Also where another Prefect stands over the locked one (`make test-bounds`)."""
     for text in metadata.requires("prefect") or ():
         wanted = Requirement(text)
         if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
