@@ -124,7 +124,7 @@ def measure(audio: Path, models_dir: Path, folder: Path, minutes: float) -> dict
     part = stage("asr", lambda: transcriber.transcribe(recording, plan, BATCH, _ignore))
     asr: AsrResult = assembled([part], AsrParams(language="en"))
     aligner = _aligner(gpu)
-    stage("align", lambda: timed(asr, recording, aligner, _ignore))
+    stage("align", lambda: timed(asr, recording, {asr.language: aligner}, _ignore))
     return found
 
 

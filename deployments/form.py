@@ -27,6 +27,9 @@ _TITLES = {
     "TranscribeOptions": "Transcription",
 }
 
+_SEVERAL = r"^[^,]+(,[^,]+)+$"
+"""Of texts that name several: `en,fr`."""
+
 
 def parameter_form(flow: Flow[..., Any]) -> dict[str, Any]:
     """The parameter schema that the flow's deployments are registered with."""
@@ -77,6 +80,10 @@ def _field(name: str, spec: dict[str, Any], field: FieldInfo) -> dict[str, Any]:
         return spec | {"title": _TITLES.get(_model_of(spec)) or _sentence_case(name)}
     if option.offered and spec.get("type") == "array":
         spec["items"] = {"type": "string", "enum": [*option.offered]}
+    elif option.several:
+        one = {"title": "One", "type": "string", "enum": [*option.offered]}
+        several = {"title": "Several", "type": "string", "maxLength": spec.pop("maxLength"), "pattern": _SEVERAL}
+        spec = {name: value for name, value in spec.items() if name != "type"} | {"anyOf": [one, several]}
     elif option.offered:
         spec["enum"] = [*option.offered]
     title = option.title if option.usual else f"{option.group}: {option.title}"

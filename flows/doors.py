@@ -68,6 +68,8 @@ class Option:
     metavar: str | None = None
     offered: tuple[str, ...] = ()
     """What is offered to choose from, where the type takes more."""
+    several: bool = False
+    """Whether a text may name several of these, separated by commas."""
     neutral: bool = False
     """A finished transcript and its files are the same with any: a batch does not take a recording again for it."""
     always_echoed: bool = False

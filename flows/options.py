@@ -17,7 +17,7 @@ from flows.doors import CALLERS, CHUNKS, OPERATORS, At, Door, Option, option, op
 from speech.formats import FORMATS as KNOWN_FORMATS
 from speech.formats import RenderOptions
 from speech.formats.speakers import given_names
-from speech.languages import LANGUAGES, language_code, language_of_tag
+from speech.languages import LANGUAGES, language_codes, language_of_tag
 from speech.stages import STEPS
 from stenoflow.errors import InvalidOption
 from stenoflow.types import Frozen
@@ -32,6 +32,8 @@ FORMATS: tuple[Format, ...] = tuple(KNOWN_FORMATS)
 
 MOST_TEXT = 2000
 """Characters of a text that primes a model."""
+MOST_LANGUAGES = 400
+"""Characters of a list of languages."""
 
 
 def only_text(value: Any) -> Any:
@@ -62,7 +64,7 @@ class TranscribeOptions(Frozen):
 
     language: str | None = option(
         None,
-        "Spoken language, as a code (`en`) or a name (`french`). Detected by default.",
+        "Spoken language, as a code (`en`) or a name (`french`), or those that may be spoken (`en,fr,es`). Detected by default.",
         Option(
             "Words",
             "Language",
@@ -73,9 +75,14 @@ class TranscribeOptions(Frozen):
             flags=("-l",),
             metavar="LANGUAGE",
             offered=(*sorted(LANGUAGES.values()), *sorted(LANGUAGES)),
-            at={Door.FORM: At("it is chosen from a list", help="Spoken language. Detected by default.")},
+            several=True,
+            at={
+                Door.FORM: At(
+                    "one is chosen from a list", help="Spoken language, or those that may be spoken. Detected by default."
+                )
+            },
         ),
-        max_length=40,
+        max_length=MOST_LANGUAGES,
     )
     model: str = option(
         "auto",
@@ -341,7 +348,7 @@ class TranscribeOptions(Frozen):
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:
         try:
-            return language_code(value) if value else None
+            return language_codes(value) or None if value else None
         except InvalidOption as error:
             raise ValueError(str(error)) from None
 

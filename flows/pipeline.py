@@ -14,6 +14,7 @@ from infra.compute import computes_here
 from infra.names import display_name, output_stem
 from infra.prices import total_cost
 from infra.settings import get_settings
+from speech.languages import only_language
 from speech.registry import ATTENTION
 from speech.schema import ClusterParams, StreamParams
 from stenoflow.errors import ArtifactMissing, StenoError
@@ -30,7 +31,7 @@ from tasks.calls import (
     segment_call,
 )
 from tasks.decoding import FetchCall, Recording
-from tasks.models import Models, resolve_aligner, resolve_models
+from tasks.models import Models, resolve_aligners, resolve_models
 from tasks.rendering import ExportCall, Exported, KnownVoices, Output, check_output, check_overwrites, export_call
 from tasks.reports import Reports, describe
 
@@ -97,6 +98,7 @@ def result_of(written: Written, log: Reports, seconds: float) -> TranscribeResul
         files=exported.files,
         language=exported.language,
         language_probability=exported.language_probability,
+        languages=exported.languages,
         duration=written.recording.duration,
         words=exported.words,
         speakers=exported.speakers,
@@ -138,8 +140,9 @@ async def _after_segmentation(
     if computes_here(get_settings(), request.compute):
         return ()
     calls = [asr_call(recording, None, models, request)]
-    if request.align and request.language and request.task == "transcribe":
-        aligner = await resolve_aligner(request.align_model, request.language, models.asr, spoken=True, backend=request.compute)
+    language = only_language(request.language)
+    if request.align and language and request.task == "transcribe":
+        (aligner,) = await resolve_aligners(request.align_model, [language], models.asr, spoken=True, backend=request.compute)
         if aligner.kind != ATTENTION:
             calls.append(align_call(recording, None, aligner, batch_size=request.batch_size))
     if speakers is not None and not models.diarization.engine.end_to_end:
@@ -259,12 +262,13 @@ async def _words(
         steps.log.skip("align", "not asked for")
         return _Text(text, None, None)
     spoken = request.task == "transcribe" and text.meta.get("segments", 1) > 0
-    aligner = await resolve_aligner(
-        request.align_model, text.meta["language"], models.asr, spoken=spoken, backend=request.compute
+    languages = list(dict.fromkeys([text.meta["language"], *text.meta.get("languages", ())]))
+    aligner, *others = await resolve_aligners(
+        request.align_model, languages, models.asr, spoken=spoken, backend=request.compute
     )
-    if aligner.warning:
-        steps.log.note(aligner.warning)
-    words = await steps.compute(align_call(recording, text, aligner, batch_size=request.batch_size))
+    steps.log.note(*dict.fromkeys(model.warning for model in (aligner, *others) if model.warning))
+    further = dict(zip(languages[1:], others, strict=True))
+    words = await steps.compute(align_call(recording, text, aligner, batch_size=request.batch_size, others=further))
     return _Text(text, words.artifact, aligner.name)
 
 

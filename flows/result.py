@@ -25,6 +25,8 @@ class TranscribeResult(Frozen):
     """Format to path or URL, in the order asked for."""
     language: str
     language_probability: float | None = None
+    languages: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """Where there are several."""
     duration: float
     words: int
     speakers: int

@@ -143,7 +143,7 @@ class ShardedCompute:
         if job.stage != "asr" or len(heard) < 2:
             return outcomes
         language = heard.most_common(1)[0][0]
-        told = {"params": {**job.params, "language": language}}
+        told = {"params": {**job.params, "usual": language}}
         outcomes = list(outcomes)
         for i, outcome in enumerate(outcomes):
             if outcome.artifact.meta.get("language") not in (None, language):

@@ -79,7 +79,7 @@ class Document:
         numbered = 0
         for index, segment in enumerate(transcript.segments):
             words = segment.words or tuple(self._untimed(segment))
-            leads = separators([word.word for word in words], segment.text, self.language)
+            leads = separators([word.word for word in words], segment.text, language_of_text(transcript, segment))
             tokens = tuple(
                 Token(f"w{numbered + i}", word, lead) for i, (word, lead) in enumerate(zip(words, leads, strict=True))
             )
@@ -404,6 +404,7 @@ def _segment(piece: Piece, *, aligned: bool) -> Segment:
         speaker=piece.speaker,
         avg_logprob=known.avg_logprob if known else None,
         no_speech_prob=known.no_speech_prob if known else None,
+        language=known.language if known else None,
         words=words,
     )
 

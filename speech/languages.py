@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stenoflow.types import Transcript
+    from stenoflow.types import Segment, Transcript
 
 LANGUAGES: dict[str, str] = {
     "en": "english",
@@ -134,9 +136,10 @@ def text_language(spoken: str, task: str) -> str:
     return "en" if task == "translate" else spoken
 
 
-def language_of_text(transcript: Transcript) -> str:
-    """That of a transcript's text."""
-    return text_language(transcript.language, str(transcript.options.get("task")))
+def language_of_text(transcript: Transcript, segment: Segment | None = None) -> str:
+    """That of a transcript's text, or of a segment's."""
+    spoken = segment.language if segment is not None else None
+    return text_language(spoken or transcript.language, str(transcript.options.get("task")))
 
 
 _TAGS = (
@@ -173,6 +176,27 @@ def language_code(value: str) -> str:
     raise InvalidOption(
         f"Unknown language {value!r}: give a code such as 'en' or a name such as 'french', or omit it to detect the language.{hint}"
     )
+
+
+def language_codes(value: str) -> str:
+    """The codes for one language or several (`en, french` → `en,fr`), each once. Raises InvalidOption as `language_code` does."""
+    return ",".join(dict.fromkeys(language_code(name) for name in re.split(r"[,;]", value) if name.strip()))
+
+
+def languages_of(asked: str | None) -> tuple[str, ...]:
+    """The languages that may be spoken, from what `language_codes` gives; none: any."""
+    return tuple(asked.split(",")) if asked else ()
+
+
+def only_language(asked: str | None) -> str | None:
+    """The language, where a single one is asked for."""
+    return asked if asked and "," not in asked else None
+
+
+def language_names(main: str, languages: Sequence[str] = ()) -> str:
+    """For people: `English`; `English, French and Spanish`."""
+    names = [LANGUAGES.get(code, code).title() for code in languages or (main,)]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def language_of_tag(tag: str) -> str | None:

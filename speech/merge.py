@@ -54,6 +54,7 @@ def counts(transcript: Transcript) -> dict[str, Any]:
     """The facts of a transcript that its artifact's reference carries."""
     return {
         "language": transcript.language,
+        **({"languages": list(transcript.languages)} if transcript.languages else {}),
         "duration": transcript.duration,
         "segments": len(transcript.segments),
         "words": len(transcript.word_segments),
@@ -80,6 +81,7 @@ def merge(
     return Transcript(
         language=asr.language,
         language_probability=asr.language_probability,
+        languages=asr.languages,
         duration=round(audio_duration, 3),
         segments=tuple(segments),
         word_segments=tuple(word for segment in segments for word in segment.words),
@@ -108,7 +110,7 @@ def spoken(
     turns = _clipped(diarization.turns, audio_duration) if diarization and segments else ()
     if diarization and turns:
         segments = attributed(segments, turns, _clipped(diarization.exclusive_turns, audio_duration))
-    return [part for segment in segments for part in _by_speaker(segment, asr.text_language)], turns
+    return [part for segment in segments for part in _by_speaker(segment, asr.text_language(segment))], turns
 
 
 # -- time ---------------------------------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ def _chunks(asr: AsrResult) -> tuple[Segment, ...]:
                 text=chunk.text,
                 avg_logprob=chunk.avg_logprob,
                 no_speech_prob=chunk.no_speech_prob,
+                language=chunk.language,
                 words=words,
             )
         )
@@ -228,6 +231,7 @@ def models_of(asr: AsrResult, alignment: AlignResult | None, diarization: Diariz
     models = {"asr": asr.model}
     if alignment is not None:
         models["align"] = alignment.model
+        models |= {f"align:{language}": model for language, model in alignment.others.items() if model != alignment.model}
     return models | (diarization.models if diarization else {})
 
 

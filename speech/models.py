@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 from speech.host import Host
 from speech.hub import engine_of, files_in, hub_folder, missing, pinned
+from speech.languages import languages_of
 from speech.packages import absent, version
 from speech.registry import (
     ALIASES,
@@ -53,7 +54,8 @@ def resolve_asr(
     task: Literal["transcribe", "translate"] = "transcribe",
     host: Host | None = None,
 ) -> Resolved:
-    """The weights that `name` stands for: a model of the registry, a hub id, or a folder; `auto` depends on the host.
+    """The weights that `name` stands for: a model of the registry, a hub id, or a folder; `auto` depends on the host. `language` may
+    be several (`en,fr`).
 
     Raises UnknownModel for a name nothing is known of, ModelUnavailable when it is neither packaged nor may be asked for,
     InvalidOption when the model does not know the language or the task, or has to be given a language.
@@ -64,22 +66,23 @@ def resolve_asr(
         if name == PACKAGED_ASR and _package_revision(MODELS[name].packages, models_dir) is None:
             raise _not_fetched(name)
     name = ALIASES.get(name, name)
-    if ENGLISH_ONLY.search(name) and language not in (None, "en"):
+    languages = languages_of(language)
+    if ENGLISH_ONLY.search(name) and (other := next((code for code in languages if code != "en"), None)):
         raise InvalidOption(
-            f"The model {name!r} supports English only, not {language!r}; use {name.removesuffix('.en')!r} instead."
+            f"The model {name!r} supports English only, not {other!r}; use {name.removesuffix('.en')!r} instead."
         )
     if (model := MODELS.get(name)) is not None:
-        if model.languages and language is not None and language not in model.languages:
+        if model.languages and (other := next((code for code in languages if code not in model.languages), None)):
             raise InvalidOption(
-                f"The model {name!r} does not support {language!r}", cure="use a Whisper model, such as 'large-v3'"
+                f"The model {name!r} does not support {other!r}", cure="use a Whisper model, such as 'large-v3'"
             )
-        if language == "yue" and model.engine == "whisper" and "large-v3" not in name:
+        if "yue" in languages and model.engine == "whisper" and "large-v3" not in name:
             raise InvalidOption(
                 f"The model {name!r} does not support Cantonese ('yue')",
                 cure="use 'large-v3' or 'large-v3-turbo', or give the language as 'zh'",
             )
-        if language is None and not model.detects:
-            raise InvalidOption(f"The model {name!r} does not detect languages", cure="give it with --language")
+        if len(languages) != 1 and not model.detects:
+            raise InvalidOption(f"The model {name!r} does not detect languages", cure="give the one it is in with --language")
         if task == "translate" and not model.translates:
             raise InvalidOption(f"The model {name!r} does not translate", cure="use 'large-v3'")
     return _resolved("asr", name, models_dir, offline, names("asr")).model_copy(update={"warning": warning})

@@ -110,16 +110,29 @@ class AsrSegment(Frozen):
     text: str
     words: tuple[AsrWord, ...]
     """All the text's words, in order: joined (with spaces, where the language has them) they are the text."""
+    language: str | None = Field(None, exclude_if=lambda value: value is None)
+    """In which it is spoken. Left out where all of the recording is in one language, or the model does not report it."""
     regions: tuple[Region, ...]
     """Where in the chunk speech is likelier than not."""
     avg_logprob: float
     no_speech_prob: float | None = None
 
 
+class Foreign(Frozen):
+    """A chunk that sounds like another language than the one that was asked for."""
+
+    start: float
+    end: float
+    language: str
+
+
 class AsrResult(Frozen):
     language: str
+    """That of most of its speech."""
     language_probability: float | None = Field(None, description="None when the language was given.")
     task: Literal["transcribe", "translate"] = "transcribe"
+    languages: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """Where there are several: in the order in which they are first spoken."""
     segments: tuple[AsrSegment, ...]
     model: ModelInfo
     timing: Timing = Field("attention", exclude_if=lambda value: value == "attention")
@@ -128,15 +141,21 @@ class AsrResult(Frozen):
     """Where someone speaks and there are no words."""
     warnings: tuple[str, ...] = ()
 
-    @property
-    def text_language(self) -> str:
-        return text_language(self.language, self.task)
+    def spoken(self, segment: AsrSegment) -> str:
+        """The language of a segment."""
+        return segment.language or self.language
+
+    def text_language(self, segment: AsrSegment | Segment) -> str:
+        """That of a segment's text."""
+        return text_language(segment.language or self.language, self.task)
 
 
 class AlignResult(Frozen):
     segments: tuple[Segment, ...]
     model: ModelInfo
     method: Timing
+    others: dict[str, ModelInfo] = Field({}, exclude_if=lambda value: not value)
+    """The models of further languages, by language."""
     warnings: tuple[str, ...] = ()
 
 
@@ -184,6 +203,9 @@ class SegmentParams(Frozen):
 class AsrParams(Frozen):
     model: str = "auto"
     language: str | None = None
+    """One, or those that may be spoken (`en,fr`)."""
+    usual: str | None = Field(None, exclude_if=lambda value: value is None)
+    """The recording's language, where other shards have detected it."""
     task: Literal["transcribe", "translate"] = "transcribe"
     beam_size: int = 5
     initial_prompt: str | None = None
@@ -192,6 +214,8 @@ class AsrParams(Frozen):
 
 class AlignParams(Frozen):
     model: str = "auto"
+    others: dict[str, str] = Field({}, exclude_if=lambda value: not value)
+    """The models of further languages, by language."""
 
 
 class EmbedParams(Frozen):

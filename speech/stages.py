@@ -102,7 +102,7 @@ STAGES: dict[str, StageSpec] = {
         suffix=".npz",
     ),
     "asr": StageSpec(
-        version=4,
+        version=5,
         inputs=("audio", "segmentation"),
         output="asr",
         params=AsrParams,

@@ -211,7 +211,12 @@ def _recognise(
         found = min(
             (found, _transcribed(recording, plan, hint, session, model, runtime)), key=lambda one: _unlikelihood(one, plan)
         )
-    return [shifted(part, window.begin) for part in found.segments], _with_language(session, found)
+    return [_shifted(part, window.begin, found.language) for part in found.segments], _with_language(session, found)
+
+
+def _shifted(part: AsrSegment, by: float, usual: str | None) -> AsrSegment:
+    """In the session's seconds; it says its language where that is not the session's."""
+    return shifted(part, by).model_copy(update={"language": None if part.language == usual else part.language})
 
 
 def _from(start: float, chunk: Chunk) -> Chunk:
@@ -288,7 +293,8 @@ def _new_sentences(
         if words[keep]:
             ordered = in_order(words[keep], floor, max(part.end, floor))
             floor = ordered[-1].end
-            out += _sentences(part, [word.word for word in words], keep, ordered, language)
+            spoken = text_language(part.language, session.params.task) if part.language else language
+            out += _sentences(part, [word.word for word in words], keep, ordered, spoken)
     said = tuple(SentWord(word.word, word.start, word.end) for sentence in out for word in sentence.words)
     return out, session._replace(words=(*session.words, *said)[-WORDS:], held_from=held)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from speech.languages import LANGUAGES, language_of_tag
+from speech.languages import LANGUAGES, language_of_tag, languages_of
 from stenoflow.errors import NoSuchTrack
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class TrackRequest(NamedTuple):
     track: str | None = None
     """A number, from 1, or a language; None leaves the choice here."""
     language: str | None = None
-    """The language that is transcribed, as Whisper's code: a track that is tagged with it comes first."""
+    """The language that is transcribed, as Whisper's code, or several: a track that is tagged with one comes first."""
 
 
 class Track(NamedTuple):
@@ -66,12 +66,12 @@ def tracks_of(streams: Sequence[AudioStream]) -> list[Track]:
 def ranked(tracks: Sequence[Track], asked: TrackRequest, name: str) -> list[Track]:
     """The tracks that may be taken, the first choice first. Raises NoSuchTrack."""
     if asked.track is None:
-        language = asked.language
+        languages = languages_of(asked.language)
         return sorted(
             tracks,
             key=lambda track: (
                 not track.decodable,
-                language is not None and track.language != language,
+                bool(languages) and track.language not in languages,
                 track.aside,
                 not track.default,
                 track.number,

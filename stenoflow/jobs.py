@@ -67,6 +67,7 @@ class Segment(TypedDict):
     words: NotRequired[Annotated[list[Word], Field(description="Only with `align`.")]]
     speaker: NotRequired[Speaker]
     channel: NotRequired[Annotated[int, Field(description="From 1, where channels were transcribed separately.")]]
+    language: NotRequired[Annotated[str, Field(description="Where several are spoken in the recording.")]]
     avg_logprob: NotRequired[
         Annotated[float, Field(description="Average log probability of the chunk, up to 30 s long, that contains the segment.")]
     ]
@@ -89,6 +90,9 @@ class TranscriptFile(TypedDict):
 
     language: str
     language_probability: NotRequired[float]
+    languages: NotRequired[
+        Annotated[list[str], Field(description="Where several are spoken, in the order in which they are first.")]
+    ]
     duration: Annotated[float, Field(description="Duration of the audio, in seconds.")]
     segments: list[Segment]
     word_segments: list[Word]

@@ -54,6 +54,11 @@ class Segment(Frozen):
     speaker: str | None = None
     avg_logprob: float | None = Field(None, description="Of the segment's chunk, as reported by Whisper; so is the next.")
     no_speech_prob: float | None = None
+    language: str | None = Field(
+        None,
+        description="In which it is spoken. Left out where all of the recording is in one language.",
+        exclude_if=lambda value: value is None,
+    )
     words: tuple[Word, ...] = ()
     channel: int | None = Field(
         None,
@@ -87,8 +92,13 @@ class VoiceMatch(Frozen):
 class Transcript(Frozen):
     """The merged result, as `json` renders it."""
 
-    language: str
+    language: str = Field(description="In which it is spoken, or most of it.")
     language_probability: float | None = None
+    languages: tuple[str, ...] = Field(
+        (),
+        description="Where it is spoken in several: in the order in which they are first spoken. Left out where there is one.",
+        exclude_if=lambda value: not value,
+    )
     duration: float
     segments: tuple[Segment, ...]
     word_segments: tuple[Word, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, Json
@@ -140,13 +140,23 @@ def asr_call(recording: Recording, segmentation: ArtifactRef | None, models: Mod
     )
 
 
-def align_call(recording: Recording, text: ArtifactRef | None, aligner: Resolved, *, batch_size: int | None) -> StageCall:
-    """The words of `text` with their times, from wav2vec2 or from Whisper's own cross-attention."""
+def align_call(
+    recording: Recording,
+    text: ArtifactRef | None,
+    aligner: Resolved,
+    *,
+    batch_size: int | None,
+    others: Mapping[str, Resolved] | None = None,
+) -> StageCall:
+    """The words of `text` with their times, from wav2vec2 or from Whisper's own cross-attention; `others` are those of further
+    languages."""
+    others = others or {}
+    params = AlignParams(model=argument(aligner), others={language: argument(other) for language, other in others.items()})
     return StageCall(
         stage="align",
         inputs=_known(audio=recording.audio, asr=text),
-        params=AlignParams(model=argument(aligner)).model_dump(mode="json"),
-        models={"align": pinned(aligner)},
+        params=params.model_dump(mode="json"),
+        models={"align": pinned(aligner)} | {f"align:{language}": pinned(other) for language, other in others.items()},
         duration=recording.duration,
         batch_size=batch_size,
         label=aligner.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict
@@ -10,8 +11,10 @@ from typing import Literal, Protocol, TypedDict
 from infra.compute import host_of
 from infra.settings import StenoSettings, get_settings
 from speech.host import Host
+from speech.languages import only_language
 from speech.models import resolve_align, resolve_asr, resolve_diarization, resolve_segmentation
 from speech.registry import ATTENTION, Resolved
+from stenoflow.errors import InvalidOption
 
 
 class Where(TypedDict):
@@ -63,18 +66,27 @@ async def resolve_models(asked: ModelOptions) -> Models:
     return await asyncio.to_thread(resolve, get_settings(), asked)
 
 
-async def resolve_aligner(
-    align_model: str, language: str, asr: Resolved, *, spoken: bool, backend: str | None = None
-) -> Resolved:
-    """What gives the words of `language` their times.
+async def resolve_aligners(
+    align_model: str, languages: Sequence[str], asr: Resolved, *, spoken: bool, backend: str | None = None
+) -> list[Resolved]:
+    """What gives the words of each language their times. A further language without a model of its own has the ASR model's times.
 
     Where none of them was spoken (a translation, or no words at all) that is Whisper's attention, whatever was asked for.
     """
     name = align_model if spoken else ATTENTION
     settings = get_settings()
 
-    def resolved() -> Resolved:
-        return resolve_align(name, language, asr, **_where(settings, backend))
+    where = _where(settings, backend)
+
+    def further(language: str) -> Resolved:
+        try:
+            return resolve_align(name, language, asr, **where)
+        except InvalidOption as error:
+            own = resolve_align(ATTENTION, language, asr, **where)
+            return own.model_copy(update={"warning": f"{error.happened}: its words are timed by {own.name}."})
+
+    def resolved() -> list[Resolved]:
+        return [resolve_align(name, languages[0], asr, **where), *map(further, languages[1:])]
 
     return await asyncio.to_thread(resolved)
 
@@ -96,8 +108,9 @@ def resolve(settings: StenoSettings, asked: ModelOptions) -> Models:
     here = _where(settings, asked.compute)
     name = settings.model if asked.model == "auto" else asked.model
     asr = resolve_asr(name, asked.language, task=asked.task, **here)
-    if asked.align and (asked.language or asked.align_model != "auto"):
-        resolve_align(asked.align_model, asked.language or "en", asr, **here)
+    language = only_language(asked.language)
+    if asked.align and (language or asked.align_model != "auto"):
+        resolve_align(asked.align_model, language or "en", asr, **here)
     diarization = resolve_diarization(asked.diarization_model, **here)
     return Models(asr, diarization, resolve_segmentation(diarization, **here))
 

@@ -75,6 +75,7 @@ class Exported(Frozen):
     files: dict[str, str]
     language: str
     language_probability: float | None = None
+    languages: tuple[str, ...] = ()
     duration: float
     words: int
     speakers: int
@@ -147,6 +148,7 @@ def render_and_write(call: ExportCall, report: ProgressSink) -> Exported:
         files=targets,
         language=transcript.language,
         language_probability=transcript.language_probability,
+        languages=transcript.languages,
         duration=transcript.duration,
         words=len(transcript.word_segments),
         speakers=len(transcript.speakers),

@@ -18,11 +18,10 @@ from flows.options import MOST_TEXT
 
 F = TypeVar("F", bound=BaseModel)
 
-_LISTS = ("timestamp_granularities[]", "keywords[]", "known_speaker_names[]", "known_speaker_references[]")
+_LISTS = ("timestamp_granularities[]", "keywords[]", "known_speaker_names[]", "known_speaker_references[]", "languages[]")
 _VAD = "chunking_strategy[type]"
 _NOT_HERE = {
     "include": "Token log probabilities are not supported; `verbose_json` has `avg_logprob` per segment.",
-    "languages": "Give a single `language`, or omit it to detect the language.",
     "chunking_strategy": "Thresholds of voice activity detection are not supported; give `auto`, or omit it.",
 }
 """Parameters of OpenAI's that are refused, and why."""
@@ -102,6 +101,7 @@ def job_of(form: AudioForm) -> JobRequest:
     }
     if isinstance(form, TranscriptionForm):
         options["hotwords"] = _named(options["hotwords"], form)
+        options["language"] = form.language or ",".join(form.languages) or None
     return checked(options, JobRequest)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from api.schemas import Body
 from flows.doors import Door, model_at, options_of
-from flows.options import MOST_TEXT, TranscribeOptions
+from flows.options import MOST_LANGUAGES, MOST_TEXT, TranscribeOptions
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 MOST_KNOWN = 4
@@ -44,7 +44,11 @@ class AudioForm(OurOptions):
     prompt: Text2000 | None = Field(None, description="Text that sets the spelling and style of the transcript.")
     response_format: ResponseFormat = "json"
     temperature: float = Field(0.0, ge=0, le=1, description="Ignored: decoding is deterministic.")
-    language: str | None = Field(None, max_length=40, description="Spoken language, as a code or a name. Detected by default.")
+    language: str | None = Field(
+        None,
+        max_length=MOST_LANGUAGES,
+        description="Spoken language, as a code or a name, or those that may be spoken (`en,fr`). Detected by default.",
+    )
 
 
 class TranslationForm(AudioForm):
@@ -64,6 +68,9 @@ class TranscriptionForm(AudioForm, OurSpeakerOptions):
     chunking_strategy: Literal["auto"] | None = Field(None, description="Ignored: recordings are always split at silences.")
     keywords: tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...] = Field(
         (), alias="keywords[]", max_length=100, description="Words and phrases to expect."
+    )
+    languages: tuple[Annotated[str, StringConstraints(min_length=1, max_length=40)], ...] = Field(
+        (), alias="languages[]", max_length=100, description="The languages that may be spoken, where `language` is omitted."
     )
     known_speaker_names: tuple[Annotated[str, StringConstraints(min_length=1, max_length=100)], ...] = Field(
         (), alias="known_speaker_names[]", max_length=MOST_KNOWN, description="Names of speakers who may be heard."

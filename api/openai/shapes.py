@@ -106,8 +106,9 @@ def events(transcript: Transcript, form: TranscriptionForm, said: str = "") -> I
 
 def _pieces(transcript: Transcript) -> list[str]:
     """Each segment's text, with what separates it from the one before."""
-    space = "" if language_of_text(transcript) in WITHOUT_SPACES else " "
-    return [f"{space if number else ''}{segment.text}" for number, segment in enumerate(transcript.segments)]
+    spaces = ["" if language_of_text(transcript, segment) in WITHOUT_SPACES else " " for segment in transcript.segments]
+    pieces = enumerate(zip(spaces, transcript.segments, strict=True))
+    return [f"{space if number else ''}{segment.text}" for number, (space, segment) in pieces]
 
 
 def _usage(transcript: Transcript) -> Usage:

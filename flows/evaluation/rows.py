@@ -21,6 +21,7 @@ from infra.compute import get_store
 from infra.handles import concealed
 from infra.progress import StageEvent, publish
 from infra.settings import get_settings
+from speech.languages import only_language
 from stenoflow.errors import StenoError
 from tasks.references import Case, ReferenceSet
 from tasks.report import run_id
@@ -146,7 +147,7 @@ def _score_call(
         reference=case.reference,
         options=request.scoring,
         diarized=asked.diarize and not result.degraded,
-        language="en" if asked.task == "translate" else asked.language,
+        language="en" if asked.task == "translate" else only_language(asked.language),
         stages=result.stages,
         label=f"{case.recording} {label}",
     )

@@ -13,7 +13,7 @@ from flows.result import StageReport, TranscribeResult
 from infra.prices import AS_OF, dollars
 from infra.settings import StenoSettings
 from speech.formats.paragraphs import clock
-from speech.languages import LANGUAGES
+from speech.languages import language_names
 from speech.stages import AROUND, STEPS
 
 OUTCOMES = {"cached": "reused"}
@@ -30,7 +30,7 @@ class Failure(NamedTuple):
 
 def headline(result: TranscribeResult) -> str:
     """`30.0 s of English (98 %), 2 speakers, 97 words`"""
-    language = LANGUAGES.get(result.language, result.language).title()
+    language = language_names(result.language, result.languages)
     sure = f" ({result.language_probability:.0%})".replace("%", " %") if result.language_probability is not None else ""
     who = "speakers unknown" if result.degraded else counted(result.speakers, "speaker")
     speakers = [who] if result.degraded or result.speakers else []

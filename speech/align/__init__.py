@@ -10,6 +10,7 @@ import importlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from stenoflow.types import Frozen, Segment, Timing, Word
 
 
 class Aligner(Protocol):
-    """A loaded aligner of one recording."""
+    """A loaded aligner of one language of a recording."""
 
     device: str
     """`cpu` or `cuda`."""
@@ -35,7 +36,7 @@ class Aligner(Protocol):
 
 
 def load(model: Resolved, asr: AsrResult, runtime: RuntimeOptions) -> Aligner:
-    """The aligner for a recording's text; its model is loaded once per process. Raises as `speech.asr.load` does."""
+    """The aligner for a recording's text in `asr.language`; its model is loaded once per process. Raises as `speech.asr.load` does."""
     require(model.engine)
     aligner: Aligner = importlib.import_module(model.engine.module).load(model, asr, runtime)
     return aligner
@@ -61,20 +62,24 @@ def sentences(segment: AsrSegment, words: Sequence[Word], language: str) -> list
                 text=join_words(texts[first:last], spaces[first:last]),
                 avg_logprob=segment.avg_logprob,
                 no_speech_prob=segment.no_speech_prob,
+                language=segment.language,
                 words=part,
             )
         )
     return out
 
 
-def timed(asr: AsrResult, recording: Recording, aligner: Aligner, progress: Progress, shard: Shard = WHOLE) -> TimedWords:
-    """The words of the shard's chunks as the aligner times them."""
+def timed(
+    asr: AsrResult, recording: Recording, aligners: Mapping[str, Aligner], progress: Progress, shard: Shard = WHOLE
+) -> TimedWords:
+    """The words of the shard's chunks as the aligners of their languages time them."""
     begin, end = part_of(len(asr.segments), shard, 1)
     words: list[tuple[Word, ...] | None] = []
-    with closing(aligner.words(asr.segments[begin:end], recording)) as timings:
-        for done, found in enumerate(timings, start=1):
-            words.append(None if found is None else tuple(found))
-            progress(done / (end - begin))
+    for language, together in groupby(asr.segments[begin:end], key=asr.spoken):
+        with closing(aligners[language].words(list(together), recording)) as timings:
+            for found in timings:
+                words.append(None if found is None else tuple(found))
+                progress(len(words) / (end - begin))
     return TimedWords(words=tuple(words))
 
 
@@ -91,7 +96,7 @@ def align(asr: AsrResult, found: TimedWords | None) -> tuple[list[Segment], list
         words = in_order(words, floor, segment.end)
         if words:
             floor = words[-1].end
-            segments += sentences(segment, words, asr.text_language)
+            segments += sentences(segment, words, asr.text_language(segment))
     warnings = []
     if fallen_back:
         warnings.append(
@@ -108,9 +113,9 @@ def run(
 ) -> dict[str, Any]:
     """The `align` stage: audio and text → timed words."""
     asr = _read(inputs)
-    model = _resolve(asr, params, runtime)
-    found, facts = _found(asr, model, inputs, runtime, progress, WHOLE)
-    return _keep(asr, model, found, output) | facts
+    models = _resolve(asr, params, runtime)
+    found, facts = _found(asr, models, inputs, runtime, progress, WHOLE)
+    return _keep(asr, models, found, output) | facts
 
 
 def run_shard(
@@ -138,27 +143,36 @@ def combine(
 
 
 def _found(
-    asr: AsrResult, model: Resolved, inputs: Mapping[str, Path], runtime: RuntimeOptions, progress: Progress, shard: Shard
+    asr: AsrResult,
+    models: Mapping[str, Resolved],
+    inputs: Mapping[str, Path],
+    runtime: RuntimeOptions,
+    progress: Progress,
+    shard: Shard,
 ) -> tuple[TimedWords, dict[str, Any]]:
-    """What the aligner finds, and facts of the run."""
-    if not asr.segments:
+    """What the aligners find, and facts of the run."""
+    begin, end = part_of(len(asr.segments), shard, 1)
+    if begin == end:
         progress(1.0)
         return TimedWords(words=()), {"load_seconds": 0.0, "device": "cpu"}
     began = time.perf_counter()
-    aligner = load(model, asr, runtime)
+    spoken = dict.fromkeys(map(asr.spoken, asr.segments[begin:end]))
+    aligners = {language: load(models[language], asr.model_copy(update={"language": language}), runtime) for language in spoken}
     loaded = time.perf_counter() - began
     with Recording(inputs["audio"]) as recording:
-        found = timed(asr, recording, aligner, progress, shard)
-    return found, {"load_seconds": round(loaded, 3), "device": aligner.device}
+        found = timed(asr, recording, aligners, progress, shard)
+    return found, {"load_seconds": round(loaded, 3), "device": next(iter(aligners.values())).device}
 
 
-def _keep(asr: AsrResult, model: Resolved, found: TimedWords, output: Path) -> dict[str, Any]:
+def _keep(asr: AsrResult, models: Mapping[str, Resolved], found: TimedWords, output: Path) -> dict[str, Any]:
     segments, warnings = align(asr, found)
     own = asr.model.model_copy(update={"name": f"{asr.timing}:{asr.model.name}"})
+    infos = {language: model.info if model.engine.times else own for language, model in models.items()}
     result = AlignResult(
         segments=tuple(segments),
-        model=model.info if model.engine.times else own,
-        method=model.engine.times or asr.timing,
+        model=infos.pop(asr.language),
+        method=models[asr.language].engine.times or asr.timing,
+        others=infos,
         warnings=tuple(warnings),
     )
     output.write_text(result.model_dump_json(), encoding="utf-8")
@@ -169,7 +183,12 @@ def _read(inputs: Mapping[str, Path]) -> AsrResult:
     return read_json(AsrResult, inputs["asr"])
 
 
-def _resolve(asr: AsrResult, params: AlignParams, runtime: RuntimeOptions) -> Resolved:
-    """The aligner for the recording's language. The ASR model is known by what ASR recorded, not by its name today."""
+def _resolve(asr: AsrResult, params: AlignParams, runtime: RuntimeOptions) -> dict[str, Resolved]:
+    """The aligners by language. The ASR model is known by what ASR recorded, not by its name today."""
     text = Resolved(kind="whisper", name=asr.model.name, revision=asr.model.revision, origin=asr.model.origin)
-    return resolve_align(params.model, asr.language, text, models_dir=runtime.models_path, offline=runtime.offline)
+    return {
+        language: resolve_align(
+            params.others.get(language, params.model), language, text, models_dir=runtime.models_path, offline=runtime.offline
+        )
+        for language in asr.languages or (asr.language,)
+    }

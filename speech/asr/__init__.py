@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from speech import chunks as planning
+from speech.asr.unworded import seconds
 from speech.audio import Recording
 from speech.diarize.segmentation import Segmentation
+from speech.languages import only_language
 from speech.models import require, resolve_asr
 from speech.registry import Resolved
 from speech.schema import (
@@ -25,6 +28,7 @@ from speech.schema import (
     AsrSegment,
     AsrWord,
     Chunk,
+    Foreign,
     Region,
     RuntimeOptions,
     Shard,
@@ -43,7 +47,9 @@ NO_WORDS = "Someone seems to speak, but no words were recognized, at"
 
 
 class Transcribed(Frozen):
-    """The text of a shard's chunks, and the language of the whole recording: every shard detects it on the same chunks."""
+    """The text of a shard's chunks, and the language of the whole recording: every shard detects it on the same chunks.
+
+    Each segment says its own language, if the model reports it."""
 
     segments: tuple[AsrSegment, ...]
     language: str | None = None
@@ -55,6 +61,8 @@ class Transcribed(Frozen):
     """What the words' times come from."""
     incomplete: tuple[Region, ...] = ()
     """Where the text may stop before the speech does, since the decoder reached its limit."""
+    foreign: tuple[Foreign, ...] = ()
+    """What sounds like another language than the one that was asked for."""
     untranscribed: tuple[Stretch, ...] = ()
     """Where someone speaks and the text has no words."""
     warnings: tuple[str, ...] = ()
@@ -145,6 +153,7 @@ def _keep(parts: Sequence[Transcribed], params: AsrParams, output: Path) -> dict
     output.write_text(result.model_dump_json(), encoding="utf-8")
     return {
         "language": result.language,
+        **({"languages": list(result.languages)} if result.languages else {}),
         "segments": len(result.segments),
         "words": sum(len(segment.words) for segment in result.segments),
     }
@@ -155,14 +164,19 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
 
     A recording without words has no language but the one that was asked for: music is not Romanian.
     """
-    segments = [segment for part in parts for segment in part.segments]
+    segments, languages = _by_language([segment for part in parts for segment in part.segments])
     heard = next((part for part in parts if part.language is not None), parts[0])
     language, probability = heard.language, heard.language_probability
     warnings = [*parts[0].warnings]
     if not segments:
-        language = params.language or (UNDETERMINED if parts[0].multilingual else "en")
+        language = only_language(params.language) or (UNDETERMINED if parts[0].multilingual else "en")
         probability = None
         warnings = ["No speech was found."]
+    elif len(languages) > 1:
+        language = _most_spoken(segments)
+        probability = None
+    elif languages and languages != [language]:
+        language, probability = languages[0], None
     elif probability is not None and probability < UNSURE:
         warnings.append(
             f"The language was detected as {language!r} with a probability of only {probability:.2f}; give `language` if it is another."
@@ -170,6 +184,13 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
     incomplete = [region for part in parts for region in part.incomplete]
     if incomplete:
         warnings.append(f"The model reached its limit of tokens; the text may be incomplete at {listed(incomplete)}.")
+    foreign = [stretch for part in parts for stretch in part.foreign]
+    if foreign and segments:
+        others = [f"{code!r} at {listed([one for one in foreign if one.language == code])}" for code in _in_order(foreign)]
+        warnings.append(
+            f"The language was given as {language!r}, but the recording sounds like {', '.join(others)}; "
+            f"give `language` as a list ('{','.join([str(language), *_in_order(foreign)])}'), or omit it."
+        )
     untranscribed = tuple(stretch for part in parts for stretch in part.untranscribed)
     if untranscribed and segments:
         warnings.append(f"{NO_WORDS} {listed(untranscribed)}.")
@@ -177,6 +198,7 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
         language=language or UNDETERMINED,
         language_probability=probability,
         task=params.task,
+        languages=tuple(languages) if len(languages) > 1 else (),
         segments=tuple(segments),
         model=parts[0].model,
         timing=parts[0].timing,
@@ -185,7 +207,28 @@ def assembled(parts: Sequence[Transcribed], params: AsrParams) -> AsrResult:
     )
 
 
-def listed(regions: Sequence[Region | Stretch]) -> str:
+def _by_language(segments: Sequence[AsrSegment]) -> tuple[list[AsrSegment], list[str]]:
+    """The segments and their languages in order of speech; where there is one language for all, no segment says it."""
+    languages = _in_order(segments)
+    if len(languages) > 1:
+        return list(segments), languages
+    return [segment.model_copy(update={"language": None}) for segment in segments], languages
+
+
+def _in_order(parts: Iterable[AsrSegment | Foreign]) -> list[str]:
+    """The languages of the parts, each once."""
+    return list(dict.fromkeys(part.language for part in parts if part.language is not None))
+
+
+def _most_spoken(segments: Sequence[AsrSegment]) -> str | None:
+    """The language with most seconds of voice; of equals, the first."""
+    spoken: Counter[str | None] = Counter()
+    for segment in segments:
+        spoken[segment.language] += round(1000 * seconds(segment.regions))
+    return max(spoken, key=lambda language: spoken[language])
+
+
+def listed(regions: Sequence[Region | Stretch | Foreign]) -> str:
     """The first few of them, in seconds, and how many more there are."""
     times = ", ".join(f"{region.start:.1f}–{region.end:.1f} s" for region in regions[:MOST_LISTED])
     more = len(regions) - MOST_LISTED

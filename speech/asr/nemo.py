@@ -18,6 +18,7 @@ from speech.asr import Transcribed, timed_words
 from speech.asr.unworded import untranscribed
 from speech.audio import Recording
 from speech.hub import files_in
+from speech.languages import only_language
 from speech.loaded import Room, bytes_in, load_once
 from speech.registry import MODELS, Resolved
 from speech.runtime import cpu_threads, resolve_device
@@ -79,9 +80,10 @@ class Nemo(NamedTuple):
 
     def _recognised(self, recording: Recording, batch: Sequence[Chunk], params: AsrParams) -> list[TimestampedResult]:
         sound = [recording.read(round(chunk.start * SAMPLE_RATE), round(chunk.end * SAMPLE_RATE)) for chunk in batch]
-        target = "en" if params.task == "translate" else params.language
+        language = only_language(params.language)
+        target = "en" if params.task == "translate" else language
         try:
-            return self.model.recognize(sound, language=params.language, target_language=target)  # type: ignore[arg-type]
+            return self.model.recognize(sound, language=language, target_language=target)  # type: ignore[arg-type]
         except KeyError as error:  # of a language's token
             raise InvalidOption(f"The model {self.resolved.name} does not support the language {params.language!r}.") from error
 
@@ -105,10 +107,12 @@ class Nemo(NamedTuple):
     def _language(self, params: AsrParams) -> str | None:
         model = MODELS.get(self.resolved.name)
         alone = model.languages[0] if model is not None and len(model.languages) == 1 else None
-        return params.language or alone
+        return only_language(params.language) or alone
 
     def _warnings(self, params: AsrParams, language: str | None) -> list[str]:
         name, found = self.resolved.name, []
+        if params.language and params.language != only_language(params.language):
+            found.append(f"{name} cannot be limited to some languages; the list ({params.language}) was ignored.")
         if language is None:
             found.append(
                 f"{name} does not report the detected language; give `language` to apply its rules for sentences and word times."

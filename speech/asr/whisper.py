@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -24,9 +25,22 @@ from speech.asr.cuts import cut_around, halved
 from speech.asr.decoded import LOGPROB_LIMIT, Decoded, better
 from speech.asr.levels import Levelled
 from speech.asr.memory import chunks_at_once
-from speech.asr.unworded import LEAST, mostly_in, seconds, untranscribed, unworded
+from speech.asr.tongues import (
+    ALONE,
+    LEAST,
+    Part,
+    Probabilities,
+    in_allowed,
+    in_languages,
+    likeliest,
+    plausible,
+    utterances,
+    voice,
+)
+from speech.asr.unworded import LEAST as LEAST_UNWORDED
+from speech.asr.unworded import mostly_in, seconds, untranscribed, unworded
 from speech.audio import Recording
-from speech.languages import WITHOUT_SPACES, text_language
+from speech.languages import WITHOUT_SPACES, languages_of, text_language
 from speech.loaded import Room, bytes_in, load_once
 from speech.pipelined import pipelined
 from speech.registry import Resolved
@@ -39,6 +53,7 @@ from speech.schema import (
     AsrSegment,
     AsrWord,
     Chunk,
+    Foreign,
     Region,
     RuntimeOptions,
     Shard,
@@ -58,8 +73,6 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CLEAR = 0.7
-"""Probability of a language in which a stretch is decoded that the recording's language gave no words for."""
 AS_MUCH = 0.8
 """Of the text that a part had within its chunk: with less, decoded apart, it keeps that."""
 DETECTION_CHUNKS = 4
@@ -75,6 +88,20 @@ CPU_BATCH = 2
 _REMEMBERED = 64
 """Recordings whose language a loaded model remembers."""
 _FRAMES_PER_SECOND = 100
+SHORT_WINDOW = 10.0
+"""Seconds that are encoded of what is shorter, to tell its language: in 30 s that is no surer and costs five times as much, in shorter
+ones short sentences are taken for others."""
+UNLIKE, LEAST_UNLIKE = 0.9, 3.0
+"""Probability of another language than the one that was asked for, and seconds of voice in a chunk, that are worth a warning."""
+
+
+class Detected(NamedTuple):
+    """The language of a recording."""
+
+    language: str
+    probability: float | None = None
+    among: tuple[str, ...] = ()
+    """Those that it may be in."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +111,7 @@ class Weights:
     model: WhisperModel
     file: Path
     """Its `model.bin`."""
-    languages: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
+    languages: dict[str, Detected] = dataclasses.field(default_factory=dict)
     """Of the last recordings, by a hash of what was heard, so that the shards that one process decodes of a recording detect it once."""
     chunks: dict[int, int] = dataclasses.field(default_factory=dict)
     """By beam size: how many the GPU's memory held before anything was decoded."""
@@ -128,6 +155,8 @@ class Texts(NamedTuple):
     segments: list[AsrSegment]
     incomplete: list[Region]
     """Where the decoder reached its limit and the audio is too short to be cut."""
+    foreign: Sequence[Foreign] = ()
+    """What sounds like another language than the one that was asked for."""
 
     @property
     def words(self) -> list[AsrWord]:
@@ -138,9 +167,22 @@ class Texts(NamedTuple):
         return sum(len(word.word) for word in self.words)
 
 
+class _Decoding(NamedTuple):
+    """What the decoder made of a batch; or how its chunks are to be decoded apart, in their languages."""
+
+    batch: Sequence[Chunk]
+    language: str
+    encoded: StorageView | None = None
+    decoded: Sequence[Decoded] = ()
+    foreign: Sequence[Foreign] = ()
+    apart: Sequence[Part] = ()
+
+
 def _joined(parts: Sequence[Texts]) -> Texts:
     return Texts(
-        [segment for part in parts for segment in part.segments], [region for part in parts for region in part.incomplete]
+        [segment for part in parts for segment in part.segments],
+        [region for part in parts for region in part.incomplete],
+        [stretch for part in parts for stretch in part.foreign],
     )
 
 
@@ -149,6 +191,12 @@ class Transcriber:
 
     def __init__(self, weights: Weights, info: ModelInfo, params: AsrParams, at_once: int = 1) -> None:
         self.model = weights.model
+        self.multilingual = bool(weights.model.model.is_multilingual)
+        self.allowed = languages_of(params.language)
+        """The languages that may be spoken; none: any."""
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._among: tuple[str, ...] = ()
+        """The languages that the recording may be in."""
         self._languages = weights.languages
         self.info = info
         self.params = params
@@ -161,27 +209,29 @@ class Transcriber:
         self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress, shard: Shard = WHOLE
     ) -> Transcribed:
         """The text of those of the planned chunks that are the shard's. At most `batch_size` chunks are at work at any time."""
-        multilingual, info = bool(self.model.model.is_multilingual), self.info
+        multilingual, info = self.multilingual, self.info
         begin, end = part_of(len(plan), shard, SHARD_UNIT)
         if begin == end:
             return Transcribed(segments=(), multilingual=multilingual, model=info)
-        language, probability = self._language(recording, plan, batch_size)
-        tokenizer = self._tokenizer(language)
+        language, probability, self._among = self._language(recording, plan, batch_size)
+        self._tokenizer(language)
         on_cpu = self.model.model.device == "cpu"
         size = min(batch_size, CPU_BATCH) if on_cpu else batch_size
         batches = [plan[first : min(first + size, end)] for first in range(begin, end, size)]
         segments: list[AsrSegment] = []
         incomplete: list[Region] = []
+        foreign: list[Foreign] = []
         done = 0
         work = (
-            self._each(lambda batch: self._batch(recording, batch, tokenizer), batches, batch_size // size)
+            self._each(lambda batch: self._batch(recording, batch, language), batches, batch_size // size)
             if on_cpu
-            else self._pipelined(recording, batches, tokenizer)
+            else self._pipelined(recording, batches, language)
         )
         with closing(work) as found:
             for batch, texts in zip(batches, found, strict=True):
                 segments += texts.segments
                 incomplete += texts.incomplete
+                foreign += texts.foreign
                 done += len(batch)
                 said(progress, texts.segments, text_language(language, self.params.task))
                 progress(done / (end - begin))
@@ -192,6 +242,7 @@ class Transcriber:
             multilingual=multilingual,
             model=info,
             incomplete=tuple(incomplete),
+            foreign=tuple(foreign),
             untranscribed=untranscribed(plan[begin:end], segments),
         )
 
@@ -208,65 +259,75 @@ class Transcriber:
             pool.shutdown(cancel_futures=True)
 
     def _pipelined(
-        self, recording: Recording, batches: Sequence[Sequence[Chunk]], tokenizer: Tokenizer
+        self, recording: Recording, batches: Sequence[Sequence[Chunk]], language: str
     ) -> Generator[Texts, None, None]:
         """The batches on a GPU: features are extracted ahead, and texts completed, beside the batch that is decoded.
 
         CTranslate2 queues what several threads ask of a model, so that the GPU goes from one batch's text to the last one's times.
         """
 
-        def decode(item: tuple[Sequence[Chunk], NDArray[np.float32]]) -> tuple[Sequence[Chunk], StorageView, list[Decoded]]:
+        def decode(item: tuple[Sequence[Chunk], NDArray[np.float32]]) -> _Decoding:
             batch, features = item
             encoded = self.model.encode(features)
-            return batch, encoded, self._generate(encoded, len(batch), tokenizer)
+            return self._decoding(recording, batch, encoded, language)
 
         yield from pipelined(
             ((batch, self._features(recording, batch)) for batch in batches),
             decode,
-            lambda item: self._whole(recording, item[0], self._completed(recording, *item, tokenizer), tokenizer),
+            lambda decoding: self._finished(recording, decoding),
             self.model.model.device,
         )
 
     # -- language -----------------------------------------------------------------------------------------------------
 
-    def _language(self, recording: Recording, plan: Sequence[Chunk], most: int) -> tuple[str, float | None]:
+    def _language(self, recording: Recording, plan: Sequence[Chunk], most: int) -> Detected:
         """The language asked for, or the likeliest over the chunks with most speech."""
-        if not self.model.model.is_multilingual:
-            return "en", None
-        if self.params.language:
-            return self.params.language, None
-        longest = sorted(sorted(plan, key=_speech, reverse=True)[:DETECTION_CHUNKS], key=lambda chunk: chunk.start)
+        if not self.multilingual:
+            return Detected("en")
+        if len(self.allowed) == 1:
+            return Detected(self.allowed[0])
+        longest = sorted(sorted(plan, key=voice, reverse=True)[:DETECTION_CHUNKS], key=lambda chunk: chunk.start)
         features = [self._features(recording, [chunk]) for chunk in longest]
-        heard = hashlib.sha256(b"".join(part.tobytes() for part in features)).hexdigest()
+        heard = hashlib.sha256(b"".join([repr(self.allowed).encode(), *(part.tobytes() for part in features)])).hexdigest()
         if heard not in self._languages:
             while len(self._languages) >= _REMEMBERED:
                 self._languages.pop(next(iter(self._languages)), None)
             self._languages[heard] = self._detect(longest, features, most)
-        return self._languages[heard]
+        found = self._languages[heard]
+        return found._replace(language=self.params.usual) if self.params.usual else found
 
-    def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]], most: int) -> tuple[str, float]:
-        def detect(item: tuple[Chunk, NDArray[np.float32]]) -> list[tuple[str, float]]:
+    def _detect(self, chunks: Sequence[Chunk], features: Sequence[NDArray[np.float32]], most: int) -> Detected:
+        def detect(item: tuple[Chunk, NDArray[np.float32]]) -> Probabilities:
             chunk, part = item
             encoded = self.model.encode(part)
             if encoded.device == "cpu" and encoded.dtype.name == "float32":
                 self._heard[chunk] = np.array(encoded)
-            found: list[tuple[str, float]] = self.model.model.detect_language(encoded)[0]
-            return found
+            return self._probabilities(encoded)[0]
 
         total: dict[str, float] = {}
         for chunk, found in zip(chunks, self._each(detect, list(zip(chunks, features, strict=True)), most), strict=True):
-            for token, probability in found:
-                total[token[2:-2]] = total.get(token[2:-2], 0.0) + probability * _speech(chunk)
-        language = max(total, key=lambda code: total[code])
-        return language, round(total[language] / sum(map(_speech, chunks)), 4)
+            for code, probability in found.items():
+                total[code] = total.get(code, 0.0) + probability * voice(chunk)
+        language, probability = likeliest(total, self.allowed)
+        return Detected(language, round(probability, 4), tuple(plausible(total)))
+
+    def _probabilities(self, encoded: Any) -> list[Probabilities]:
+        """Of each of what was encoded, the probability of every language."""
+        return [
+            {token[2:-2]: probability for token, probability in found} for found in self.model.model.detect_language(encoded)
+        ]
 
     def _tokenizer(self, language: str) -> Tokenizer:
         """For speech in a language. Raises InvalidOption where the model has no token for it, as all before large-v3 for Cantonese."""
+        if language not in self._tokenizers:
+            self._tokenizers[language] = self._new_tokenizer(language)
+        return self._tokenizers[language]
+
+    def _new_tokenizer(self, language: str) -> Tokenizer:
         from faster_whisper.tokenizer import Tokenizer
 
-        multilingual = bool(self.model.model.is_multilingual)
-        tokenizer = Tokenizer(self.model.hf_tokenizer, multilingual, task=self.params.task, language=language)
-        if multilingual and tokenizer.language is None:
+        tokenizer = Tokenizer(self.model.hf_tokenizer, self.multilingual, task=self.params.task, language=language)
+        if self.multilingual and tokenizer.language is None:
             raise InvalidOption(
                 f"The model {self.info.name} does not support the language {language!r}; use large-v3 or large-v3-turbo"
                 + (", or give the language as 'zh'." if language == "yue" else ".")
@@ -304,38 +365,99 @@ class Transcriber:
         rest = iter(np.array(encoded)[:, None] if encoded is not None else ())
         return StorageView.from_array(np.concatenate([next(rest) if part is None else part for part in known]))
 
-    def _batch(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> Texts:
+    def _batch(self, recording: Recording, batch: Sequence[Chunk], language: str) -> Texts:
         """The text of some chunks."""
-        return self._whole(recording, batch, self._texts(recording, batch, tokenizer), tokenizer)
+        return self._finished(recording, self._decoding(recording, batch, self._encoded(recording, batch), language))
 
-    def _whole(self, recording: Recording, batch: Sequence[Chunk], texts: Sequence[Texts], tokenizer: Tokenizer) -> Texts:
+    def _decoding(self, recording: Recording, batch: Sequence[Chunk], encoded: StorageView, language: str) -> _Decoding:
+        """The chunks decoded in the language; those with another language in them are cut there, and left to be decoded apart."""
+        found = self._probabilities(encoded) if self.multilingual else []
+        if len(self.allowed) == 1 or not found:
+            foreign = self._foreign(batch, found)
+            return _Decoding(batch, language, encoded, self._generate(encoded, len(batch), language), foreign)
+        parts = self._in_languages(recording, batch, found, language)
+        if [part.chunk for part in parts] == list(batch) and len({part.language for part in parts}) == 1:
+            spoken = parts[0].language
+            return _Decoding(batch, spoken, encoded, self._generate(encoded, len(batch), spoken))
+        if encoded.device == "cpu" and encoded.dtype.name == "float32":
+            whole = {part.chunk for part in parts}
+            self._heard.update({chunk: np.array(encoded)[i : i + 1] for i, chunk in enumerate(batch) if chunk in whole})
+        return _Decoding(batch, language, apart=parts)
+
+    def _in_languages(
+        self, recording: Recording, batch: Sequence[Chunk], found: Sequence[Probabilities], language: str
+    ) -> list[Part]:
+        """The chunks in the languages they are spoken in, those with several cut where one ends."""
+        parts: list[Part] = []
+        for chunk, probabilities in zip(batch, found, strict=True):
+            likely, probability = likeliest(probabilities, self.allowed)
+            alone = probability >= ALONE and (likely == language or voice(chunk) >= LEAST)
+            parts += [Part(chunk, likely)] if alone else self._parts(recording, chunk, language)
+        return parts
+
+    def _foreign(self, batch: Sequence[Chunk], found: Sequence[Probabilities]) -> list[Foreign]:
+        """The chunks that sound like another language than the one that was asked for."""
+        heard = [(chunk, *likeliest(probabilities, ())) for chunk, probabilities in zip(batch, found, strict=False)]
+        return [
+            Foreign(start=chunk.start, end=chunk.end, language=language)
+            for chunk, language, probability in heard
+            if language not in self.allowed and probability >= UNLIKE and voice(chunk) >= LEAST_UNLIKE
+        ]
+
+    def _parts(self, recording: Recording, chunk: Chunk, language: str) -> list[Part]:
+        """The chunk, cut where its language changes from one utterance to the next."""
+        parts = utterances(chunk)
+        seconds = max(SHORT_WINDOW, *(part.end - part.start + 1.0 for part in parts))
+        frames = min(_WINDOW // self.model.feature_extractor.hop_length, 2 * round(seconds * _FRAMES_PER_SECOND / 2))
+        encoded = self.model.encode(np.ascontiguousarray(self._features(recording, parts)[:, :, :frames]))
+        return self._spoken(parts, self._probabilities(encoded), language)
+
+    def _spoken(self, parts: Sequence[Chunk], found: Sequence[Probabilities], language: str) -> list[Part]:
+        if self.allowed:
+            return in_allowed(parts, found, language, self.allowed)
+        return in_languages(parts, found, language, self._among)
+
+    def _finished(self, recording: Recording, decoding: _Decoding) -> Texts:
+        """The texts, with what was lost in the first pass."""
+        if decoding.encoded is not None:
+            texts = self._completed(recording, decoding.batch, decoding.encoded, [*decoding.decoded], decoding.language)
+            return self._whole(recording, decoding.batch, texts, decoding.language)._replace(foreign=decoding.foreign)
+        found: list[Texts] = []
+        for language, together in groupby(decoding.apart, key=lambda part: part.language):
+            chunks = [part.chunk for part in together]
+            for first in range(0, len(chunks), len(decoding.batch)):
+                batch = chunks[first : first + len(decoding.batch)]
+                found.append(self._whole(recording, batch, self._texts(recording, batch, language), language))
+        return _joined(found)
+
+    def _whole(self, recording: Recording, batch: Sequence[Chunk], texts: Sequence[Texts], language: str) -> Texts:
         found = zip(batch, texts, strict=True)
-        return _joined([self._mended(recording, chunk, own, tokenizer) for chunk, own in found])
+        return _joined([self._mended(recording, chunk, own, language) for chunk, own in found])
 
-    def _texts(self, recording: Recording, batch: Sequence[Chunk], tokenizer: Tokenizer) -> list[Texts]:
+    def _texts(self, recording: Recording, batch: Sequence[Chunk], language: str) -> list[Texts]:
         """Each chunk's text; of one that holds more than Whisper decodes at once, that of its halves."""
         encoded = self._encoded(recording, batch)
-        return self._completed(recording, batch, encoded, self._generate(encoded, len(batch), tokenizer), tokenizer)
+        return self._completed(recording, batch, encoded, self._generate(encoded, len(batch), language), language)
 
     def _completed(
-        self, recording: Recording, batch: Sequence[Chunk], encoded: StorageView, decoded: list[Decoded], tokenizer: Tokenizer
+        self, recording: Recording, batch: Sequence[Chunk], encoded: StorageView, decoded: list[Decoded], language: str
     ) -> list[Texts]:
         for i, item in enumerate(decoded):
             if item.repetitive:
-                decoded[i] = self._without_loop(recording, batch[i], item, tokenizer)
+                decoded[i] = self._without_loop(recording, batch[i], item, language)
         texts: list[Texts] = []
-        for chunk, item, words in zip(batch, decoded, self._words(encoded, batch, decoded, tokenizer), strict=True):
+        for chunk, item, words in zip(batch, decoded, self._words(encoded, batch, decoded, language), strict=True):
             halves = halved(chunk, recording) if item.cut_short else None
             if halves is not None:
-                texts.append(_joined(self._texts(recording, halves, tokenizer)))
+                texts.append(_joined(self._texts(recording, halves, language)))
             elif item.silent:
                 texts.append(Texts([], []))
             else:
                 incomplete = [Region(start=chunk.start, end=chunk.end)] if item.cut_short else []
-                texts.append(Texts([_segment(chunk, item, words)], incomplete))
+                texts.append(Texts([_segment(chunk, item, words, language)], incomplete))
         return texts
 
-    def _mended(self, recording: Recording, chunk: Chunk, first: Texts, tokenizer: Tokenizer) -> Texts:
+    def _mended(self, recording: Recording, chunk: Chunk, first: Texts, language: str) -> Texts:
         """The chunk's text, or what its parts say when speech that has no words in it is decoded apart, louder, and in its own language.
 
         A decoder leaves out what sounds unlike the rest of its 30 s: another room, a quieter voice, another language.
@@ -346,41 +468,42 @@ class Transcriber:
         parts: list[Texts] = []
         for piece in cut_around(chunk, lost):
             if not mostly_in(piece, lost):
-                (again,) = self._texts(recording, [piece], tokenizer)
+                (again,) = self._texts(recording, [piece], language)
                 before = _said_between(first, piece, lost)
                 parts.append(again if again.characters >= AS_MUCH * before.characters else before)
                 continue
             louder = Levelled(recording)
-            tongue = self._tongue(louder, piece, tokenizer)
+            tongue = self._tongue(louder, piece, language)
             (again,) = self._texts(louder, [piece], tongue)
             again = Texts([part for part in again.segments if part.avg_logprob >= LOGPROB_LIMIT], again.incomplete)
             parts.append(again if piece == chunk else self._mended(recording, piece, again, tongue))
         second = _joined(parts)
         gained = seconds(lost) - seconds(unworded(chunk, second.words))
-        return second if gained >= LEAST / 2 and second.characters > first.characters else first
+        return second if gained >= LEAST_UNWORDED / 2 and second.characters > first.characters else first
 
-    def _tongue(self, recording: Recording, chunk: Chunk, tokenizer: Tokenizer) -> Tokenizer:
-        """For the language of the chunk, where none was asked for and it is clear."""
-        if self.params.language or not self.model.model.is_multilingual:
-            return tokenizer
-        token, probability = self.model.model.detect_language(self.model.encode(self._features(recording, [chunk])))[0][0]
-        return self._tokenizer(token[2:-2]) if probability >= CLEAR else tokenizer
+    def _tongue(self, recording: Recording, chunk: Chunk, language: str) -> str:
+        """The language of the chunk, where none was asked for and it is clear."""
+        if len(self.allowed) == 1 or not self.multilingual:
+            return language
+        found = self._probabilities(self.model.encode(self._features(recording, [chunk])))
+        return self._spoken([chunk], found, language)[0].language
 
-    def _without_loop(self, recording: Recording, chunk: Chunk, first: Decoded, tokenizer: Tokenizer) -> Decoded:
+    def _without_loop(self, recording: Recording, chunk: Chunk, first: Decoded, language: str) -> Decoded:
         """The best of a text that repeats itself and what the decoder gives when it must not."""
         encoded = self.model.encode(self._features(recording, [chunk]))
         best, penalty = first, 1.0 if first.bytewise else 1.1
         for size in first.strict_ngrams:
-            strict = self._generate(encoded, 1, tokenizer, no_repeat_ngram_size=size, repetition_penalty=penalty)[0]
+            strict = self._generate(encoded, 1, language, no_repeat_ngram_size=size, repetition_penalty=penalty)[0]
             best = better(best, strict)
             if not strict.repetitive:
                 break
         return best
 
-    def _generate(self, encoded: Any, count: int, tokenizer: Tokenizer, **against_loops: float) -> list[Decoded]:
+    def _generate(self, encoded: Any, count: int, language: str, **against_loops: float) -> list[Decoded]:
         """Beam search."""
         from faster_whisper.transcribe import get_suppressed_tokens
 
+        tokenizer = self._tokenizer(language)
         prompt = self._prompt(tokenizer)
         results = self.model.model.generate(
             encoded,
@@ -428,11 +551,10 @@ class Transcriber:
 
     # -- word times ---------------------------------------------------------------------------------------------------
 
-    def _words(
-        self, encoded: Any, batch: Sequence[Chunk], decoded: Sequence[Decoded], tokenizer: Tokenizer
-    ) -> list[list[AsrWord]]:
+    def _words(self, encoded: Any, batch: Sequence[Chunk], decoded: Sequence[Decoded], language: str) -> list[list[AsrWord]]:
         """Each chunk's words with the times that Whisper's cross-attention gives them."""
         frames = [int(np.ceil((chunk.end - chunk.start) * _FRAMES_PER_SECOND)) for chunk in batch]
+        tokenizer = self._tokenizer(language)
         aligned = self.model.find_alignment(tokenizer, [item.tokens for item in decoded], encoded, frames)
         spaced = tokenizer.language_code not in WITHOUT_SPACES
         return [
@@ -441,11 +563,12 @@ class Transcriber:
         ]
 
 
-def _segment(chunk: Chunk, item: Decoded, words: Sequence[AsrWord]) -> AsrSegment:
+def _segment(chunk: Chunk, item: Decoded, words: Sequence[AsrWord], language: str) -> AsrSegment:
     return AsrSegment(
         start=chunk.start,
         end=chunk.end,
         text=item.text.strip(),
+        language=language,
         words=tuple(words),
         regions=chunk.regions,
         avg_logprob=round(item.avg_logprob, 4),
@@ -478,10 +601,6 @@ def _said_between(texts: Texts, piece: Chunk, lost: Sequence[Region]) -> Texts:
         }
         found.append(segment.model_copy(update=update))
     return Texts(found, [])
-
-
-def _speech(chunk: Chunk) -> float:
-    return sum(region.end - region.start for region in chunk.regions)
 
 
 def batches_at_once(runtime: RuntimeOptions) -> int:

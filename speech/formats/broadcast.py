@@ -71,20 +71,20 @@ def cues(transcript: Transcript, options: RenderOptions) -> list[Cue]:
     """The subtitles in order, at least a millisecond long each; none overlaps the next."""
     language = language_of_text(transcript)
     width = options.max_line_width or (WIDE_WIDTH if language in _WIDE else WIDTH)
-    tokens = _as_spoken([tokens_of(segment, language) for segment in transcript.segments])
+    tokens = _as_spoken([tokens_of(segment, language_of_text(transcript, segment)) for segment in transcript.segments])
     found: list[Cue] = []
     speaker: str | None = None
     for run, following in pairwise([*_runs(tokens), []]):
         named = [run[0]._replace(lead="", label=_label(run[0].speaker, speaker)), *run[1:]]
         speaker = run[0].speaker
         until = following[0].start if following else max(transcript.duration, run[-1].end + SHORTEST)
-        found += _Run(named, until, language, width, options.max_line_count or LINES).cues()
+        found += _Run(named, until, width, options.max_line_count or LINES).cues()
     found = in_sequence(
         _lasting(_dialogues(found, width) if (options.max_line_count or LINES) > 1 else found, transcript.duration)
     )
     if options.highlight_words:
         found = in_sequence([part for cue in found for part in _highlighted(cue)])
-    return [_marked(cue) for cue in found] if language in _RIGHT_TO_LEFT else found
+    return [_marked(cue) if cue.tokens[0].language in _RIGHT_TO_LEFT else cue for cue in found]
 
 
 def _as_spoken(segments: list[list[Token]]) -> list[Token]:
@@ -114,10 +114,11 @@ def _columns(character: str) -> int:
 
 
 def _runs(tokens: Sequence[Token]) -> Iterator[list[Token]]:
-    """What a speaker says without a long pause."""
+    """What a speaker says in one language without a long pause."""
     run: list[Token] = []
     for token in tokens:
-        if run and (token.speaker != run[-1].speaker or token.start - run[-1].end > PAUSE):
+        same = run and (token.speaker, token.language) == (run[-1].speaker, run[-1].language)
+        if run and (not same or token.start - run[-1].end > PAUSE):
             yield run
             run = []
         run.append(token)
@@ -132,9 +133,9 @@ def _label(speaker: str | None, before: str | None) -> str:
 class _Run:
     """The best way to cut a run of one speaker's words into subtitles."""
 
-    def __init__(self, tokens: list[Token], until: float, language: str, width: int, lines: int) -> None:
+    def __init__(self, tokens: list[Token], until: float, width: int, lines: int) -> None:
         self.tokens, self.until, self.width, self.lines = tokens, until, width, lines
-        binding = BINDING.get(language, frozenset())
+        binding = BINDING.get(tokens[0].language, frozenset())
         self.breaks = [_break_cost(token, after, binding) for token, after in pairwise(tokens)] + [0.0]
         """What it costs to end a line or a subtitle after each token."""
         self.before = [0]

@@ -28,6 +28,8 @@ class Token(NamedTuple):
     ends_segment: bool = False
     label: str = ""
     """Who speaks, shown before the word."""
+    language: str = ""
+    """Of the segment's text."""
 
 
 class Cue(NamedTuple):
@@ -59,7 +61,16 @@ def tokens_of(segment: Segment, language: str) -> list[Token]:
         words = list(shared_time(pieces, segment.start, segment.end))
     leads = separators([word for word, _, _ in words], text, language)
     return [
-        Token(word, lead if index else default, start, end, timed, segment.speaker, ends_segment=index + 1 == len(words))
+        Token(
+            word,
+            lead if index else default,
+            start,
+            end,
+            timed,
+            segment.speaker,
+            ends_segment=index + 1 == len(words),
+            language=language,
+        )
         for index, ((word, start, end), lead) in enumerate(zip(words, leads, strict=True))
     ]
 

@@ -52,7 +52,7 @@ def html(transcript: Transcript, options: RenderOptions) -> str:
     """A click on a word plays it, where the recording is beside the page or was chosen there."""
     language = language_of_text(transcript)
     title = escape(one_line(options.uri))
-    body = "\n".join(_section(paragraph, language) for paragraph in paragraphs(transcript))
+    body = "\n".join(_section(paragraph, transcript) for paragraph in paragraphs(transcript))
     source = f' src="{escape(quote(options.audio))}"' if options.audio else " hidden"
     policy = f"default-src 'none'; media-src * blob: data: file:; style-src '{_hash(_STYLE)}'; script-src '{_hash(_SCRIPT)}'"
     return (
@@ -65,14 +65,15 @@ def html(transcript: Transcript, options: RenderOptions) -> str:
     )
 
 
-def _section(paragraph: Paragraph, language: str) -> str:
+def _section(paragraph: Paragraph, transcript: Transcript) -> str:
     speaker = f"<h2>{escape(one_line(paragraph.speaker))}</h2>" if paragraph.speaker is not None else ""
     head = f"{speaker}<time>{clock(paragraph.start)}</time>"
     if not paragraph.segments:
         return f'<section>{head}<p class="missing">{without_words(paragraph)}</p></section>'
-    tokens = list(chain.from_iterable(tokens_of(segment, language) for segment in paragraph.segments))
+    tokens = list(chain.from_iterable(tokens_of(segment, paragraph.language) for segment in paragraph.segments))
     text = "".join(_word(token, index) for index, token in enumerate(tokens))
-    return f"<section>{head}<p>{text}</p></section>"
+    other = f' lang="{escape(paragraph.language)}"' if paragraph.language != language_of_text(transcript) else ""
+    return f"<section>{head}<p{other}>{text}</p></section>"
 
 
 def _word(token: Token, index: int) -> str:

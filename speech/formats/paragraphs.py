@@ -16,34 +16,39 @@ PAUSE = 4.0
 
 
 class Paragraph(NamedTuple):
-    """What one speaker says without interruption; nothing where words are missing."""
+    """What one speaker says in one language without interruption; nothing where words are missing."""
 
     start: float
     end: float
     speaker: str | None
     segments: tuple[Segment, ...]
-    joint: str
-    """What stands between segments."""
+    language: str
+    """Of its text."""
 
     @property
     def text(self) -> str:
-        return self.joint.join(one_line(segment.text) for segment in self.segments)
+        joint = "" if self.language in WITHOUT_SPACES else " "
+        return joint.join(one_line(segment.text) for segment in self.segments)
 
 
 def paragraphs(transcript: Transcript) -> list[Paragraph]:
     """In order of time; where nothing was recognized although someone seems to speak, a paragraph without segments."""
-    joint = "" if language_of_text(transcript) in WITHOUT_SPACES else " "
     found: list[list[Segment]] = []
     for segment in transcript.segments:
         if not one_line(segment.text):
             continue
         last = found[-1] if found else None
-        if last and last[-1].speaker == segment.speaker and _goes_on(last, segment, transcript.untranscribed):
+        same = last is not None and (last[-1].speaker, last[-1].language) == (segment.speaker, segment.language)
+        if last and same and _goes_on(last, segment, transcript.untranscribed):
             last.append(segment)
         else:
             found.append([segment])
-    spoken = [Paragraph(part[0].start, part[-1].end, part[0].speaker, tuple(part), joint) for part in found]
-    missing = [Paragraph(stretch.start, stretch.end, None, (), joint) for stretch in transcript.untranscribed]
+    spoken = [
+        Paragraph(part[0].start, part[-1].end, part[0].speaker, tuple(part), language_of_text(transcript, part[0]))
+        for part in found
+    ]
+    usual = language_of_text(transcript)
+    missing = [Paragraph(stretch.start, stretch.end, None, (), usual) for stretch in transcript.untranscribed]
     return sorted([*spoken, *missing], key=lambda paragraph: paragraph.start)
 
 

@@ -36,7 +36,7 @@ def _groups(transcript: Transcript, options: RenderOptions) -> Iterator[tuple[To
     group: list[Token] = []
     line_length, line_count, last = 0, 1, 0.0
     for segment in transcript.segments:
-        for position, token in enumerate(tokens_of(segment, language_of_text(transcript))):
+        for position, token in enumerate(tokens_of(segment, language_of_text(transcript, segment))):
             pause = fill and bool(group) and token.timed and token.start - last > LONG_PAUSE
             other = bool(group) and token.speaker != group[0].speaker
             new_segment = position == 0 and bool(group) and not fill

@@ -22,6 +22,7 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
         "word_segments": [_word(word) for word in transcript.word_segments],
         "language": transcript.language,
         "language_probability": transcript.language_probability,
+        "languages": list(transcript.languages) or None,
         "duration": transcript.duration,
         "turns": [turn.model_dump() for turn in transcript.turns],
         "speakers": list(transcript.speakers),
@@ -39,7 +40,8 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
 def _segment(segment: Segment, aligned: bool) -> dict[str, Any]:
     words = {"words": [_word(word) for word in segment.words]} if aligned else {}
     fields = {"start": segment.start, "end": segment.end, "text": segment.text, **words}
-    return _without_none({**fields, "avg_logprob": segment.avg_logprob, "speaker": segment.speaker, "channel": segment.channel})
+    known = {"avg_logprob": segment.avg_logprob, "speaker": segment.speaker, "channel": segment.channel, "language": segment.language}
+    return _without_none({**fields, **known})
 
 
 def _word(word: Word) -> dict[str, Any]:

@@ -49,7 +49,9 @@ def print_text(files: Mapping[str, str]) -> None:
 
 def summary(result: TranscribeResult) -> str:
     """`English, 30.0 s, 2 speakers, 97 words; took 12.3 s (2.4 times as fast as real time), 3 of 6 stages reused`."""
-    facts = [language_name(result.language), duration(result.duration)]
+    from speech.languages import language_names
+
+    facts = [language_names(result.language, result.languages), duration(result.duration)]
     if result.speakers:
         facts.append(counted(result.speakers, "speaker"))
     if not any(stage.stage == "align" and stage.state == "skipped" for stage in result.stages):
@@ -67,13 +69,6 @@ def pace(audio: float, seconds: float) -> str:
     if audio >= seconds:
         return f" ({audio / seconds:.1f} times as fast as real time)"
     return f" ({seconds / audio:.1f} times as long as the recording)"
-
-
-def language_name(code: str) -> str:
-    """`English`."""
-    from speech.languages import LANGUAGES
-
-    return LANGUAGES.get(code, code).capitalize()
 
 
 def stages_reused(result: TranscribeResult) -> tuple[int, int]:

@@ -22,9 +22,10 @@ from infra import outputs
 from infra.names import STDIN, output_stem, scheme_of
 from infra.settings import get_settings
 from speech.formats import RenderOptions, render
+from speech.languages import language_names
 from stenoflow.cli.errors import PARTIAL, Problem, describe, report
 from stenoflow.cli.progress import StageTable
-from stenoflow.cli.report import counted, duration, language_name, near, print_text
+from stenoflow.cli.report import counted, duration, near, print_text
 from stenoflow.client import (
     AsyncStenoClient,
     ClientError,
@@ -243,6 +244,7 @@ class Submitting:
             facts = job.model_dump(
                 mode="json", include={"status", "language", "duration", "stages", "warnings", "degraded", "cost"}
             )
+            facts |= {"languages": list(transcript.languages)} if transcript.languages else {}
             facts |= {"language": transcript.language, "duration": transcript.duration, "words": words, "speakers": speakers}
             self._line("result", recording, files=dict(files), **facts)
             return
@@ -251,7 +253,7 @@ class Submitting:
         print_text(files)
         for warning in job.warnings:
             click.echo(f"steno: warning: {recording.shown_as}: {warning}", err=True)
-        said = [language_name(transcript.language), duration(transcript.duration)]
+        said = [language_names(transcript.language, transcript.languages), duration(transcript.duration)]
         said += [counted(speakers, "speaker")] if speakers else []
         said += [counted(words, "word")] if words else []
         click.echo(f"{recording.shown_as}: {', '.join(said)}")

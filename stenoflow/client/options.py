@@ -17,7 +17,7 @@ class ChunkOptions(TypedDict, total=False):
     """How a chunk is transcribed. What is left out is as the service has it."""
 
     language: str | None
-    """Spoken language, as a code (`en`) or a name (`french`). Detected by default."""
+    """Spoken language, as a code (`en`) or a name (`french`), or those that may be spoken (`en,fr,es`). Detected by default."""
     model: str
     """ASR model: a size, or another model that the service allows. `auto` is the service's default."""
     task: Literal["transcribe", "translate"]
@@ -77,7 +77,7 @@ class Changes(TypedDict, total=False):
     """What a retry may do differently. What is left out stays."""
 
     language: str | None
-    """Spoken language, as a code (`en`) or a name (`french`). Detected by default."""
+    """Spoken language, as a code (`en`) or a name (`french`), or those that may be spoken (`en,fr,es`). Detected by default."""
     model: str | None
     """ASR model: a size, or another model that the service allows. `auto` is the service's default."""
     task: Literal["transcribe", "translate"] | None

@@ -263,7 +263,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "unsupported_parameter",
     ),
     "too many keywords": ({"keywords": ["x" * 100] * 30}, "keywords[]", "invalid_value"),
-    "possible languages": ({"languages": ["en", "de"]}, "languages", "unsupported_parameter"),
+    "a possible language nobody speaks": ({"languages": ["en", "klingon"]}, "language", "invalid_value"),
     "speakers that are not told apart": ({"extra_body": {"num_speakers": 2}}, "num_speakers", "invalid_value"),
     "more speakers than at most": (
         {"response_format": "diarized_json", "extra_body": {"min_speakers": 3, "max_speakers": 2}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 from typing import Any
 
@@ -51,7 +52,11 @@ def test_optional_numbers_are_numbers_with_bounds_and_choices_are_choices() -> N
     assert "anyOf" not in speakers and "default" not in speakers
     assert properties["task"]["enum"] == ["transcribe", "translate"]
     assert properties["redo_from"]["enum"][0] == "fetch"
-    assert {"english", "en", "french"} <= set(properties["language"]["enum"])
+    one, several = properties["language"]["anyOf"]
+    assert {"english", "en", "french"} <= set(one["enum"])
+    assert re.fullmatch(several["pattern"], "en, french")
+    assert not re.fullmatch(several["pattern"], "en")
+    assert (one["title"], several["title"]) == ("One", "Several")
     assert properties["batch_size"]["maximum"] == 256 and "default" not in properties["batch_size"]
 
 

@@ -302,5 +302,6 @@ async def test_a_shard_that_heard_another_language_is_decoded_in_that_of_most(
 ) -> None:
     inner.languages = {3: "fr"}
     outcome = await compute().run(job(), quiet)
-    assert [(item.shard.index, item.params["language"]) for item in inner.ran if "language" in item.params] == [(3, "en")]
+    assert [(item.shard.index, item.params["usual"]) for item in inner.ran if "usual" in item.params] == [(3, "en")]
+    assert not any(item.params.get("language") for item in inner.ran), "what is in other languages stays in them"
     assert outcome.artifact.kind == "asr"

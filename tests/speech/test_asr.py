@@ -291,19 +291,19 @@ def test_a_voice_that_becomes_much_quieter_keeps_its_words(recorded: Callable[..
 @pytest.fixture
 def deaf_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
     """Have the decoder leave out what is said after a time, in seconds, in chunks longer than so many, as it does in another room."""
-    texts = whisper.Transcriber._texts
+    completed = whisper.Transcriber._completed
 
     def leave_out(seconds: float, longer_than: float) -> None:
-        def deaf(self: Any, recording: Any, batch: Any, tokenizer: Any) -> list[whisper.Texts]:
+        def deaf(self: Any, recording: Any, batch: Any, *decoded: Any) -> list[whisper.Texts]:
             found = []
-            for chunk, said in zip(batch, texts(self, recording, batch, tokenizer), strict=True):
+            for chunk, said in zip(batch, completed(self, recording, batch, *decoded), strict=True):
                 words = tuple(word for word in said.words if word.start < seconds)
                 update = {"words": words, "text": " ".join(word.word for word in words)}
                 left = [segment.model_copy(update=update) for segment in said.segments[:1] if words]
                 found.append(whisper.Texts(left, []) if chunk.end - chunk.start > longer_than else said)
             return found
 
-        monkeypatch.setattr(whisper.Transcriber, "_texts", deaf)
+        monkeypatch.setattr(whisper.Transcriber, "_completed", deaf)
 
     return leave_out
 

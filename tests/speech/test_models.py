@@ -105,6 +105,8 @@ def test_a_diarization_model_is_one_of_two(tmp_path: Path, name: str) -> None:
 def test_english_models_refuse_other_languages(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidOption, match="supports English only, not 'fr'"):
         asr(name, "fr", models_dir=tmp_path)
+    with pytest.raises(InvalidOption, match="supports English only, not 'fr'"):
+        asr(name, "en,fr", models_dir=tmp_path)
 
 
 def test_a_folder_is_known_by_its_contents(tmp_path: Path) -> None:

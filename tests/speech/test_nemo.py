@@ -232,6 +232,8 @@ def test_a_repository_is_known_by_its_files_once_it_was_asked(
         ("parakeet", "ja", "transcribe", "does not support 'ja'"),
         ("parakeet", "en", "translate", "does not translate"),
         ("canary", None, "transcribe", "does not detect languages"),
+        ("canary", "en,de", "transcribe", "does not detect languages"),
+        ("parakeet", "en,ja", "transcribe", "does not support 'ja'"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_before_anything_runs(

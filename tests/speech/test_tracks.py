@@ -116,7 +116,7 @@ def test_a_codec_that_is_not_known_is_passed_over(tmp_path: Path, normalised: No
 
 def test_the_language_that_is_asked_for_comes_first(tmp_path: Path, normalised: Normalised) -> None:
     path = written(tmp_path / "a.mkv", Sound(short(), "eng", default=True), Sound(other(), "fre", "Doublage"))
-    for language, number in (("fr", 2), ("en", 1), ("de", 1), (None, 1)):
+    for language, number in (("fr", 2), ("en", 1), ("de", 1), (None, 1), ("de,fr", 2), ("en,fr", 1)):
         info, recording = normalised(path, language=language)
         assert info.track is not None
         assert info.track.number == number, language
