@@ -112,7 +112,7 @@ STAGES: dict[str, StageSpec] = {
         divisible=True,
     ),
     "align": StageSpec(
-        version=2,
+        version=3,
         inputs=("audio", "asr"),
         output="alignment",
         params=AlignParams,

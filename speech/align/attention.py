@@ -6,6 +6,8 @@ pauses. The segmentation knows when speech begins and ends to a frame or two, bu
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,12 @@ MIN_PAUSE = 0.12
 REACH = 0.4
 """Seconds; a word that begins this near to the end of a pause began there."""
 
+LONG_PAUSE = 0.7
+"""Seconds of silence that no first word without punctuation is followed by: what sounds before them is no word of the chunk."""
+LEAST_PART = 0.2
+"""Seconds of the stretch of voice in which a number's first part is said."""
+_IN_PARTS = re.compile(r"\d[^\w\s]\d|\d{5}")
+"""What may be said with pauses: "555-0123", "10,500", "90210"."""
 MAX_STRETCH = 1.0
 """Seconds of voice that one word can be found to have taken from the next."""
 
@@ -91,6 +99,11 @@ def _corrected(segment: AsrSegment, voice: Sequence[Region], shift: float, sourc
             start = min([start, *(v.start for v in voice if v.start >= cut.end and start - v.start <= MAX_STRETCH)])
         start = onsets.get(index, start)
         home = _home(voice, start, end, index in onsets)
+        if home is not None and _IN_PARTS.search(word.word):
+            home = _around_pauses(voice, start, end, home)
+        elif home is not None and index == 0 and (later := _after_noise(voice, end, home, word.word)) is not None:
+            home, start = later, later.start
+            onsets = {first: time for first, time in onsets.items() if time != later.start}
         cut = home if home is not None and end > home.end + MIN_PAUSE else None
         if home is not None:
             start, end = max(start, home.start), min(end, home.end)
@@ -104,6 +117,23 @@ def _home(voice: Sequence[Region], start: float, end: float, begins: bool) -> Re
         return next((region for region in voice if region.start <= start < region.end), None)
     best = max(voice, key=lambda region: min(end, region.end) - max(start, region.start), default=None)
     return best if best is not None and min(end, best.end) - max(start, best.start) >= MIN_WORD else None
+
+
+def _around_pauses(voice: Sequence[Region], start: float, end: float, home: Region) -> Region:
+    """From the first to the last of the stretches in which a number said with pauses is."""
+    before = [v for v in voice if v.end <= home.start and v.end - max(start, v.start) >= LEAST_PART]
+    # Attention also runs on into the next word's stretch.
+    after = [v for v in voice if v.start >= home.end and 2 * (min(end, v.end) - v.start) >= v.end - v.start]
+    parts = [*before, home, *after]
+    return Region(start=parts[0].start, end=parts[-1].end)
+
+
+def _after_noise(voice: Sequence[Region], end: float, home: Region, word: str) -> Region | None:
+    """Where a chunk's first word is said that attention also finds in a sound long before it: such as music, that voice activity
+    takes for voice. Attention begins a chunk's first word anywhere, but ends it where the next one begins."""
+    last = next((v for v in reversed(voice) if end - v.start >= MIN_PAUSE), home)
+    joined = not unicodedata.category(word[-1]).startswith("P")
+    return last if joined and last.start - home.end > LONG_PAUSE else None
 
 
 def in_order(words: Sequence[Word], floor: float, ceiling: float) -> list[Word]:

@@ -285,3 +285,22 @@ def test_cutting_a_day_of_speech_takes_time_in_proportion() -> None:
     words = " ".join(rng.choice(["so", "the", "meeting,", "house", "talked", "about", "it."]) for _ in range(20_000))
     value = transcript(Segment(start=0.0, end=9000.0, text=words))
     assert len(read_srt(render_text(value, "srt"))) > 1000
+
+
+def test_what_is_said_in_another_language_is_marked_split_and_directed_as_that_language() -> None:
+    said = [
+        segment(1.0, 3.0, "That is all."),
+        segment(3.2, 5.0, "هذا كل شيء!").model_copy(update={"language": "ar"}),
+        segment(5.2, 7.0, "你好。").model_copy(update={"language": "zh"}),
+    ]
+    value = transcript(said[0].model_copy(update={"language": "en"}), *said[1:], languages=("en", "ar", "zh"))
+    page = render_text(value, "html")
+    assert '<html lang="en">' in page
+    assert re.findall(r'<p( lang="\w+")?>', page) == ["", ' lang="ar"', ' lang="zh"']
+    subtitles = render_text(value, "srt")
+    assert "\u200fهذا كل شيء!\u200f" in subtitles
+    assert subtitles.count("\u200f") == 2
+    assert lines_of(value)[-1] == "你好。"
+    found = Transcript.model_validate_json(render_text(value, "json"))
+    assert (found.languages, [part.language for part in found.segments]) == (("en", "ar", "zh"), ["en", "ar", "zh"])
+    assert [part.strip() for part in re.findall(r"\] ([^\n]+)", render_text(value, "txt"))] == [part.text for part in said]

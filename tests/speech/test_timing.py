@@ -96,3 +96,23 @@ def test_order_holds_for_any_times() -> None:
         assert all(item.start >= floor - 0.001 for item in placed)
         assert all(item.end - item.start >= MIN_WORD - 0.002 for item in placed)
         assert all(a.end <= b.start + 0.001 for a, b in itertools.pairwise(placed))
+
+
+def test_a_number_said_with_pauses_lasts_from_its_first_part_to_its_last() -> None:
+    said = [("is", 3.9, 4.2), ("555-0123-4444.", 4.2, 8.5), ("The", 8.5, 8.9)]
+    voice = [(3.3, 5.3), (5.55, 6.85), (7.15, 8.3), (8.75, 13.0)]
+    assert spans(attention_words(chunk(said, voice), "unmeasured"))[1:] == [("555-0123-4444.", 4.2, 8.3), ("The", 8.75, 8.9)]
+    short = [("10:30", 1.0, 3.2), ("today", 3.2, 3.6)]
+    assert spans(attention_words(chunk(short, [(1.0, 1.9), (3.0, 3.6)]), "unmeasured"))[0] == ("10:30", 1.0, 1.9)
+
+
+def test_a_sound_long_before_a_chunks_first_word_is_not_that_word() -> None:
+    said = [("The", 9.0, 12.8), ("number", 12.8, 13.1), ("you", 13.1, 13.3)]
+    music = [(10.65, 11.1), (12.5, 17.2)]
+    assert spans(attention_words(chunk(said, music), "unmeasured")) == [
+        ("The", 12.5, 12.8),
+        ("number", 12.8, 13.1),
+        ("you", 13.1, 13.3),
+    ]
+    answer = [("Yes.", 9.0, 12.8), ("It", 12.8, 13.1)]
+    assert spans(attention_words(chunk(answer, music), "unmeasured"))[0] == ("Yes.", 10.65, 11.1)
