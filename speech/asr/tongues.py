@@ -22,7 +22,10 @@ CLEAR = 0.8
 """Probability of a language in a part of a chunk with which it is one of the chunk's; and among these, in a part that is taken for it."""
 HEARD = 0.25
 """Its least probability among all languages."""
-PLAUSIBLE = 0.05
+LIKELY, AGAINST = 0.5, 0.9
+"""Probability of a language in a part that is taken for it without being known in the chunk, and its share of what it and the recording's
+have: of Spanish amid English, which sounds like Portuguese and Galician as well, but not like English."""
+PLAUSIBLE = 0.02
 """Share of a language in the chunks with most speech with which it may be one of any chunk."""
 PAUSE = 0.25
 """Seconds without voice at which the language may change."""
@@ -78,17 +81,24 @@ def in_languages(parts: Sequence[Chunk], found: Sequence[Probabilities], usual: 
     clear in one of its parts."""
     clear = [language for language, probability in (likeliest(one, ()) for one in found) if probability >= CLEAR]
     candidates = list(dict.fromkeys([usual, *among, *clear]))
-    return _together(parts, [_language(part, one, usual, candidates, HEARD) for part, one in zip(parts, found, strict=True)])
+    return _together(parts, [_language(part, one, usual, candidates) for part, one in zip(parts, found, strict=True)])
 
 
 def in_allowed(parts: Sequence[Chunk], found: Sequence[Probabilities], usual: str, allowed: Sequence[str]) -> list[Part]:
     """The same where the languages are known."""
-    return _together(parts, [_language(part, one, usual, allowed, 0.0) for part, one in zip(parts, found, strict=True)])
+    languages = [likeliest(one, allowed) for one in found]
+    clear = [share >= CLEAR and voice(part) >= LEAST for part, (_, share) in zip(parts, languages, strict=True)]
+    return _together(parts, [one[0] if sure else usual for one, sure in zip(languages, clear, strict=True)])
 
 
-def _language(part: Chunk, found: Probabilities, usual: str, candidates: Sequence[str], least: float) -> str:
-    language, share = likeliest(found, candidates)
-    return language if share >= CLEAR and found.get(language, 0.0) >= least and voice(part) >= LEAST else usual
+def _language(part: Chunk, found: Probabilities, usual: str, candidates: Sequence[str]) -> str:
+    if voice(part) < LEAST:
+        return usual
+    known, share = likeliest(found, candidates)
+    if share >= CLEAR and found.get(known, 0.0) >= HEARD:
+        return known
+    language, probability = likeliest(found, ())
+    return language if probability >= max(LIKELY, AGAINST * (probability + found.get(usual, 0.0))) else usual
 
 
 def _together(parts: Sequence[Chunk], languages: Sequence[str]) -> list[Part]:
