@@ -59,6 +59,7 @@ def check_targets(request: TranscribeRequest) -> None:
 def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:
     """Names only; a hub id that is not pinned may need the network, and is left to the run."""
     from infra.compute import host_of
+    from speech.languages import only_language
     from speech.models import resolve_align, resolve_asr, resolve_diarization
     from speech.registry import ALIASES
 
@@ -69,8 +70,9 @@ def check_models(request: TranscribeRequest, settings: StenoSettings) -> None:
     if "/" in name and not name.startswith(("/", ".", "~")) and not Path(name).exists() and name not in ALIASES:
         return
     asr = resolve_asr(name, request.language, models_dir=models, offline=offline, task=request.task, host=host)
-    if request.align and request.language and "/" not in request.align_model:
-        resolve_align(request.align_model, request.language, asr, models_dir=models, offline=offline, host=host)
+    language = only_language(request.language)
+    if request.align and language and "/" not in request.align_model:
+        resolve_align(request.align_model, language, asr, models_dir=models, offline=offline, host=host)
 
 
 def check_source(source: str) -> None:

@@ -31,6 +31,7 @@ from openai import (
 )
 from openai.types.audio import Transcription, TranscriptionDiarized, TranscriptionVerbose, Translation, TranslationVerbose
 
+from api.openai.forms import job_of, transcription
 from bench.demo import sample_recording
 from tests.api.guarded import GuardedApi
 from tests.api.live import LiveApi
@@ -518,3 +519,19 @@ def test_text_comes_while_the_recording_is_transcribed(live_api: LiveApi, client
     assert done.startswith(told)
     store = live_api.deployed.home / "store"
     assert not [path for path in store.rglob("records/drafts/*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("fields", "language"),
+    [
+        ({"languages": ["en", "German"]}, "en,de"),
+        ({"languages[]": ["fr"]}, "fr"),
+        ({"language": ["en,fr"]}, "en,fr"),
+        ({"language": ["fr"], "languages[]": ["en", "de"]}, "fr"),
+        ({}, None),
+    ],
+)
+def test_languages_that_may_be_spoken_are_given_as_to_openai_or_as_here(
+    fields: dict[str, list[str]], language: str | None
+) -> None:
+    assert job_of(transcription({"model": ["whisper-1"], **fields}, has_file=True)).language == language

@@ -155,3 +155,16 @@ def test_options_that_leave_a_finished_transcript_as_it_is() -> None:
     assert {"batch_size", "max_duration", "retention_days", "on_diarization_failure", "overwrite", "redo_from"} == NEUTRAL
     assert not [name for name in NEUTRAL if options_of(TranscribeOptions)[name].key]
     assert set(RENDERED) == {"formats", *RenderOptions.model_fields} - {"uri", "audio"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("French", "fr"), ("en,fr,es", "en,fr,es"), ("English; french, en", "en,fr"), ("haitian creole, fr", "ht,fr"), ("", None)],
+)
+def test_languages_are_one_or_several_by_code_or_name(given: str, meant: str | None) -> None:
+    assert TranscribeOptions(language=given).language == meant
+
+
+def test_each_language_of_a_list_is_known() -> None:
+    with pytest.raises(ValueError, match="Unknown language 'klingon'"):
+        TranscribeOptions(language="en,klingon")
