@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -85,28 +85,33 @@ def join(duration: float, streams: Sequence[Stream], options: dict[str, Any]) ->
     segments: list[Segment] = []
     turns: list[Turn] = []
     names: dict[str, str] = {}
-    languages: dict[str, str] = {}
+    speakers: list[str] = []
     for stream, (theirs, diarized), kept in zip(streams, found, own, strict=True):
-        labels = _labels(diarized, len(languages))
-        languages |= dict.fromkeys(labels.values(), stream.asr.text_language)
+        labels = _labels(diarized, len(speakers))
+        speakers += labels.values()
         if stream.about.name:
             names |= _names(stream.about.name, labels)
-        mine = [_labelled(part, labels, stream.about.channel) for part in _kept(theirs, kept, stream.asr.text_language)]
+        parts = [part.model_copy(update={"language": stream.asr.spoken(part)}) for part in theirs]
+        mine = [_labelled(part, labels, stream.about.channel) for part in _kept(parts, kept, stream.asr.text_language)]
         turns += _turns(mine, diarized, labels)
         segments += mine
     heard = max(streams, key=_said_most)
-    segments = _in_order(segments, languages)
+    segments = _in_order(segments, heard.asr.text_language)
+    languages = tuple(dict.fromkeys(segment.language for segment in segments if segment.language))
+    if len(languages) < 2:
+        segments = [segment.model_copy(update={"language": None}) for segment in segments]
     if not all(is_aligned(stream.alignment) for stream in streams if stream.asr.segments):
         segments = [segment.model_copy(update={"words": ()}) for segment in segments]
     untranscribed = _untranscribed(streams)
     return Transcript(
         language=heard.asr.language,
         language_probability=heard.asr.language_probability,
+        languages=languages if len(languages) > 1 else (),
         duration=round(duration, 3),
         segments=tuple(segments),
         word_segments=tuple(word for segment in segments for word in segment.words),
         turns=tuple(sorted(turns, key=lambda turn: (turn.start, turn.end))),
-        speakers=tuple(languages) if segments else (),
+        speakers=tuple(speakers) if segments else (),
         speaker_names=names if segments else {},
         untranscribed=untranscribed,
         options=options,
@@ -158,7 +163,7 @@ def _turns(segments: Sequence[Segment], diarized: Sequence[Turn], labels: Mappin
 # -- words --------------------------------------------------------------------------------------------------------------
 
 
-def _kept(segments: Sequence[Segment], own: Sequence[bool], language: str) -> Iterator[Segment]:
+def _kept(segments: Sequence[Segment], own: Sequence[bool], language: Callable[[Segment], str]) -> Iterator[Segment]:
     """The segments without the words that bled in."""
     at = 0
     for segment in segments:
@@ -175,7 +180,7 @@ def _kept(segments: Sequence[Segment], own: Sequence[bool], language: str) -> It
         ]
         for begin, end in pairwise([0, *cuts, len(chosen)]):
             if begin < end:
-                yield _part(segment, chosen[begin:end], language)
+                yield _part(segment, chosen[begin:end], language(segment))
 
 
 def _part(segment: Segment, chosen: Sequence[int], language: str) -> Segment:
@@ -193,7 +198,7 @@ def _part(segment: Segment, chosen: Sequence[int], language: str) -> Segment:
     )
 
 
-def _in_order(segments: Sequence[Segment], languages: Mapping[str, str]) -> list[Segment]:
+def _in_order(segments: Sequence[Segment], language: Callable[[Segment], str]) -> list[Segment]:
     """By their starts, each cut where it pauses for somebody else to begin."""
     begins = sorted((segment.start, segment.speaker or "") for segment in segments)
     parts: list[Segment] = []
@@ -204,9 +209,8 @@ def _in_order(segments: Sequence[Segment], languages: Mapping[str, str]) -> list
             for index, (word, after) in enumerate(pairwise(segment.words), 1)
             if after.start - word.end >= _BREATH and np.searchsorted(others, word.end) < np.searchsorted(others, after.start)
         ]
-        language = languages[segment.speaker or ""]
         ranges = [range(begin, end) for begin, end in pairwise([0, *cuts, len(segment.words)])]
-        parts += [_part(segment, chosen, language) for chosen in ranges] if cuts else [segment]
+        parts += [_part(segment, chosen, language(segment)) for chosen in ranges] if cuts else [segment]
     return sorted(parts, key=lambda segment: (segment.start, segment.end))
 
 

@@ -141,7 +141,7 @@ class AsrResult(Frozen):
     """Where someone speaks and there are no words."""
     warnings: tuple[str, ...] = ()
 
-    def spoken(self, segment: AsrSegment) -> str:
+    def spoken(self, segment: AsrSegment | Segment) -> str:
         """The language of a segment."""
         return segment.language or self.language
 

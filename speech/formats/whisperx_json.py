@@ -40,7 +40,12 @@ def json(transcript: Transcript, options: RenderOptions) -> str:
 def _segment(segment: Segment, aligned: bool) -> dict[str, Any]:
     words = {"words": [_word(word) for word in segment.words]} if aligned else {}
     fields = {"start": segment.start, "end": segment.end, "text": segment.text, **words}
-    known = {"avg_logprob": segment.avg_logprob, "speaker": segment.speaker, "channel": segment.channel, "language": segment.language}
+    known = {
+        "avg_logprob": segment.avg_logprob,
+        "speaker": segment.speaker,
+        "channel": segment.channel,
+        "language": segment.language,
+    }
     return _without_none({**fields, **known})
 
 
