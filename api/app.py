@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from api import docs_page, documents, observe, problems, web, webhooks
 from api.jobs import Jobs
 from api.openai import routes as openai
-from api.routes import jobs, revisions, submit, voices
+from api.routes import glossaries, jobs, revisions, submit, voices
 from api.runs import Runs
 from infra.compute import get_store
 from infra.origins import host_names
@@ -51,7 +51,16 @@ def create_app(settings: StenoSettings | None = None, *, any_host: bool = False)
     )
     app.state.settings = settings
     problems.install(app)
-    for router in (submit.router, revisions.router, jobs.router, voices.router, webhooks.router, openai.router, web.router):
+    for router in (
+        submit.router,
+        revisions.router,
+        jobs.router,
+        voices.router,
+        glossaries.router,
+        webhooks.router,
+        openai.router,
+        web.router,
+    ):
         app.include_router(router)
     observe.instrument(app, None if any_host else host_names(settings.api.host, settings.api.allowed_hosts))
     webhooks.describe(app)

@@ -13,6 +13,7 @@ CURES: dict[str, str] = {
     "unknown_model": "`GET /v1/models` lists the available models.",
     "model_unavailable": "Choose another model: `GET /v1/models` lists the available models.",
     "gated_model": "Choose another model: `GET /v1/models` lists the available models.",
+    "unknown_glossary": "`GET /glossaries` lists yours.",
     "truncated_media": "Send the complete recording again.",
     "media_too_long": "Split the recording.",
     "source_too_large": "Send a smaller recording.",

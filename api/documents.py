@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from api.openai import documents as openai
 from api.problems import MEDIA_TYPE
-from api.schemas import JobRequest, Problem, RetryRequest, VoiceForm
+from api.schemas import GlossaryForm, JobRequest, Problem, RetryRequest, VoiceForm
 from stenoflow.edits import Edits
 from stenoflow.jobs import TranscriptFile
 
@@ -58,6 +58,7 @@ SUBMISSION = {
 }
 RETRY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _reference("RetryRequest")}}}}
 ENROLMENT = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _reference("VoiceUpload")}}}}
+GLOSSARY = {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference("GlossaryForm")}}}}
 EDITS = {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference("Edits")}}}}
 
 
@@ -80,7 +81,7 @@ def describe(app: FastAPI) -> None:
                 tags=app.openapi_tags,
             )
             schemas = found.setdefault("components", {}).setdefault("schemas", {})
-            for model in (JobRequest, RetryRequest, Edits, Problem):
+            for model in (JobRequest, RetryRequest, Edits, GlossaryForm, Problem):
                 _add(schemas, model.__name__, model.model_json_schema(ref_template=_SCHEMAS))
             _add(schemas, "JobUpload", _upload())
             _add(schemas, "VoiceUpload", _with_recording(VoiceForm.model_json_schema(ref_template=_SCHEMAS)))

@@ -35,6 +35,7 @@ from flows.webhooks import WANTED
 from infra.compute import get_store
 from infra.drafts import Draft, draft_of
 from infra.edits import hand_on
+from infra.glossaries import find
 from infra.handles import revealed
 from infra.names import scheme_of
 from infra.settings import StenoSettings
@@ -105,6 +106,8 @@ class Jobs:
         longest = [limit for limit in (request.max_duration, caller.limits.max_duration) if limit is not None]
         if longest:
             request = request.model_copy(update={"max_duration": min(longest)})
+        if request.glossary is not None:
+            await asyncio.to_thread(find, await asyncio.to_thread(get_store), caller.owned_by, request.glossary)
         payload = payload_of(body, upload, known)
         voices = await known.enrolled(caller, self.settings)
         marks = tags.of_job(caller.owned_by, body.tags, body.metadata, body.formats, payload, upload, kept, voices)

@@ -86,6 +86,15 @@ class VoiceForm(Body):
     )
 
 
+class GlossaryForm(Body):
+    """`PUT /glossaries/{name}`."""
+
+    text: str = Field(
+        max_length=500_000,
+        description="A line each: a hot word, or `heard => written`, which replaces whole words whatever their case. `#` begins a comment.",
+    )
+
+
 class WebhookDeliveries(BaseModel):
     """A page of deliveries, newest first."""
 

@@ -10,7 +10,7 @@ from flows.outcome import read_outcome
 from flows.pipeline import output_of
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
-from flows.voices import OWNER
+from flows.voices import owner_in
 from infra.artifacts import ArtifactRef
 from infra.compute import get_store
 from infra.names import output_stem
@@ -53,8 +53,7 @@ async def apply(client: PrefectClient, owner: str = SERVICE) -> AsyncIterator[Na
     while page := await _runs(client, offset):
         offset += len(page)
         for run in page:
-            whose = next((tag.removeprefix(OWNER) for tag in run.tags if tag.startswith(OWNER)), SERVICE)
-            outcome = await read_outcome(str(run.id)) if whose == owner else None
+            outcome = await read_outcome(str(run.id)) if owner_in(run.tags) == owner else None
             if outcome is not None and outcome.result is not None and outcome.result.speakers:
                 request = TranscribeRequest.model_validate(run.parameters["request"])
                 yield await asyncio.to_thread(_named, str(run.id), request, outcome.result, set_of(owner))

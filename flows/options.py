@@ -121,6 +121,21 @@ class TranscribeOptions(Frozen):
         Option("Words", "Hotwords", CHUNKS | {Door.OPENAI}, key=("asr",), always_echoed=True),
         max_length=MOST_TEXT,
     )
+    glossary: str | None = option(
+        None,
+        "Glossary of terms to expect and of spellings, kept with `steno glossary`.",
+        Option(
+            "Words",
+            "Glossary",
+            CALLERS | {Door.OPENAI},
+            key=("merge",),
+            metavar="NAME",
+            at={
+                Door.API: At("callers know no commands", help="Name of one of your glossaries: terms to expect, and spellings.")
+            },
+        ),
+        max_length=64,
+    )
     align: bool = option(
         True,
         "Add a start and end time to every word.",

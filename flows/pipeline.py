@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from flows.glossaries import with_glossary
 from flows.options import LAYOUT, echoed
 from flows.request import TranscribeRequest
 from flows.result import TranscribeResult
@@ -14,6 +15,7 @@ from infra.compute import computes_here
 from infra.names import display_name, output_stem
 from infra.prices import total_cost
 from infra.settings import get_settings
+from speech.glossary import Replacement
 from speech.languages import only_language
 from speech.registry import ATTENTION
 from speech.schema import ClusterParams, StreamParams
@@ -41,6 +43,11 @@ class Steps(Protocol):
 
     @property
     def log(self) -> Reports: ...
+    @property
+    def owner(self) -> str:
+        """Whose glossaries and voices are meant."""
+        ...
+
     def voices(self, request: TranscribeRequest) -> tuple[str, ...]:
         """The sets of enrolled voices that the speakers are compared with."""
         ...
@@ -65,6 +72,7 @@ async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     """Perform the steps. Raises the errors of `stenoflow.errors`; a failed diarization is no error."""
     log = steps.log
     output = output_of(request)
+    request, replacements = await with_glossary(request, steps.owner)
     for source in request.sources:
         await check_output(output, request.shown_as, source)
     models = await resolve_models(request)
@@ -75,7 +83,8 @@ async def pipeline(steps: Steps, request: TranscribeRequest) -> Written:
     log.note(*recording.warnings)
     await check_overwrites(output, recording, request.source)
     found, failure = await _found(each, request, recording, models)
-    transcript = (await steps.compute(_merge(request, models, recording, found, failed=failure is not None))).artifact
+    merged = _merge(request, models, recording, found, replacements, failed=failure is not None)
+    transcript = (await steps.compute(merged)).artifact
     sets, diarization = steps.voices(request), found[0].diarization
     voices = KnownVoices(sets=sets, diarization=diarization) if sets and diarization is not None and len(found) == 1 else None
     exported = await steps.export(export_call(transcript, output, recording, request.source, voices))
@@ -238,19 +247,26 @@ async def _branches(
 
 
 def _merge(
-    request: TranscribeRequest, models: Models, recording: Recording, parts: Sequence[_Part], *, failed: bool
+    request: TranscribeRequest,
+    models: Models,
+    recording: Recording,
+    parts: Sequence[_Part],
+    replacements: tuple[Replacement, ...],
+    *,
+    failed: bool,
 ) -> StageCall:
     """What puts together what was found."""
     text = max((part.text for part in parts), key=lambda text: text.asr.meta.get("words", 0))
     options = _echo(request, models, text, recording, failed=failed)
     if not recording.apart():
-        return merge_call(recording, text.asr, alignment=text.alignment, diarization=parts[0].diarization, options=options)
+        left = {"alignment": text.alignment, "diarization": parts[0].diarization}
+        return merge_call(recording, text.asr, **left, options=options, replacements=replacements)
     found = [Found(part.recording, part.text.asr, part.text.alignment, part.diarization) for part in parts]
     if recording.tracks:
         streams = [StreamParams(name=name) for name in _distinct([track.stem for track in recording.tracks])]
     else:
         streams = [StreamParams(channel=part.recording.audio.meta["channel"]) for part in parts]
-    return join_call(recording, found, streams, options=options)
+    return join_call(recording, found, streams, options=options, replacements=replacements)
 
 
 async def _words(

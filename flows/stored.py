@@ -66,6 +66,10 @@ class _Stored:
         self._keys: list[str] = []
         self._artifacts: list[str] = []
 
+    @property
+    def owner(self) -> str:
+        return SERVICE
+
     def voices(self, request: TranscribeRequest) -> tuple[str, ...]:
         return (set_of(SERVICE),) if request.voices else ()
 

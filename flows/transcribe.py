@@ -19,7 +19,7 @@ from flows.result import DiarizationFailed, TranscribeResult
 from flows.running import running
 from flows.served import requested, served
 from flows.usage import recomputing_what_is_lost
-from flows.voices import voice_sets
+from flows.voices import owner_in, voice_sets
 from infra import headstart
 from infra.artifacts import StageOutcome
 from infra.names import display_name
@@ -64,6 +64,10 @@ class _Tasks:
     """Each step as a Prefect task, with its cache, retries and time limit."""
 
     log: RunLog
+
+    @property
+    def owner(self) -> str:
+        return owner_in(flow_run.tags)
 
     def voices(self, request: TranscribeRequest) -> tuple[str, ...]:
         return voice_sets(request, flow_run.tags)

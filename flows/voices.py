@@ -20,4 +20,9 @@ def voice_sets(request: TranscribeRequest, tags: Iterable[str]) -> tuple[str, ..
     came = tuple(tag.removeprefix(KNOWN) for tag in given if tag.startswith(f"{KNOWN}{CALL}"))
     if not request.voices:
         return came
-    return (*came, set_of(next((tag.removeprefix(OWNER) for tag in given if tag.startswith(OWNER)), SERVICE)))
+    return (*came, set_of(owner_in(given)))
+
+
+def owner_in(tags: Iterable[str]) -> str:
+    """Whose run it is by its tags; who has no key is SERVICE."""
+    return next((tag.removeprefix(OWNER) for tag in tags if tag.startswith(OWNER)), SERVICE)

@@ -13,6 +13,7 @@ import numpy as np
 from speech.asr import NO_WORDS, listed
 from speech.audio import Recording
 from speech.bleed import FRAME, Decibels, Said, levels_of, own_words
+from speech.glossary import Replacement, replaced
 from speech.merge import NO_SPEECH, counts, is_aligned, models_of, spoken, versions
 from speech.schema import AlignResult, AsrResult, Diarization, JoinParams, RuntimeOptions, StreamParams
 from speech.sentences import join_words, separators
@@ -67,13 +68,15 @@ def run(
         progress(number / (len(params.streams) + 1))
     with reading(inputs["audio"]), Recording(inputs["audio"]) as whole:
         duration = whole.duration
-    transcript = join(duration, streams, params.options)
+    transcript = join(duration, streams, params.options, params.replacements)
     output.write_text(transcript.model_dump_json(), encoding="utf-8")
     progress(1.0)
     return counts(transcript)
 
 
-def join(duration: float, streams: Sequence[Stream], options: dict[str, Any]) -> Transcript:
+def join(
+    duration: float, streams: Sequence[Stream], options: dict[str, Any], replacements: Sequence[Replacement] = ()
+) -> Transcript:
     """One transcript of what was said on all streams. `duration` of the whole, in seconds.
 
     Segments are in order of their starts; those of different speakers may overlap. What bled from one stream into another is left out
@@ -93,6 +96,7 @@ def join(duration: float, streams: Sequence[Stream], options: dict[str, Any]) ->
             names |= _names(stream.about.name, labels)
         parts = [part.model_copy(update={"language": stream.asr.spoken(part)}) for part in theirs]
         mine = [_labelled(part, labels, stream.about.channel) for part in _kept(parts, kept, stream.asr.text_language)]
+        mine = replaced(mine, replacements, stream.asr.text_language)
         turns += _turns(mine, diarized, labels)
         segments += mine
     heard = max(streams, key=_said_most)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speech.attribution import attributed
+from speech.glossary import Replacement, replaced
 from speech.registry import ENGINES
 from speech.schema import AlignResult, AsrResult, Diarization, MergeParams, RuntimeOptions
 from speech.sentences import join_words, separators
@@ -44,6 +45,7 @@ def run(
         read_json(AlignResult, alignment) if alignment else None,
         read_json(Diarization, diarization) if diarization else None,
         params.options,
+        params.replacements,
     )
     output.write_text(transcript.model_dump_json(), encoding="utf-8")
     progress(1.0)
@@ -69,6 +71,7 @@ def merge(
     alignment: AlignResult | None,
     diarization: Diarization | None,
     options: dict[str, Any],
+    replacements: Sequence[Replacement] = (),
 ) -> Transcript:
     """One transcript of what the branches found. `audio_duration` in seconds.
 
@@ -76,6 +79,8 @@ def merge(
     Without alignment a segment is a chunk of ASR, or one speaker's part of it, without words.
     """
     segments, turns = spoken(audio_duration, asr, alignment, diarization)
+    recognised = segments
+    segments = replaced(recognised, replacements, asr.text_language)
     if not is_aligned(alignment):
         segments = [segment.model_copy(update={"words": ()}) for segment in segments]
     return Transcript(
@@ -91,7 +96,7 @@ def merge(
         options=options,
         models=models_of(asr, alignment, diarization),
         versions=versions(),
-        warnings=_warnings(asr, alignment, diarization, segments, bool(options.get("diarize"))),
+        warnings=_warnings(asr, alignment, diarization, segments, recognised, bool(options.get("diarize"))),
     )
 
 
@@ -251,6 +256,7 @@ def _warnings(
     alignment: AlignResult | None,
     diarization: Diarization | None,
     segments: Sequence[Segment],
+    recognised: Sequence[Segment],
     diarize: bool,
 ) -> tuple[str, ...]:
     """All stages' warnings, each once, and what only shows when they are put together."""
@@ -260,7 +266,7 @@ def _warnings(
         return tuple(dict.fromkeys(found if said else [*found, NO_SPEECH]))
     if all(segment.speaker is None for segment in segments) and (diarization is not None or diarize):
         found.append(NO_TURNS if diarization is not None else NO_DIARIZATION)
-    if alignment is not None and _bare_text(segment.text for segment in segments) != _bare_text(
+    if alignment is not None and _bare_text(segment.text for segment in recognised) != _bare_text(
         chunk.text for chunk in asr.segments
     ):
         found.append(TEXT_CHANGED)

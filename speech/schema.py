@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from speech.glossary import Replacement
 from speech.languages import text_language
 from stenoflow.types import Frozen, ModelInfo, Segment, Stretch, Timing, Turn
 
@@ -235,6 +236,8 @@ class DiarizeParams(ClusterParams):
 class MergeParams(Frozen):
     options: dict[str, Any] = Field({})
     """The request's effective options, echoed in the transcript."""
+    replacements: tuple[Replacement, ...] = Field((), exclude_if=lambda value: not value)
+    """Of a glossary."""
 
 
 class StreamParams(Frozen):

@@ -4,6 +4,7 @@
     ├── InputError                 the request or the recording is at fault; never retried
     │   ├── InvalidOption          an option's value is not valid (unknown language, min_speakers > max_speakers)
     │   ├── UnknownModel           no model with that name, hub id or folder
+    │   ├── UnknownGlossary        no glossary of that name
     │   ├── UnknownVoice           no enrolled voice of that name
     │   ├── InvalidReference       the reference transcript is missing or malformed
     │   ├── MediaError             the recording cannot be used
@@ -116,6 +117,11 @@ class UnknownModel(InputError):
 
 class InvalidReference(InputError):
     code = "invalid_reference"
+
+
+class UnknownGlossary(InputError):
+    code = "unknown_glossary"
+    exit_code = 2
 
 
 class UnknownVoice(InputError):

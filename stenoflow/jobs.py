@@ -42,6 +42,19 @@ class VoiceList(BaseModel):
     voices: list[Voice]
 
 
+class GlossaryInfo(BaseModel):
+    """A glossary that jobs choose by its name."""
+
+    name: str
+    text: str = Field(description="As it can be set again.")
+    hotwords: int
+    replacements: int
+
+
+class GlossaryList(BaseModel):
+    glossaries: list[GlossaryInfo]
+
+
 class Word(TypedDict):
     """A word with its time."""
 

@@ -12,6 +12,7 @@ from infra import compute
 from infra.artifacts import ArtifactRef, StageOutcome
 from infra.jobs import Following, StageJob, key_of
 from infra.settings import StenoSettings
+from speech.glossary import Replacement
 from speech.registry import Resolved
 from speech.schema import (
     AlignParams,
@@ -211,12 +212,13 @@ def merge_call(
     alignment: ArtifactRef | None,
     diarization: ArtifactRef | None,
     options: dict[str, Any],
+    replacements: tuple[Replacement, ...] = (),
 ) -> StageCall:
     """Segments with one speaker each; without `diarization`, without speakers; without `alignment`, without word times."""
     return StageCall(
         stage="merge",
         inputs=_known(audio=recording.audio, asr=text, alignment=alignment, diarization=diarization),
-        params=MergeParams(options=options).model_dump(mode="json"),
+        params=MergeParams(options=options, replacements=replacements).model_dump(mode="json"),
         models={},
         duration=recording.duration,
         label="with speakers" if diarization else "without speakers",
@@ -233,7 +235,12 @@ class Found(NamedTuple):
 
 
 def join_call(
-    whole: Recording, found: Sequence[Found], streams: Sequence[StreamParams], *, options: dict[str, Any]
+    whole: Recording,
+    found: Sequence[Found],
+    streams: Sequence[StreamParams],
+    *,
+    options: dict[str, Any],
+    replacements: tuple[Replacement, ...] = (),
 ) -> StageCall:
     """One transcript of several channels or tracks, a speaker for each or, where it was diarized, its speakers."""
     numbered = {
@@ -244,7 +251,7 @@ def join_call(
     return StageCall(
         stage="join",
         inputs={"audio": whole.audio, **numbered},
-        params=JoinParams(options=options, streams=tuple(streams)).model_dump(mode="json"),
+        params=JoinParams(options=options, replacements=replacements, streams=tuple(streams)).model_dump(mode="json"),
         models={},
         duration=whole.duration,
         label=f"{len(found)} channels",

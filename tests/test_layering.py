@@ -34,6 +34,7 @@ CONTRACT = {
     "stenoflow.errors",
     "speech.stages",
     "speech.enrolled",
+    "speech.glossary",
     "speech.host",
     "speech.models",
     "speech.registry",

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "api": ("stenoflow.cli.api:command", "Serve the REST API."),
     "submit": ("stenoflow.cli.submit:command", "Transcribe recordings on another machine, through its REST API."),
     "keys": ("stenoflow.cli.keys:command", "Create, list, rotate and revoke API keys."),
+    "glossary": ("stenoflow.cli.glossary:command", "Keep terms and spellings under a name, for --glossary."),
     "voices": ("stenoflow.cli.voices:command", "Enrol voices, so that transcripts name their speakers."),
     "deploy": ("stenoflow.cli.up:deploy", "Register deployments and automations with a Prefect API."),
     "modal": ("stenoflow.cli.modal:command", "Run the models on Modal's GPUs: deploy, check, warm, status."),

@@ -21,7 +21,7 @@ from stenoflow.client.steps import Call, Close, Emit, NextLine, Notify, Open, Se
 from stenoflow.client.uploads import Recording
 from stenoflow.client.values import Event, Filters, JobFields, JobRef, Progress, job_id_of
 from stenoflow.edits import EditedSegment, EditResult, Operation, Peaks, Revisions
-from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary, Voice
+from stenoflow.jobs import ChunkResult, GlossaryInfo, Health, Job, JobAccepted, JobList, JobRemoved, JobSummary, Voice
 from stenoflow.types import Transcript
 
 T = TypeVar("T")
@@ -200,6 +200,20 @@ class AsyncStenoClient:
     async def forget_voice(self, voice: Voice | str) -> Voice:
         """Delete all that is stored of a voice, given as it was returned or by its id."""
         return await self._taken(self._core.forget_voice(voice if isinstance(voice, str) else voice.voice_id))
+
+    # -- glossaries ---------------------------------------------------------------------------------------------------
+
+    async def set_glossary(self, name: str, text: str) -> GlossaryInfo:
+        """Keep a glossary, in place of one of that name: a line each, a hot word or `heard => written`. Jobs choose it with `glossary`."""
+        return await self._taken(self._core.set_glossary(name, text))
+
+    async def glossaries(self) -> list[GlossaryInfo]:
+        """Return the glossaries."""
+        return await self._taken(self._core.glossaries())
+
+    async def remove_glossary(self, name: str) -> None:
+        """Remove a glossary; transcripts that were made with it stay."""
+        await self._taken(self._core.remove_glossary(name))
 
     # -- without jobs -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,18 @@ from stenoflow.client.options import BINARY
 from stenoflow.client.steps import Call, Send, Sleep, Steps
 from stenoflow.client.uploads import Recording, address_of, encoded_chunk, upload_of
 from stenoflow.edits import EditResult, Edits, Operation, Peaks, Revisions, SegmentPage
-from stenoflow.jobs import ChunkResult, Health, Job, JobAccepted, JobList, JobRemoved, Voice, VoiceList
+from stenoflow.jobs import (
+    ChunkResult,
+    GlossaryInfo,
+    GlossaryList,
+    Health,
+    Job,
+    JobAccepted,
+    JobList,
+    JobRemoved,
+    Voice,
+    VoiceList,
+)
 from stenoflow.types import Transcript
 
 M = TypeVar("M", bound=BaseModel)
@@ -199,6 +210,17 @@ class Core:
             raise RequestRefused("The voice id is empty.")
         return (yield from self._model(Call("DELETE", f"/voices/{quote(voice_id, safe='')}"), Voice))
 
+    # -- glossaries ---------------------------------------------------------------------------------------------------
+
+    def set_glossary(self, name: str, text: str) -> Steps[GlossaryInfo]:
+        return (yield from self._model(Call("PUT", _glossary(name), json={"text": text}), GlossaryInfo))
+
+    def glossaries(self) -> Steps[list[GlossaryInfo]]:
+        return (yield from self._model(Call("GET", "/glossaries"), GlossaryList)).glossaries
+
+    def remove_glossary(self, name: str) -> Steps[None]:
+        yield from self.answer(Call("DELETE", _glossary(name), repeatable=False))
+
     # -- without jobs -------------------------------------------------------------------------------------------------
 
     def chunk(
@@ -213,6 +235,12 @@ class Core:
 
     def health(self) -> Steps[Health]:
         return (yield from self._model(Call("GET", "/health"), Health))
+
+
+def _glossary(name: str) -> str:
+    if not name:
+        raise RequestRefused("The glossary's name is empty.")
+    return f"/glossaries/{quote(name, safe='')}"
 
 
 def path_of(job_id: str) -> str:

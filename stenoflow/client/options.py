@@ -41,6 +41,8 @@ class ChunkOptions(TypedDict, total=False):
 class Options(ChunkOptions, total=False):
     """How a recording is transcribed. What is left out is as the service has it."""
 
+    glossary: str | None
+    """Name of one of your glossaries: terms to expect, and spellings."""
     align_model: str
     """Model for word times: `attention` for Whisper's own, or another that the service allows. `auto` chooses by language."""
     track: str | int | None
@@ -86,6 +88,8 @@ class Changes(TypedDict, total=False):
     """Text that sets the spelling and style of the transcript."""
     hotwords: str | None
     """Names and terms to expect, separated by spaces."""
+    glossary: str | None
+    """Name of one of your glossaries: terms to expect, and spellings."""
     align: bool | None
     """Add a start and end time to every word."""
     align_model: str | None

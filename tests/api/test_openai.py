@@ -469,7 +469,7 @@ def test_a_real_conversation(live_api: LiveApi, client: OpenAI, words: Callable[
         known_speaker_names=["Sheila Smith"],
         known_speaker_references=[data_url(22.0, 27.5)],
     )
-    assert {segment.speaker for segment in cast(TranscriptionDiarized, named).segments} == {"Sheila Smith", "A"}
+    assert {segment.speaker for segment in named.segments} == {"Sheila Smith", "A"}
     assert verbose.language == "english"
     assert verbose.duration == pytest.approx(30, abs=0.1)
     assert verbose.words and [word.word for word in verbose.words] == verbose.text.split()

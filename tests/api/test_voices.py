@@ -80,7 +80,7 @@ def test_what_cannot_be_enrolled_is_refused(
     guarded_api: GuardedApi, client: StenoClient, recording: tuple[float, float], fields: dict[str, str], code: str
 ) -> None:
     with pytest.raises(RequestRefused) as refused:
-        client.enrol_voice(NAME, sample(*recording), **fields)  # type: ignore[arg-type]
+        client.enrol_voice(NAME, sample(*recording), **fields)
     assert refused.value.reason == code
     assert client.voices() == []
 
