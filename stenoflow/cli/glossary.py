@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 
 EPILOG = """\b
-steno glossary set acme acme.txt          one hot word a line, or `steno flow => Stenoflow`; # begins a comment
+steno glossary set acme acme.txt          one hot word a line, or `cooper netties => Kubernetes`; # begins a comment
 steno transcribe call.wav --glossary acme
 steno glossary show acme
 steno glossary remove acme
