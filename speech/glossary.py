@@ -6,7 +6,7 @@ A line of a glossary's text is a hot word, `heard => written`, or a comment afte
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
@@ -62,15 +62,25 @@ def parsed_glossary(name: str, text: str) -> Glossary:
     return Glossary(name=name, hotwords=tuple(dict.fromkeys(hotwords)), replacements=tuple(replacements.values()))
 
 
-def replaced(segments: Sequence[Segment], replacements: Sequence[Replacement], language: str) -> list[Segment]:
-    """The segments with what is to be written. Times stay: several words that become one span theirs; one that becomes several shares its time.
+def replaced(
+    segments: Sequence[Segment], replacements: Sequence[Replacement], language_of: Callable[[Segment], str]
+) -> list[Segment]:
+    """The segments, each in a language, with what is to be written. Times stay: several words that become one span theirs; one that becomes several shares its time.
 
     Replacements do not see each other's words; of several that begin at the same word the longest is taken.
     """
-    spaced = language not in WITHOUT_SPACES
-    table = {_key(_cores(one.heard), spaced): one.written for one in replacements}
-    longest = max((len(key) if spaced else len("".join(key)) for key in table), default=0)
-    return [_replaced(segment, table, longest, language, spaced) for segment in segments] if table else list(segments)
+    tables = {spaced: {_key(_cores(one.heard), spaced): one.written for one in replacements} for spaced in (True, False)}
+    if not replacements:
+        return list(segments)
+
+    def one(segment: Segment) -> Segment:
+        language = language_of(segment)
+        spaced = language not in WITHOUT_SPACES
+        table = tables[spaced]
+        longest = max(len(key) if spaced else len("".join(key)) for key in table)
+        return _replaced(segment, table, longest, language, spaced)
+
+    return [one(segment) for segment in segments]
 
 
 def _replaced(segment: Segment, table: dict[tuple[str, ...], str], longest: int, language: str, spaced: bool) -> Segment:

@@ -23,7 +23,9 @@ def spoken(text: str, joined: str | None = None) -> Segment:
 
 
 def written(text: str, *pairs: tuple[str, str], language: str = "en", joined: str | None = None) -> Segment:
-    (segment,) = replaced([spoken(text, joined)], [Replacement(heard=heard, written=out) for heard, out in pairs], language)
+    (segment,) = replaced(
+        [spoken(text, joined)], [Replacement(heard=heard, written=out) for heard, out in pairs], lambda _: language
+    )
     return segment
 
 
@@ -71,7 +73,7 @@ def test_where_there_are_no_spaces_a_word_is_found_across_its_parts() -> None:
 
 def test_a_segment_without_a_match_is_left_as_it_is() -> None:
     segment = spoken("nothing here", "nothing  here")
-    assert replaced([segment], [Replacement(heard="x", written="y")], "en") == [segment]
+    assert replaced([segment], [Replacement(heard="x", written="y")], lambda _: "en") == [segment]
 
 
 def test_a_replacement_is_no_change_of_the_text_that_a_transcript_warns_of() -> None:
