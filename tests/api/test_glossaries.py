@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stenoflow.client import StenoClient
-from stenoflow.client.errors import JobNotFound, RequestRefused
+from stenoflow.client import ClientError, StenoClient
+from stenoflow.client.errors import RequestRefused
 from tests.api.guarded import GuardedApi
 
 pytestmark = pytest.mark.slow
@@ -26,9 +26,10 @@ def test_a_glossary_is_kept_used_and_removed_by_its_owner_alone(guarded_api: Gua
             lambda: client.set_glossary("acme", "=> x"),
             lambda: client.set_glossary("a b", "x"),
         ):
-            with pytest.raises((RequestRefused, JobNotFound)):
+            with pytest.raises(RequestRefused):
                 refused()
-        with pytest.raises(JobNotFound):
+        with pytest.raises(ClientError) as unknown:
             other.remove_glossary("acme")
+        assert unknown.value.reason == "unknown_glossary"
         client.remove_glossary("acme")
         assert client.glossaries() == []
