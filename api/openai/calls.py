@@ -67,7 +67,7 @@ async def streamed(jobs: Jobs, run: FlowRun, form: TranscriptionForm) -> AsyncIt
 
     Who speaks is known at the end only, and with it the text of `diarized_json`.
     """
-    end, said, beat = time.monotonic() + jobs.settings.api.openai_stream_wait, "", time.monotonic()
+    end, said, beat = time.monotonic() + jobs.settings.api.openai_stream_wait, "", -_BEAT
     early = not diarized(form)
     yield f": job {run.id}\n\n"
     while states.status_of(run) not in states.ENDED and (rest := end - time.monotonic()) > 0:
