@@ -81,14 +81,15 @@ def in_languages(parts: Sequence[Chunk], found: Sequence[Probabilities], usual: 
     clear in one of its parts."""
     clear = [language for language, probability in (likeliest(one, ()) for one in found) if probability >= CLEAR]
     candidates = list(dict.fromkeys([usual, *among, *clear]))
-    return _together(parts, [_language(part, one, usual, candidates) for part, one in zip(parts, found, strict=True)])
+    return together([Part(part, _language(part, one, usual, candidates)) for part, one in zip(parts, found, strict=True)])
 
 
 def in_allowed(parts: Sequence[Chunk], found: Sequence[Probabilities], usual: str, allowed: Sequence[str]) -> list[Part]:
     """The same where the languages are known."""
     languages = [likeliest(one, allowed) for one in found]
     clear = [share >= CLEAR and voice(part) >= LEAST for part, (_, share) in zip(parts, languages, strict=True)]
-    return _together(parts, [one[0] if sure else usual for one, sure in zip(languages, clear, strict=True)])
+    spoken = [one[0] if sure else usual for one, sure in zip(languages, clear, strict=True)]
+    return together([Part(part, language) for part, language in zip(parts, spoken, strict=True)])
 
 
 def _language(part: Chunk, found: Probabilities, usual: str, candidates: Sequence[str]) -> str:
@@ -101,13 +102,14 @@ def _language(part: Chunk, found: Probabilities, usual: str, candidates: Sequenc
     return language if probability >= max(LIKELY, AGAINST * (probability + found.get(usual, 0.0))) else usual
 
 
-def _together(parts: Sequence[Chunk], languages: Sequence[str]) -> list[Part]:
+def together(parts: Sequence[Part]) -> list[Part]:
+    """Neighbours in one language as one part."""
     said: list[Part] = []
-    for part, language in zip(parts, languages, strict=True):
-        if said and said[-1].language == language:
-            said[-1] = Part(_joined(said[-1].chunk, part), language)
+    for part in parts:
+        if said and said[-1].language == part.language:
+            said[-1] = Part(_joined(said[-1].chunk, part.chunk), part.language)
         else:
-            said.append(Part(part, language))
+            said.append(part)
     return said
 
 

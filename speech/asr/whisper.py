@@ -34,6 +34,7 @@ from speech.asr.tongues import (
     in_languages,
     likeliest,
     plausible,
+    together,
     utterances,
     voice,
 )
@@ -392,8 +393,24 @@ class Transcriber:
         for chunk, probabilities in zip(batch, found, strict=True):
             likely, probability = likeliest(probabilities, self.allowed)
             alone = probability >= ALONE and (likely == language or voice(chunk) >= LEAST)
-            parts += [Part(chunk, likely)] if alone else self._parts(recording, chunk, language)
+            own = [Part(chunk, likely)] if alone else self._parts(recording, chunk, language)
+            parts += self._confirmed(recording, own, language)
         return parts
+
+    def _confirmed(self, recording: Recording, parts: Sequence[Part], usual: str) -> list[Part]:
+        """The parts of a chunk, those in the usual language after all whose text is likelier in that: an accent or a poor line can sound
+        like another language, but is not understood in it."""
+        confirmed: list[Part] = []
+        for part in parts:
+            spoken = part.language
+            if spoken != usual:
+                encoded = self._encoded(recording, [part.chunk])
+                if encoded.device == "cpu" and encoded.dtype.name == "float32":
+                    self._heard[part.chunk] = np.array(encoded)
+                there, here = (self._generate(encoded, 1, language)[0].avg_logprob for language in (spoken, usual))
+                spoken = spoken if there > here else usual
+            confirmed.append(Part(part.chunk, spoken))
+        return together(confirmed)
 
     def _foreign(self, batch: Sequence[Chunk], found: Sequence[Probabilities]) -> list[Foreign]:
         """The chunks that sound like another language than the one that was asked for."""
@@ -423,8 +440,8 @@ class Transcriber:
             texts = self._completed(recording, decoding.batch, decoding.encoded, [*decoding.decoded], decoding.language)
             return self._whole(recording, decoding.batch, texts, decoding.language)._replace(foreign=decoding.foreign)
         found: list[Texts] = []
-        for language, together in groupby(decoding.apart, key=lambda part: part.language):
-            chunks = [part.chunk for part in together]
+        for language, neighbours in groupby(decoding.apart, key=lambda part: part.language):
+            chunks = [part.chunk for part in neighbours]
             for first in range(0, len(chunks), len(decoding.batch)):
                 batch = chunks[first : first + len(decoding.batch)]
                 found.append(self._whole(recording, batch, self._texts(recording, batch, language), language))

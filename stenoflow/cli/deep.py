@@ -59,8 +59,8 @@ def _run_all(folder: Path, settings: StenoSettings) -> list[str]:
     given: dict[StageName, dict[str, str]] = {"asr": {"model": model, "language": "en"}, "align": {"model": "attention"}}
     done: list[str] = []
     for stage, spec in STAGES.items():
-        if stage == "diarize":
-            continue  # of models that work end to end, which are asked for by name
+        if stage in ("diarize", "join"):
+            continue  # of models that work end to end, which are asked for by name; of several channels or tracks
         inputs = {kind: files[kind] for kind in spec.inputs}
         output = folder / stage
         run_stage(stage, inputs, given.get(stage, {}), runtime, output, lambda _: None)

@@ -524,7 +524,7 @@ def test_text_comes_while_the_recording_is_transcribed(live_api: LiveApi, client
 @pytest.mark.parametrize(
     ("fields", "language"),
     [
-        ({"languages": ["en", "German"]}, "en,de"),
+        ({"languages": ["en", "de"]}, "en,de"),
         ({"languages[]": ["fr"]}, "fr"),
         ({"language": ["en,fr"]}, "en,fr"),
         ({"language": ["fr"], "languages[]": ["en", "de"]}, "fr"),

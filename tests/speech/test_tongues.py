@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import soundfile
 
 from speech.align import AlignResult, TimedWords, align, timed
 from speech.asr import Transcribed, assembled, whisper
-from speech.asr.tongues import in_allowed, in_languages, plausible, utterances
+from speech.asr.tongues import Part, in_allowed, in_languages, plausible, utterances
 from speech.merge import merge
 from speech.schema import AlignParams, AsrParams, AsrResult, AsrSegment, AsrWord, Chunk, Foreign, Region, RuntimeOptions, Shard
 from speech.stages import combine_shards, run_stage
@@ -97,6 +98,21 @@ def test_what_does_not_sound_like_the_recordings_language_at_all_is_in_the_likel
 
 def test_what_sounds_like_no_language_keeps_the_recordings() -> None:
     assert languages([{"en": 1.0}, {"nn": 0.4, "cy": 0.3, "la": 0.28, "en": 0.02}, {"en": 1.0}]) == ["en", "en", "en"]
+
+
+@pytest.mark.parametrize(
+    ("likely", "spoken"),
+    [({"es": -0.18, "la": -0.81}, ["es"]), ({"es": -0.36, "la": -0.04}, ["es", "la", "es"])],
+)
+def test_what_is_understood_better_in_the_recordings_language_is_in_that(likely: dict[str, float], spoken: list[str]) -> None:
+    """A Spanish sentence that sounds like Latin, with what `base` makes of it in either."""
+    transcriber = cast(Any, object.__new__(whisper.Transcriber))
+    transcriber._heard = {}
+    transcriber._encoded = lambda recording, batch: SimpleNamespace(device="cuda")
+    transcriber._generate = lambda encoded, count, language: [SimpleNamespace(avg_logprob=likely[language])]
+    chunks = [chunk((0, 2)), chunk((3, 5)), chunk((6, 8))]
+    parts = [Part(each, language) for each, language in zip(chunks, ["es", "la", "es"], strict=True)]
+    assert [part.language for part in transcriber._confirmed(None, parts, "es")] == spoken
 
 
 def test_less_than_a_second_and_a_half_of_voice_keeps_the_recordings_language() -> None:
