@@ -13,6 +13,8 @@ ADVICE: dict[str, str] = {
     "input": "Correct the request and start a new run.",
     "invalid_option": "Correct the option and start a new run.",
     "unknown_model": "Choose a model from `steno models`, a hub repository (`owner/name`) or a folder of weights, and start a new run.",
+    "unknown_glossary": "Choose one of the glossaries that `steno glossary list` shows, or make it, and start a new run.",
+    "unknown_voice": "Choose one of the voices that `steno voices list` shows.",
     "invalid_reference": "Correct the reference of the recording.",
     # the recording
     "media": "Listen to the recording; if it plays elsewhere, convert it to WAV or FLAC and start a new run.",
@@ -24,6 +26,7 @@ ADVICE: dict[str, str] = {
     "no_audio_track": "Choose the file that has the audio: this video has none.",
     "forbidden_media": "Give the recording itself instead of a playlist or a file that refers to others.",
     "unsuitable_media": "Give audio with a sample rate of 4 kHz or more; if the header has the wrong rate, export the file again.",
+    "unusable_voice": "Give a recording of one person alone with some seconds of clear speech.",
     "media_too_long": "Split the recording, or raise `STENO_LIMITS__MAX_DURATION` on the worker.",
     # where it is read from, and written to
     "source": "Correct the source and start a new run.",

@@ -114,7 +114,7 @@ async def test_a_defect_keeps_its_traceback(folder: Path, double: ComputeDouble,
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("flows.pipeline._output", broken)
+    monkeypatch.setattr("flows.pipeline.output_of", broken)
     state: State[Any] = await transcribe(request={"source": str(folder / "call.wav")}, return_state=True)
     said = await logs(run_of(state), until=lambda text: "Finished in state" in text)
     assert "Traceback" in said and "ZeroDivisionError" in said
