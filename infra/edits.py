@@ -7,8 +7,7 @@ people made of it. Writers take a lock, so that several processes may serve the 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -21,8 +20,6 @@ from stenoflow.errors import TransientError
 from stenoflow.types import Frozen
 
 FOLDER = "edits"
-_PATIENCE = 10.0
-_PAUSE = 0.05
 
 
 class Entry(Frozen):
@@ -91,15 +88,6 @@ def _name(run: str, transcript: str) -> str:
     return f"{FOLDER}/{run}.{PurePosixPath(transcript).stem[:16]}"
 
 
-@contextlib.contextmanager
-def changing(store: Store, run: str) -> Iterator[None]:
-    """Keep others from changing the run's corrections inside the block. Raises TransientError when another keeps us from it."""
-    end = time.monotonic() + _PATIENCE
-    while (lock := store.locks.try_acquire(f"edits-{run}")) is None:
-        if time.monotonic() > end:
-            raise TransientError("Someone else is changing this transcript; try again in a moment.")
-        time.sleep(_PAUSE)
-    try:
-        yield
-    finally:
-        lock.release()
+def changing(store: Store, run: str) -> AbstractContextManager[None]:
+    """Keep others from changing the run's corrections inside the block, which raises TransientError when another keeps us from it."""
+    return store.locks.held(f"edits-{run}", "Someone else is changing this transcript; try again in a moment.")

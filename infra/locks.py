@@ -6,14 +6,22 @@ can (`infra.storage.leases`). Elsewhere locks hold within the process.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from infra.storage import Lock
 from infra.storage_errors import storage_errors
+from stenoflow.errors import TransientError
 
 if TYPE_CHECKING:
     from infra.store import Store
+
+
+_PATIENCE, _PAUSE = 10.0, 0.05
+"""Seconds that a change waits for others', and between two attempts."""
 
 
 class Locks:
@@ -49,6 +57,19 @@ class Locks:
             raise
         claim.release()
         return None
+
+    @contextlib.contextmanager
+    def held(self, name: str, busy: str) -> Iterator[None]:
+        """Hold the lock inside the block, for changes that take no time. Raises TransientError, which says `busy`, when others keep it."""
+        end = time.monotonic() + _PATIENCE
+        while (lock := self.try_acquire(name)) is None:
+            if time.monotonic() > end:
+                raise TransientError(busy)
+            time.sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def sweep(self, grace: float, *, dry_run: bool = False) -> int:
         """Delete abandoned locks: their holders were killed, and there was no attempt to acquire them in `grace` seconds."""

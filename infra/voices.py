@@ -6,19 +6,19 @@ parameter or event, and forgetting a voice removes all that there is of it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from infra.store import Store
 from speech.enrolled import Consent, EnrolledVoice, Voiceprint
 from speech.stored import parsed
-from stenoflow.errors import InvalidOption, TransientError, UnknownVoice
+from stenoflow.errors import InvalidOption, UnknownVoice
 from stenoflow.types import Frozen, VoiceMatch
 
 FOLDER = "voices"
@@ -26,7 +26,6 @@ CALL = "call-"
 """Sets of one call begin so."""
 NAMES = "names"
 """Folder of records that name the speakers of ended runs."""
-_PATIENCE, _PAUSE = 10.0, 0.05
 
 
 class _Names(Frozen):
@@ -145,15 +144,6 @@ def _read(store: Store, record: str) -> EnrolledVoice | None:
         return None
 
 
-@contextlib.contextmanager
-def _changing(store: Store, voices: str) -> Iterator[None]:
-    """Keep others from changing the set inside the block. Raises TransientError."""
-    end = time.monotonic() + _PATIENCE
-    while (lock := store.locks.try_acquire(f"voices-{voices}")) is None:
-        if time.monotonic() > end:
-            raise TransientError("Someone else is changing the enrolled voices; try again in a moment.")
-        time.sleep(_PAUSE)
-    try:
-        yield
-    finally:
-        lock.release()
+def _changing(store: Store, voices: str) -> AbstractContextManager[None]:
+    """Keep others from changing the set inside the block, which raises TransientError when another keeps us from it."""
+    return store.locks.held(f"voices-{voices}", "Someone else is changing the enrolled voices; try again in a moment.")
