@@ -18,7 +18,7 @@ from api.jobs import Jobs
 from api.openai import envelope, shapes
 from api.openai.envelope import Refusal
 from api.openai.forms import diarized, job_of, known_of
-from api.openai.schemas import AudioForm, TranscriptionForm
+from api.openai.schemas import AudioForm, TextDelta, TranscriptionForm
 from api.problems import status_of
 from api.results import transcript
 from api.submissions import Uploaded
@@ -74,7 +74,7 @@ async def streamed(jobs: Jobs, run: FlowRun, form: TranscriptionForm) -> AsyncIt
         run = await jobs.watch(run, min(_LOOK if early else _BEAT, rest))
         text = shapes.text_of_draft(await jobs.draft(run)) if early else ""
         if len(text) > len(said):
-            yield f"data: {shapes.delta(text[len(said) :]).model_dump_json(exclude_none=True)}\n\n"
+            yield f"data: {TextDelta(delta=text[len(said) :]).model_dump_json(exclude_none=True)}\n\n"
             said = text
         if time.monotonic() - beat >= _BEAT:
             beat = time.monotonic()

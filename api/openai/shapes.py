@@ -83,10 +83,6 @@ def text_of_draft(draft: Draft) -> str:
     return ("" if draft.language in WITHOUT_SPACES else " ").join(segment.text for segment in draft.segments)
 
 
-def delta(text: str) -> TextDelta:
-    return TextDelta(delta=text)
-
-
 def events(transcript: Transcript, form: TranscriptionForm, said: str = "") -> Iterator[BaseModel]:
     """The text piece by piece, with `diarized_json` each piece's segment after it, and last the whole text.
 

@@ -45,7 +45,7 @@ async def delete_glossary(name: Name, caller: CurrentCaller) -> Response:
     try:
         await asyncio.to_thread(glossaries.remove, store, caller.owned_by, name)
     except (UnknownGlossary, InvalidOption):
-        raise JobNotFound("There is no glossary of that name.", code="unknown_glossary") from None
+        raise JobNotFound("There is no glossary with that name.", code="unknown_glossary") from None
     return Response(status_code=204)
 
 

@@ -30,7 +30,7 @@ REACH = 0.4
 """Seconds; a word that begins this near to the end of a pause began there."""
 
 LONG_PAUSE = 0.7
-"""Seconds of silence that no first word without punctuation is followed by: what sounds before them is no word of the chunk."""
+"""Seconds of silence that never follow a chunk's first word, unless it ends in punctuation: a sound before them is not a word."""
 LEAST_PART = 0.2
 """Seconds of the stretch of voice in which a number's first part is said."""
 _IN_PARTS = re.compile(r"\d[^\w\s]\d|\d{5}")

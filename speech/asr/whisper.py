@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import groupby
@@ -204,7 +204,7 @@ class Transcriber:
         self.at_once = at_once
         """Batches, or chunks to hear a language in, that the model is given at the same time."""
         self._heard: dict[Chunk, NDArray[np.float32]] = {}
-        """What the encoder made of the chunks that the language was detected on, until they are decoded."""
+        """What the encoder made of chunks before they are decoded."""
 
     def transcribe(
         self, recording: Recording, plan: Sequence[Chunk], batch_size: int, progress: Progress, shard: Shard = WHOLE
@@ -301,8 +301,7 @@ class Transcriber:
         def detect(item: tuple[Chunk, NDArray[np.float32]]) -> Probabilities:
             chunk, part = item
             encoded = self.model.encode(part)
-            if encoded.device == "cpu" and encoded.dtype.name == "float32":
-                self._heard[chunk] = np.array(encoded)
+            self._remember([chunk], encoded)
             return self._probabilities(encoded)[0]
 
         total: dict[str, float] = {}
@@ -366,6 +365,13 @@ class Transcriber:
         rest = iter(np.array(encoded)[:, None] if encoded is not None else ())
         return StorageView.from_array(np.concatenate([next(rest) if part is None else part for part in known]))
 
+    def _remember(self, batch: Sequence[Chunk], encoded: StorageView, wanted: Container[Chunk] | None = None) -> None:
+        """Keep what was encoded of the chunks that are wanted, or of all, until they are decoded; on a CPU only (`_encoded`)."""
+        kept = [(i, chunk) for i, chunk in enumerate(batch) if wanted is None or chunk in wanted]
+        if kept and encoded.device == "cpu" and encoded.dtype.name == "float32":
+            rows = np.array(encoded)
+            self._heard.update({chunk: rows[i : i + 1] for i, chunk in kept})
+
     def _batch(self, recording: Recording, batch: Sequence[Chunk], language: str) -> Texts:
         """The text of some chunks."""
         return self._finished(recording, self._decoding(recording, batch, self._encoded(recording, batch), language))
@@ -380,9 +386,7 @@ class Transcriber:
         if [part.chunk for part in parts] == list(batch) and len({part.language for part in parts}) == 1:
             spoken = parts[0].language
             return _Decoding(batch, spoken, encoded, self._generate(encoded, len(batch), spoken))
-        if encoded.device == "cpu" and encoded.dtype.name == "float32":
-            whole = {part.chunk for part in parts}
-            self._heard.update({chunk: np.array(encoded)[i : i + 1] for i, chunk in enumerate(batch) if chunk in whole})
+        self._remember(batch, encoded, {part.chunk for part in parts})
         return _Decoding(batch, language, apart=parts)
 
     def _in_languages(
@@ -405,10 +409,11 @@ class Transcriber:
             spoken = part.language
             if spoken != usual:
                 encoded = self._encoded(recording, [part.chunk])
-                if encoded.device == "cpu" and encoded.dtype.name == "float32":
-                    self._heard[part.chunk] = np.array(encoded)
                 there, here = (self._generate(encoded, 1, language)[0].avg_logprob for language in (spoken, usual))
-                spoken = spoken if there > here else usual
+                if there > here:
+                    self._remember([part.chunk], encoded)
+                else:
+                    spoken = usual
             confirmed.append(Part(part.chunk, spoken))
         return together(confirmed)
 
